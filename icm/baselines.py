@@ -1,0 +1,115 @@
+"""Labelers without a search: random, zero-shot, bootstrap. Baselines, and ways to initialise the search."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from icm.calibration import Array
+from icm.config import SearchConfig
+from icm.consistency import ConsistencyIndex
+from icm.predictability import Labels, Scorer, draw_order
+
+
+def random_labels(positions: Sequence[int], names: Sequence[str], rng: np.random.Generator) -> Labels:
+    """Labels at random, as balanced as the count allows."""
+    order = rng.permutation(len(positions))
+    return {positions[place]: names[turn % len(names)] for turn, place in enumerate(order)}
+
+
+def initial_labels(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Labels:
+    """The labels a search starts from: K of them, or all for `init: bootstrap`."""
+    if config.init == "bootstrap":
+        return bootstrap(scorer, checks, config, rng)[0]
+    return seed_labels(scorer, config, rng)
+
+
+def seed_labels(scorer: Scorer, config: SearchConfig, rng: np.random.Generator) -> Labels:
+    """K labels: at random on random examples, or the zero-shot answers with the largest margin, balanced."""
+    names = scorer.dataset.label_space.labels
+    count = min(config.initial_examples, len(scorer.dataset))
+    if config.init == "random" or config.algorithm == "random":
+        chosen = [int(p) for p in rng.permutation(len(scorer.dataset))[:count]]
+        return random_labels(chosen, names, rng)
+    return confident_labels(scorer.zero_shot(range(len(scorer.dataset))), names, count)
+
+
+def confident_labels(log_probs: Array, names: Sequence[str], count: int) -> Labels:
+    """The `count` rows that are surest of their label, the labels in turn, so that they are balanced."""
+    labels: dict[int, str] = {}
+    for turn in range(count):
+        column = turn % len(names)
+        free = [row for row in range(len(log_probs)) if row not in labels]
+        labels[max(free, key=lambda row: log_probs[row, column])] = names[column]
+    return labels
+
+
+def argmax_labels(log_probs: Array, positions: Sequence[int], names: Sequence[str]) -> dict[int, str]:
+    """The likeliest label of each row."""
+    best = log_probs.argmax(axis=1)
+    return {position: names[column] for position, column in zip(positions, best, strict=True)}
+
+
+def zero_shot(scorer: Scorer) -> tuple[Labels, Array]:
+    """The model's own answers without demonstrations, and their log-probabilities [examples, labels]."""
+    everything = range(len(scorer.dataset))
+    log_probs = scorer.zero_shot(everything)
+    return argmax_labels(log_probs, everything, scorer.dataset.label_space.labels), log_probs
+
+
+def bootstrap(
+    scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator
+) -> tuple[Labels, Array]:
+    """Rounds of relabelling everything with the last round's labels as balanced demonstrations.
+
+    "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
+    Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels.
+
+    Returns:
+        Labels of all examples and their log-probabilities [examples, labels] in the last round.
+    """
+    names = scorer.dataset.label_space.labels
+    labels, shots = seed_labels(scorer, config, rng), config.initial_examples
+    log_probs = np.zeros((len(scorer.dataset), len(names)))
+    for _ in range(config.bootstrap_rounds):
+        log_probs = relabel(scorer, balanced(labels, names, shots, rng), rng)
+        labels = argmax_labels(log_probs, range(len(scorer.dataset)), names)
+        if config.consistency:
+            labels = make_consistent(labels, log_probs, checks, scorer)
+        shots = min(2 * shots, len(scorer.dataset))
+    return labels, log_probs
+
+
+def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
+    """Log-probabilities of every example given the demonstrations (without itself), [examples, labels]."""
+    order = draw_order(demonstrations, rng)
+    sweep = scorer.sweep(demonstrations, order)
+    rest = [position for position in range(len(scorer.dataset)) if position not in demonstrations]
+    log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))
+    log_probs[list(sweep.positions)] = sweep.log_probs
+    if rest:
+        log_probs[rest] = scorer.proposals(demonstrations, sweep, order, rest)
+    scorer.forget()
+    return log_probs
+
+
+def balanced(labels: Labels, names: Sequence[str], shots: int, rng: np.random.Generator) -> Labels:
+    """At most `shots` examples drawn at random, the same number of each label as far as there are any."""
+    members = {name: [position for position, label in sorted(labels.items()) if label == name] for name in names}
+    present = [name for name in names if members[name]]
+    each = min(max(1, shots // len(present)), *(len(members[name]) for name in present))
+    return {int(p): name for name in present for p in rng.permutation(members[name])[:each]}
+
+
+def make_consistent(
+    labels: dict[int, str], log_probs: Array, checks: ConsistencyIndex, scorer: Scorer
+) -> dict[int, str]:
+    """Give inconsistent pairs their likeliest consistent labels, at most once a pair."""
+    space = scorer.dataset.label_space
+    for i, j in checks.violations(labels):
+        options = checks.options(i, j, space)
+        if options and (labels[i], labels[j]) not in options:
+            labels[i], labels[j] = max(
+                options,
+                key=lambda pair: log_probs[i, space.index(pair[0])] + log_probs[j, space.index(pair[1])],
+            )
+    return labels

@@ -1,0 +1,39 @@
+"""Calibration of label log-probabilities: what a model prefers before it has read the item is taken out.
+
+All functions map arrays [items, labels] of log-probabilities over the full vocabulary to log-probabilities over the
+label space, natural log, rows summing to 1 in probability.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+Array = NDArray[np.float64]
+
+
+def over_labels(log_probs: Array) -> Array:
+    """ln p(label | item, one of the labels): uncalibrated."""
+    return np.asarray(log_softmax(log_probs, axis=-1))
+
+
+def label_bias(log_probs: Array) -> Array:
+    """Mean label log-probability over items, [labels]: the preference that no single item explains.
+
+    Batch calibration (Zhou et al. 2023, arXiv 2309.17249) takes it over the items at hand; contextual calibration
+    (Zhao et al. 2021, arXiv 2102.09690) over content-free queries.
+    """
+    return np.asarray(over_labels(log_probs).mean(axis=0))
+
+
+def calibrate(log_probs: Array, bias: Array) -> Array:
+    """Subtract a label bias and renormalise. With `label_bias(log_probs)` the mean log-odds become 0, so a model
+    that answers the same for every item is worth ln(1/labels) an item, whatever it answers."""
+    return np.asarray(log_softmax(over_labels(log_probs) - bias, axis=-1))
+
+
+def log_odds(log_probs: Array, labels: NDArray[np.intp]) -> Array:
+    """ln p/(1-p) of each row's `labels` entry, in nats, from normalised log-probabilities [items, labels]."""
+    chosen = np.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
+    others = log_probs.copy()
+    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
+    return np.asarray(chosen - np.logaddexp.reduce(others, axis=1))

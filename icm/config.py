@@ -1,0 +1,145 @@
+"""Settings of a labelling run, as data. Defaults are stated here and nowhere else."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from icm.errors import ConfigError
+
+
+def _check(config: object, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: found {getattr(config, name)}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Which model scores, and on what.
+
+    Attributes:
+        model: hub name, local folder, or `embedded[:NAME]` (see `icm.models`).
+        revision: hub revision (branch, tag or commit).
+        adapter: folder of a LoRA adapter to apply to the model.
+        engine: `auto` is vLLM where a CUDA GPU is present, else transformers.
+        device: `auto`, `cuda`, `mps` or `cpu`.
+        dtype: `auto` is bfloat16, or float32 on a CPU without bfloat16 instructions.
+        max_model_len: context length in tokens; None takes the model's own.
+        tensor_parallel_size: GPUs over which vLLM splits each layer.
+        pipeline_parallel_size: GPUs over which vLLM splits the layers.
+        gpu_memory_utilization: share of GPU memory that vLLM may use.
+        kv_cache_gib: memory for cached prefixes on the CPU, in GiB.
+        enforce_eager: vLLM without compilation: starts faster, runs slower.
+        base_url: address of an OpenAI-compatible server, for `engine: server`.
+    """
+
+    model: str = "embedded"
+    revision: str | None = None
+    adapter: str | None = None
+    engine: Literal["auto", "vllm", "transformers", "server"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_model_len: int | None = None
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    kv_cache_gib: float = 4.0
+    enforce_eager: bool = False
+    base_url: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "kv_cache_gib", "gpu_memory_utilization"):
+            _check(self, name, getattr(self, name) > 0, "a number above 0")
+        _check(self, "gpu_memory_utilization", self.gpu_memory_utilization <= 1, "at most 1")
+        _check(self, "max_model_len", self.max_model_len is None or self.max_model_len > 0, "a number above 0 or null")
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Sampling of candidate solutions, for tasks that need the model to write claims (gsm8k without given ones).
+
+    Attributes:
+        generation_temperature: sampling temperature; 0 is greedy.
+        generation_top_p: sample from the likeliest tokens that together have this probability.
+        generation_max_tokens: longest solution in tokens.
+    """
+
+    generation_temperature: float = 0.2
+    generation_top_p: float = 0.9
+    generation_max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        _check(self, "generation_temperature", self.generation_temperature >= 0, "at least 0")
+        _check(self, "generation_top_p", 0 < self.generation_top_p <= 1, "above 0 and at most 1")
+        _check(self, "generation_max_tokens", self.generation_max_tokens > 0, "a number above 0")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Algorithms 1 and 2 and their neighbours. Published values (arXiv 2506.10139) unless a comment says otherwise.
+
+    Attributes:
+        algorithm: `icm`; or a baseline under the same file format: `bootstrap`, `random`, `zero-shot`.
+        alpha: weight of mutual predictability against inconsistency in U(D) = alpha·P(D) - I(D).
+        objective: P(D) as the mean over examples (the published code) or the sum (the paper).
+        initial_temperature: T_0.
+        final_temperature: T_min.
+        schedule: `log` T_0/(1+beta·ln n); `geometric` T_0·cooling_rate^n; `linear` from T_0 to T_min.
+        beta: of the log schedule.
+        cooling_rate: of the geometric schedule. `icm run` takes it as beta where the schedule is log.
+        initial_examples: K, examples labelled before the first iteration.
+        init: how those K get their labels.
+        max_iterations: N_iter.
+        priority_weight: sampling weight of unlabelled examples that share a rule with a labelled one.
+        consistency: fix inconsistent labels (Algorithm 2).
+        rules: consistency rules besides the task's own: `at-most-one`, `exactly-one` (True in a group), or the import
+            path `package.module:RuleClass` of your own.
+        max_fix_steps: M of Algorithm 2.
+        calibration: of the label log-odds: `none`, `batch` (centred over the sweep), `contextual` (content-free query).
+        refresh_every: iterations between two draws of the demonstration order.
+        final_orders: fresh orders over which the final utility is averaged.
+        lookahead: future proposals computed in one batch; does not change the result.
+        decision_error: bound on the probability that the early-stopped acceptance test decides otherwise than
+            the full sweep; 0 is exact.
+        early_stop: stop when a full pass over the data changes nothing.
+        restarts: independent searches; the best final utility is kept.
+        bootstrap_rounds: rounds of relabelling for `bootstrap`, and for `init: bootstrap`.
+        batch_size: examples labelled together; larger data sets are split into such batches.
+        seed: all randomness is drawn from (seed, iteration).
+    """
+
+    algorithm: Literal["icm", "bootstrap", "random", "zero-shot"] = "icm"
+    alpha: float = 50.0
+    objective: Literal["mean", "sum"] = "mean"
+    initial_temperature: float = 10.0
+    final_temperature: float = 0.01
+    schedule: Literal["log", "geometric", "linear"] = "log"
+    beta: float = 0.99
+    cooling_rate: float = 0.98
+    initial_examples: int = 8
+    init: Literal["random", "zero-shot", "bootstrap"] = "random"
+    max_iterations: int = 1000
+    priority_weight: float = 100.0
+    consistency: bool = True
+    rules: tuple[str, ...] = ()
+    max_fix_steps: int = 10
+    calibration: Literal["none", "batch", "contextual"] = "batch"
+    refresh_every: int = 32
+    final_orders: int = 2
+    lookahead: int = 8
+    decision_error: float = 0.0
+    early_stop: bool = True
+    restarts: int = 1
+    bootstrap_rounds: int = 5
+    batch_size: int = 256
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        above_zero = ("alpha", "initial_temperature", "final_temperature", "initial_examples", "max_iterations")
+        more = ("priority_weight", "refresh_every", "final_orders", "lookahead", "restarts", "batch_size")
+        for name in (*above_zero, *more, "bootstrap_rounds"):
+            _check(self, name, getattr(self, name) > 0, "a number above 0")
+        for name in ("beta", "max_fix_steps", "seed"):
+            _check(self, name, getattr(self, name) >= 0, "a number of at least 0")
+        _check(self, "decision_error", 0 <= self.decision_error < 0.5, "at least 0 and below 0.5")
+        _check(self, "cooling_rate", 0 < self.cooling_rate <= 1, "above 0 and at most 1")
+        coolest = self.final_temperature <= self.initial_temperature
+        _check(self, "final_temperature", coolest, f"at most initial_temperature {self.initial_temperature}")

@@ -1,0 +1,75 @@
+"""What the search needs of a model: log-probabilities of the labels behind every prompt of a tree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icm.config import GenerationConfig
+from icm.prompts import PromptTree
+
+
+@dataclass
+class Usage:
+    """Cost so far, cumulative.
+
+    Attributes:
+        prompts: prompts scored.
+        prompt_tokens: tokens of those prompts, each counted whole: the cost of plain order without a cache.
+        computed_tokens: tokens that went through the model.
+        generated_tokens: tokens sampled.
+        seconds: wall-clock time inside the engine.
+    """
+
+    prompts: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Engine(Protocol):
+    """A loaded model. Use it as a context manager: leaving it frees memory and stops processes, also on error.
+
+    Attributes:
+        name: `vllm`, `transformers`, `server` or `accounting`.
+        tokenizer: Hugging Face tokenizer of the model.
+        context_length: longest prompt in tokens.
+        usage: cumulative cost.
+    """
+
+    name: str
+    tokenizer: Any
+    context_length: int
+    usage: Usage
+
+    def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
+        """Log-probabilities of the label tokens as the next token, over the full vocabulary.
+
+        Args:
+            tree: prompts; queries are numbered 0 … tree.queries - 1.
+            label_ids: token ids, one a label.
+
+        Returns:
+            Array [tree.queries, len(label_ids)], natural log; row r belongs to the prompt with query r.
+
+        Raises:
+            ConfigError: a prompt is longer than `context_length`. Prompts are never cut.
+        """
+        ...
+
+    def generate(
+        self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
+    ) -> list[str]:
+        """Sample one continuation a prompt; `stop` strings end it and are not returned."""
+        ...
+
+    def close(self) -> None:
+        """Free memory and stop processes. Safe to call twice."""
+        ...
+
+    def __enter__(self) -> "Engine": ...
+
+    def __exit__(self, *exception: object) -> None: ...

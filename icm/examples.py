@@ -1,0 +1,158 @@
+"""The data classes between the stages: examples without gold, the label space, gold labels kept apart."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from icm.errors import DataError
+from icm.files import fingerprint
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The labels of a task and the text that stands for each in a prompt.
+
+    Attributes:
+        labels: label names, at least two, for example `("True", "False")`.
+        verbalisers: text appended to the query for each label, leading space included (`" True"`). The label
+            carries the space so that the tokeniser yields the natural label token.
+    """
+
+    labels: tuple[str, ...] = ("True", "False")
+    verbalisers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.verbalisers:
+            object.__setattr__(self, "verbalisers", tuple(f" {label}" for label in self.labels))
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise DataError(f"label space {list(self.labels)}: expected at least two distinct labels")
+        if len(self.verbalisers) != len(self.labels) or len(set(self.verbalisers)) != len(self.labels):
+            raise DataError(
+                f"verbalisers {list(self.verbalisers)}: expected one distinct text per label {list(self.labels)}"
+            )
+
+    def index(self, label: str) -> int:
+        """Position of `label`. Raises DataError if it is not in the space."""
+        if label not in self.labels:
+            raise DataError(f"unknown label {label!r}: expected one of {list(self.labels)}")
+        return self.labels.index(label)
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What the task's data says about how examples hang together; never derived from gold.
+
+    Attributes:
+        group: the question (or pair, or text) an example belongs to. Train and test share no group.
+        answer: normalised final answer within the group; equal answers deserve equal labels.
+        inverse: `ICMExample.id` of the example that claims the opposite (the pair with sides swapped).
+    """
+
+    group: str | None = None
+    answer: str | None = None
+    inverse: str | None = None
+
+
+@dataclass(frozen=True)
+class ICMExample:
+    """One unlabelled item.
+
+    Attributes:
+        input: the prompt up to where the label goes, no trailing space ("Question: …\\nI think this Claim is").
+        metadata: anything the task wants to keep (question, choice, …); never the gold label.
+        relations: logical relations to other examples.
+    """
+
+    input: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    relations: Relations = Relations()
+
+    @property
+    def id(self) -> str:
+        """Content hash of `input`: the same text is the same example, whatever file it came from."""
+        return example_id(self.input)
+
+    @property
+    def group(self) -> str:
+        """The group, or the id of an example that stands alone."""
+        return self.relations.group or self.id
+
+
+def example_id(text: str) -> str:
+    """SHA-256 (first 16 hex digits) of an example's input."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+
+class GoldLabels(Mapping[str, str]):
+    """Gold: example id → label. Read by evaluation, `icm analyze` and the golden twin of a training run; the
+    search never receives it (contract 1)."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._labels = dict(labels)
+
+    def __getitem__(self, key: str) -> str:
+        return self._labels[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+
+@dataclass(frozen=True)
+class ICMDataset(Sequence[ICMExample]):
+    """Examples of one task in canonical order (by id, so that no file order can carry gold).
+
+    Attributes:
+        examples: distinct examples.
+        label_space: the labels they can take.
+        name: for file names and reports ("truthfulqa").
+        task: task type ("truthfulqa", "classification", …).
+    """
+
+    examples: Sequence[ICMExample]
+    label_space: LabelSpace = LabelSpace()
+    name: str = "dataset"
+    task: str = "classification"
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise DataError(f"{self.name}: no examples; expected at least one")
+        unique = {example.id: example for example in self.examples}
+        object.__setattr__(self, "examples", tuple(unique[key] for key in sorted(unique)))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.examples[index]
+
+    def sample(self, count: int, seed: int) -> "ICMDataset":
+        """At most `count` examples: whole groups, drawn with `seed`. A group that does not fit is passed over."""
+        groups: dict[str, list[ICMExample]] = {}
+        for example in self.examples:
+            groups.setdefault(example.group, []).append(example)
+        chosen: list[ICMExample] = []
+        for number in np.random.default_rng(seed).permutation(len(groups)):
+            group = groups[sorted(groups)[number]]
+            if len(chosen) + len(group) <= count:
+                chosen += group
+        return replace(self, examples=chosen)
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of ids, relations and label space; gold does not enter."""
+        rows = [[e.id, e.relations.group, e.relations.answer, e.relations.inverse] for e in self.examples]
+        return fingerprint([rows, self.label_space.labels, self.label_space.verbalisers])
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a task loader returns: the examples, and gold (possibly empty) in a separate object."""
+
+    dataset: ICMDataset
+    gold: GoldLabels

@@ -1,0 +1,125 @@
+"""The one place that reads and writes files: atomic whole files, append-only JSONL, fingerprints."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from icm.errors import DataError
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file in `path`'s folder; on success fsync it and rename it to `path`.
+
+    A reader sees the old file or the whole new one, never a part. On an exception nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        os.fchmod(descriptor, 0o666 & ~_umask())
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def dump_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON with non-ASCII text kept readable. NaN and infinity are refused: they are not JSON."""
+    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write one JSON document atomically."""
+    with atomic_write(path) as handle:
+        handle.write(dump_json(value, indent=2) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    with atomic_write(path) as handle:
+        handle.writelines(dump_json(row) + "\n" for row in rows)
+
+
+def append_jsonl(handle: IO[str], row: dict[str, Any]) -> None:
+    """Append one row and flush it, so that a killed process loses at most the line it was writing."""
+    handle.write(dump_json(row) + "\n")
+    handle.flush()
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object). Blank lines are skipped.
+
+    Raises:
+        DataError: not UTF-8, not JSON, NaN or infinity, or not an object; names the file and the line.
+    """
+    with Path(path).open("rb") as handle:
+        yield from parse_jsonl(handle, str(path))
+
+
+def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` over the raw lines of any source; `where` names it in messages."""
+    for number, raw in enumerate(lines, start=1):
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+        if text:
+            yield number, parse_object(text, f"{where}:{number}")
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """Parse one JSON object, refusing NaN and infinity; `where` starts the message of the DataError."""
+    value = parse_json(text, where)
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse one JSON document, refusing NaN and infinity; `where` starts the message of the DataError."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from None
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that JSON allows; remove the record or give the value")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"number {text[:40]} is out of range")
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (first 16 hex digits) of a JSON-serialisable value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,268 @@
+"""From a dataset and an engine to a result: batches, restarts, and the choice of the labeler."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icm.baselines import bootstrap, initial_labels, random_labels, zero_shot
+from icm.calibration import Array, log_odds
+from icm.config import SearchConfig
+from icm.consistency import ConsistencyIndex, LogicalConsistencyChecker
+from icm.engines.base import Engine
+from icm.errors import ConfigError
+from icm.examples import ICMDataset
+from icm.predictability import Labels, Scorer
+from icm.prompts import PromptEncoder
+from icm.search import Search, SearchOutcome
+from icm.storage import ICMResult, LabeledExample
+from icm.trace import Row, Trace, open_trace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, after a trace row.
+
+    Attributes:
+        row: the row.
+        restart: number of the search, from 0.
+        batch: number of the batch, from 0.
+        batches: batches a restart.
+        computed_tokens: tokens that went through the model so far.
+    """
+
+    row: Mapping[str, Any]
+    restart: int
+    batch: int
+    batches: int
+    computed_tokens: int
+
+
+def run_labeling(
+    dataset: ICMDataset,
+    engine: Engine,
+    config: SearchConfig,
+    checker: LogicalConsistencyChecker | None = None,
+    trace_path: Path | None = None,
+    resume: bool = False,
+    header: Mapping[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> ICMResult:
+    """Label a dataset.
+
+    Args:
+        dataset: examples without gold.
+        engine: a loaded model.
+        config: algorithm and settings.
+        checker: logical rules; None takes the task's own.
+        trace_path: where each decision is logged; needed for `resume`.
+        resume: continue the run in `trace_path`.
+        header: identity of the run beyond data and settings (model, revision); a resumed run must have the same.
+        on_progress: called after each trace row.
+
+    Returns:
+        Labels of all examples, in dataset order. `metadata` holds algorithm, iterations, batches, usage and collapse.
+
+    Raises:
+        ConfigError: an example does not fit the context.
+        ResumeError: the trace belongs to another run.
+    """
+    batches = split_batches(dataset, engine, config)
+    checker = checker or LogicalConsistencyChecker()
+    identity = {"data": dataset.fingerprint, "settings": identity_settings(config), **(header or {})}
+    with open_trace(trace_path, identity, resume) as trace:
+        labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)
+        outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
+        usage = labeler.usage()
+    result = _assemble(dataset, batches, outcomes)
+    metadata = {
+        "algorithm": config.algorithm,
+        "iterations": sum(outcome.iterations for outcome in outcomes),
+        "batches": [len(batch) for batch in batches],
+        "collapsed": warn_if_collapsed(result),
+        "usage": usage,
+    }
+    return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, metadata)
+
+
+def identity_settings(config: SearchConfig) -> dict[str, Any]:
+    """The settings that decide a result; `lookahead` only decides its cost."""
+    return {key: value for key, value in asdict(config).items() if key != "lookahead"}
+
+
+def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> list[ICMDataset]:
+    """Batches that fit the context: whole groups, at most `batch_size` examples, of about equal size.
+
+    All but one example of a batch stand in the context of the last, so a batch is bounded by the context length too.
+    """
+    encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
+    length = {e.id: max(len(encoder.demonstration(e, y)) for y in dataset.label_space.labels) for e in dataset}
+    budget = engine.context_length - len(encoder.prefix)
+    groups: dict[str, list[Any]] = {}
+    for example in dataset:
+        groups.setdefault(example.group, []).append(example)
+    order = np.random.default_rng(config.seed).permutation(len(groups))
+    shuffled = [list(groups.values())[number] for number in order]
+    batches = _pack(shuffled, length, budget, config.batch_size)
+    if len(batches) > 1:
+        logger.warning("%d examples are labelled in %d batches: %s", len(dataset), len(batches), _why(batches, config))
+    return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
+
+
+def _why(batches: Sequence[Sequence[Any]], config: SearchConfig) -> str:
+    largest = max(len(batch) for batch in batches)
+    reason = "batch_size" if largest >= config.batch_size else "the context length"
+    return f"{reason} allows {largest} at a time, so examples of different batches do not see each other"
+
+
+def _pack(groups: list[list[Any]], length: Mapping[str, int], budget: int, size: int) -> list[list[Any]]:
+    tokens = sum(length[example.id] for group in groups for example in group)
+    count = sum(map(len, groups))
+    needed = max(-(-count // size), -(-tokens // budget))
+    while True:
+        batches: list[list[Any]] = [[] for _ in range(needed)]
+        for group in groups:
+            min(batches, key=lambda batch: sum(length[e.id] for e in batch)).extend(group)
+        if all(len(b) <= size and sum(length[e.id] for e in b) <= budget for b in batches):
+            return [batch for batch in batches if batch]
+        if needed > len(groups):
+            longest = max(sum(length[example.id] for example in group) for group in groups)
+            raise ConfigError(
+                f"one question's examples ({longest} tokens, at most {max(map(len, groups))} examples) do not fit the "
+                f"context ({budget} tokens) and the batch size ({size}); raise --max-model-len or --batch-size"
+            )
+        needed += 1
+
+
+class _Labeler:
+    """Labels batches one after another with one engine and one trace."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: SearchConfig,
+        checker: LogicalConsistencyChecker,
+        trace: Trace,
+        batches: int,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._checker = checker
+        self._trace = trace
+        self._batches = batches
+        self._on_progress = on_progress
+        self._plain_tokens = 0
+        earlier = trace.rows(type="usage")
+        self._earlier = earlier[-1] if earlier else {}
+
+    def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
+        """The best outcome over all restarts."""
+        outcomes = [self._restart(batch, number, restart) for restart in range(self._config.restarts)]
+        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
+
+    def usage(self) -> dict[str, float]:
+        """Cost of the whole run, interrupted parts included."""
+        now = {**vars(self._engine.usage), "plain_tokens": self._plain_tokens}
+        return {key: value + self._earlier.get(key, 0) for key, value in now.items()}
+
+    def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
+        scorer = Scorer(self._engine, batch, self._config)
+        checks = self._checker.index(batch)
+        stream = (self._config.seed, restart, number)
+
+        def record(row: Row) -> None:
+            self._trace.append({"restart": restart, "batch": number, **row})
+            tokens = self._engine.usage.computed_tokens
+            self._on_progress(Progress(row, restart, number, self._batches, tokens))
+            if row["type"] == "order":
+                self._trace.append({"type": "usage", **self.usage()})
+
+        ended = self._trace.rows(type="end", restart=restart, batch=number)
+        if ended:
+            return _read_end(ended[-1], batch)
+        if self._config.algorithm == "icm":
+            outcome = self._search(Search(scorer, checks, self._config, stream, record), restart, number)
+        else:
+            outcome = self._baseline(scorer, checks, stream)
+        self._plain_tokens += scorer.plain_tokens
+        self._trace.append({"type": "usage", **self.usage()})
+        record(_end_row(outcome, batch))
+        return outcome
+
+    def _search(self, search: Search, restart: int, number: int) -> SearchOutcome:
+        history = self._trace.rows(restart=restart, batch=number)
+        if history:
+            return search.run({}, history)
+        rng = np.random.default_rng((self._config.seed, restart, number, 0))
+        return search.run(initial_labels(search.scorer, search.checks, self._config, rng))
+
+    def _baseline(self, scorer: Scorer, checks: ConsistencyIndex, stream: tuple[int, ...]) -> SearchOutcome:
+        rng = np.random.default_rng((*stream, 0))
+        everything = range(len(scorer.dataset))
+        if self._config.algorithm == "random":
+            labels = random_labels(everything, scorer.dataset.label_space.labels, rng)
+            return SearchOutcome(labels, None, {}, 0)
+        found = (
+            zero_shot(scorer) if self._config.algorithm == "zero-shot" else bootstrap(scorer, checks, self._config, rng)
+        )
+        return _outcome(*found, scorer.dataset, self._config)
+
+
+def _outcome(labels: Labels, log_probs: Array, dataset: ICMDataset, config: SearchConfig) -> SearchOutcome:
+    columns = np.array([dataset.label_space.index(labels[p]) for p in range(len(dataset))])
+    odds = dict(enumerate(log_odds(log_probs, columns).tolist()))
+    chosen = np.take_along_axis(log_probs, columns[:, None], axis=1)
+    return SearchOutcome(labels, config.alpha * float(chosen.mean()), odds, config.bootstrap_rounds)
+
+
+def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> Row:
+    labels = {batch[position].id: label for position, label in outcome.labels.items()}
+    odds = {batch[position].id: value for position, value in outcome.log_odds.items()}
+    return {
+        "type": "end",
+        "iterations": outcome.iterations,
+        "utility": outcome.utility,
+        "labels": labels,
+        "log_odds": odds,
+    }
+
+
+def _read_end(row: Row, batch: ICMDataset) -> SearchOutcome:
+    position = {example.id: number for number, example in enumerate(batch)}
+    labels = {position[key]: label for key, label in row["labels"].items()}
+    odds = {position[key]: value for key, value in row["log_odds"].items()}
+    return SearchOutcome(labels, row["utility"], odds, row["iterations"])
+
+
+def _assemble(
+    dataset: ICMDataset, batches: Sequence[ICMDataset], outcomes: Sequence[SearchOutcome]
+) -> list[LabeledExample]:
+    found = {
+        batch[position].id: LabeledExample(batch[position], label, outcome.log_odds.get(position))
+        for batch, outcome in zip(batches, outcomes, strict=True)
+        for position, label in outcome.labels.items()
+    }
+    return [found[example.id] for example in dataset]
+
+
+def _mean_utility(batches: Sequence[ICMDataset], outcomes: Sequence[SearchOutcome]) -> float | None:
+    utilities = [outcome.utility for outcome in outcomes if outcome.utility is not None]
+    if len(utilities) < len(outcomes):
+        return None
+    return float(np.average(utilities, weights=[len(batch) for batch in batches]))
+
+
+def warn_if_collapsed(labeled: Sequence[LabeledExample]) -> bool:
+    """Whether all examples have one label, which says nothing about any of them."""
+    labels = {item.label for item in labeled}
+    if len(labels) == 1 and len(labeled) > 1:
+        logger.warning("all %d labels are %r: the labelling has collapsed; do not train on it", len(labeled), *labels)
+        return True
+    return False

@@ -1,0 +1,283 @@
+"""Internal Coherence Maximization: Algorithms 1 and 2 of arXiv 2506.10139.
+
+Every random draw comes from (seed, restart, batch, iteration), so proposals for future iterations can be computed in
+one batch without changing the result, and an interrupted run continues as if it had not been interrupted.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icm.config import SearchConfig
+from icm.consistency import ConsistencyIndex
+from icm.predictability import Labels, Order, Scorer, Sweep, draw_order
+from icm.trace import Row
+
+MIN_APPENDED = 8
+"""Appended demonstrations below which folding them into the tree cannot pay."""
+
+ORDER, FINAL, COMPLETE = 1, 2, 3
+"""Purposes of random streams other than an iteration's own decision."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A labelling D under a demonstration order.
+
+    Attributes:
+        labels: D.
+        order: demonstration order of the sweep.
+        sweep: leave-one-out scores of D.
+        inconsistencies: I(D).
+        utility: U(D) = alpha·P(D) - I(D).
+    """
+
+    labels: Labels
+    order: Order
+    sweep: Sweep
+    inconsistencies: int
+    utility: float
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What one search found.
+
+    Attributes:
+        labels: a label for every position.
+        utility: U(D), averaged over orders that the search has not used; None for labels that no model scored.
+        log_odds: position → ln p/(1-p) of its label given all others, nats, same orders.
+        iterations: iterations done.
+    """
+
+    labels: Labels
+    utility: float | None
+    log_odds: Mapping[int, float]
+    iterations: int
+
+
+def temperature(config: SearchConfig, iteration: int) -> float:
+    """T at `iteration` (from 1), driven by iterations, not by accepted changes."""
+    start, end = config.initial_temperature, config.final_temperature
+    if config.schedule == "geometric":
+        return max(end, start * config.cooling_rate**iteration)
+    if config.schedule == "linear":
+        return start + (end - start) * min(1.0, iteration / config.max_iterations)
+    return max(end, start / (1 + config.beta * math.log(iteration)))
+
+
+class Search:
+    """One search over one batch of examples.
+
+    Args:
+        scorer: scores label assignments of the batch.
+        checks: its related pairs.
+        config: settings.
+        stream: numbers that start every random stream: (seed, restart, batch).
+        record: receives each trace row as it happens.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        checks: ConsistencyIndex,
+        config: SearchConfig,
+        stream: tuple[int, ...],
+        record: Callable[[Row], None],
+    ) -> None:
+        self.scorer = scorer
+        self.checks = checks
+        self.config = config
+        self._stream = stream
+        self._record = record
+        self._ids = [example.id for example in scorer.dataset]
+        self._positions = {example_id: position for position, example_id in enumerate(self._ids)}
+        self._proposals: dict[int, str] = {}
+        self._refreshed = 0
+        self._unchanged = 0
+        self._best: tuple[float, Labels] | None = None
+
+    def run(self, initial: Labels, history: Sequence[Row] = ()) -> SearchOutcome:
+        """Search from `initial`, or continue after the rows of an interrupted run."""
+        state, done = self._resume(history) if history else (self._start(initial), 0)
+        iteration = done
+        while iteration < self.config.max_iterations and not self._settled():
+            iteration += 1
+            if self._needs_order(state, iteration):
+                state = self._refresh(state, iteration)
+            state = self._step(state, iteration)
+        return self._finish(self._complete(state), iteration)
+
+    def evaluate(self, labels: Labels, order: Order) -> State:
+        """Score D = `labels` under `order`."""
+        sweep = self.scorer.sweep(labels, order)
+        terms = sweep.predictabilities(labels)
+        predictability = float(terms.mean() if self.config.objective == "mean" else terms.sum())
+        broken = len(self.checks.violations(labels)) if self.config.consistency else 0
+        return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
+
+    def fix(self, state: State, rng: np.random.Generator) -> State:
+        """Algorithm 2 (consistencyfix). States are values, so a rejected proposal leaves nothing behind."""
+        for _ in range(self.config.max_fix_steps if self.config.consistency else 0):
+            pairs = self.checks.violations(state.labels)
+            if not pairs:
+                break
+            i, j = pairs[rng.integers(len(pairs))]
+            options = self.checks.options(i, j, self.scorer.dataset.label_space)
+            fixed = [self.evaluate({**state.labels, i: a, j: b}, state.order) for a, b in options]
+            state = max([state, *fixed], key=lambda option: option.utility)
+        return state
+
+    def _rng(self, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng((*self._stream, *purpose))
+
+    def _start(self, initial: Labels) -> State:
+        self._record({"type": "start", "labels": self._by_id(initial)})
+        order = draw_order(initial, self._rng(0, ORDER))
+        return self.fix(self.evaluate(initial, order), self._rng(0))
+
+    def _step(self, state: State, iteration: int) -> State:
+        rng = self._rng(iteration)
+        position = self._pick(state, rng.random())
+        threshold = rng.random()
+        proposal = self._propose(state, position, iteration)
+        previous = state.labels.get(position)
+        if proposal == previous:
+            return self._decide(state, state, iteration, position, proposal, True)
+        order = state.order if previous is not None else state.order.append([position])
+        candidate = self.fix(self.evaluate({**state.labels, position: proposal}, order), rng)
+        delta = candidate.utility - state.utility
+        accepted = delta > 0 or threshold < math.exp(delta / temperature(self.config, iteration))
+        return self._decide(state, candidate, iteration, position, proposal, accepted)
+
+    def _decide(
+        self, state: State, candidate: State, iteration: int, position: int, proposal: str, accepted: bool
+    ) -> State:
+        """Record one decision and return the state it leads to."""
+        changes = {p: label for p, label in candidate.labels.items() if state.labels.get(p) != label}
+        result = candidate if accepted else state
+        self._record(
+            {
+                "type": "decision",
+                "iteration": iteration,
+                "example": self._ids[position],
+                "previous": state.labels.get(position),
+                "proposal": proposal,
+                "accepted": accepted,
+                "changes": self._by_id(changes),
+                "delta": candidate.utility - state.utility,
+                "utility": result.utility,
+                "inconsistencies": result.inconsistencies,
+                "temperature": temperature(self.config, iteration),
+                "labelled": len(result.labels),
+            }
+        )
+        self._count(bool(changes) and accepted)
+        return result
+
+    def _count(self, changed: bool) -> None:
+        self._unchanged = 0 if changed else self._unchanged + 1
+        if changed:
+            self._proposals.clear()
+
+    def _settled(self) -> bool:
+        """A full pass, and at least one fresh order, changed nothing."""
+        quiet = max(len(self._ids), 2 * self.config.refresh_every)
+        return self.config.early_stop and self._unchanged >= quiet
+
+    def _pick(self, state: State, draw: float) -> int:
+        """Sample x_i. Unlabelled examples that share a rule with a labelled one weigh `priority_weight`."""
+        weights = np.ones(len(self._ids))
+        for position in range(len(self._ids)):
+            if position not in state.labels and any(n in state.labels for n in self.checks.neighbours[position]):
+                weights[position] = self.config.priority_weight
+        edges = np.cumsum(weights)
+        return int(np.searchsorted(edges, draw * edges[-1], side="right"))
+
+    def _propose(self, state: State, position: int, iteration: int) -> str:
+        """argmax_y p(y | x_i, D without x_i): known for labelled examples, one query for the others."""
+        if position in state.labels:
+            return state.sweep.proposals()[position]
+        if position not in self._proposals:
+            ahead = range(iteration, iteration + self.config.lookahead)
+            picks = dict.fromkeys(self._pick(state, self._rng(later).random()) for later in ahead)
+            self._proposals |= self._argmax(state, [p for p in picks if p not in state.labels])
+        return self._proposals[position]
+
+    def _argmax(self, state: State, positions: Sequence[int]) -> dict[int, str]:
+        best = self.scorer.proposals(state.labels, state.sweep, state.order, positions).argmax(axis=1)
+        names = self.scorer.dataset.label_space.labels
+        return {position: names[column] for position, column in zip(positions, best, strict=True)}
+
+    def _needs_order(self, state: State, iteration: int) -> bool:
+        grown = len(state.order.appended) >= max(MIN_APPENDED, len(state.order.settled))
+        return iteration != self._refreshed and (grown or iteration - self._refreshed >= self.config.refresh_every)
+
+    def _refresh(self, state: State, iteration: int) -> State:
+        """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order
+        it was found with does not survive this."""
+        self.scorer.forget()
+        self._proposals.clear()
+        state = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
+        self._note_order(state.labels, iteration, state.utility)
+        self._record({"type": "order", "iteration": iteration, "utility": state.utility, "labelled": len(state.labels)})
+        return state
+
+    def _note_order(self, labels: Labels, iteration: int, utility: float) -> None:
+        self._refreshed = iteration
+        complete = len(labels) == len(self._ids)
+        if complete and (self._best is None or utility > self._best[0]):
+            self._best = (utility, dict(labels))
+
+    def _complete(self, state: State) -> State:
+        """Label what the iterations have not reached, by argmax given D."""
+        rest = [position for position in range(len(self._ids)) if position not in state.labels]
+        if not rest:
+            return state
+        labels = {**state.labels, **self._argmax(state, rest)}
+        return self.fix(self.evaluate(labels, state.order.append(rest)), self._rng(COMPLETE, COMPLETE))
+
+    def _finish(self, state: State, iterations: int) -> SearchOutcome:
+        """Compare the last labelling with the best one seen at a fresh order, both under unseen orders."""
+        options = [state.labels] + ([self._best[1]] if self._best and self._best[1] != state.labels else [])
+        outcomes = [self._judge(labels, iterations) for labels in options]
+        return max(outcomes, key=lambda outcome: outcome.utility or -math.inf)
+
+    def _judge(self, labels: Labels, iterations: int) -> SearchOutcome:
+        orders = [draw_order(labels, self._rng(number, FINAL)) for number in range(self.config.final_orders)]
+        states = [self.evaluate(labels, order) for order in orders]
+        terms = [dict(zip(s.order.positions, s.sweep.predictabilities(labels), strict=True)) for s in states]
+        log_odds = {p: float(np.mean([_log_odds(term[p]) for term in terms])) for p in labels}
+        return SearchOutcome(labels, float(np.mean([s.utility for s in states])), log_odds, iterations)
+
+    def _by_id(self, labels: Labels) -> dict[str, str]:
+        return {self._ids[position]: label for position, label in labels.items()}
+
+    def _by_position(self, labels: Mapping[str, str]) -> dict[int, str]:
+        return {self._positions[example_id]: label for example_id, label in labels.items()}
+
+    def _resume(self, history: Sequence[Row]) -> tuple[State, int]:
+        """Replay the decisions; only the last sweep is computed again."""
+        labels, order, iteration = {}, Order(()), 0
+        for row in history:
+            if row["type"] == "start":
+                labels = self._by_position(row["labels"])
+                order = draw_order(labels, self._rng(0, ORDER))
+                labels = dict(self.fix(self.evaluate(labels, order), self._rng(0)).labels)
+            elif row["type"] == "order":
+                order = draw_order(labels, self._rng(row["iteration"], ORDER))
+                self._note_order(labels, row["iteration"], row["utility"])
+            elif row["type"] == "decision":
+                iteration = row["iteration"]
+                changes = self._by_position(row["changes"]) if row["accepted"] else {}
+                order = order.append(position for position in changes if position not in labels)
+                labels = {**labels, **changes}
+                self._count(bool(changes))
+        return self.evaluate(labels, order), iteration
+
+
+def _log_odds(log_probability: float) -> float:
+    """ln p/(1-p) from ln p, stable at both ends."""
+    return log_probability - math.log(max(-math.expm1(min(log_probability, -1e-12)), 1e-12))

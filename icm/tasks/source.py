@@ -1,0 +1,37 @@
+"""Where data comes from: one serialisable description, shared by label, train and eval."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Which records to load, as which task, and which part of them.
+
+    Attributes:
+        dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, each also .gz), local `datasets`
+            folder, hub name, or `synthetic:math` / `synthetic:comparison`.
+        task_type: task name, or `auto` to detect it from the records' fields.
+        config: hub data set configuration; None picks the task's own.
+        split: split of a data set that has named splits; None picks the task's own, else `train`.
+        holdout: share of the *questions* (groups) kept for evaluation, chosen by content hash, so that every
+            stage agrees without a file. 0 for data sets with their own test split.
+        part: which side of the holdout to load.
+        max_examples: at most this many examples, whole groups, drawn with `seed`.
+        seed: seed of that draw, and of synthetic generation.
+        size: number of items generated for `synthetic:*`.
+        template: prompt template with `{field}` placeholders that replaces the task's own.
+        verbalisers: label → text in the prompt, replaces the task's own (leading space included).
+    """
+
+    dataset: str = "reviews"
+    task_type: str = "auto"
+    config: str | None = None
+    split: str | None = None
+    holdout: float = 0.0
+    part: Literal["train", "test"] = "train"
+    max_examples: int | None = None
+    seed: int = 42
+    size: int = 100
+    template: str | None = None
+    verbalisers: dict[str, str] | None = None
