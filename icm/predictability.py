@@ -28,6 +28,10 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 """Queries without content for contextual calibration (Zhao et al. 2021)."""
 
 
+MIN_FOLD = 12
+"""Appended demonstrations below which folding them cannot pay."""
+
+
 @dataclass(frozen=True)
 class Order:
     """Demonstration order as a tree: `settled` examples are split in halves, `appended` ones follow every context.
@@ -44,6 +48,11 @@ class Order:
     def positions(self) -> tuple[int, ...]:
         """All labelled positions; the rows of a sweep."""
         return self.settled + self.appended
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether folding the appended examples into the tree pays: there are as many of them as of the others."""
+        return len(self.appended) >= max(MIN_FOLD, len(self.settled))
 
     def append(self, positions: Iterable[int]) -> "Order":
         """The order with new positions behind everything."""

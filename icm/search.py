@@ -15,8 +15,9 @@ from icm.consistency import ConsistencyIndex
 from icm.predictability import Labels, Order, Scorer, Sweep, draw_order
 from icm.trace import Row
 
-MIN_APPENDED = 8
-"""Appended demonstrations below which folding them into the tree cannot pay."""
+MAX_DOUBTFUL = 4
+"""Labelled examples that a fresh order appends because the model disagrees with their label: they are likely to be
+proposed for a change, which costs a quarter when they stand last."""
 
 ORDER, FINAL, COMPLETE = 1, 2, 3
 """Purposes of random streams other than an iteration's own decision."""
@@ -212,8 +213,9 @@ class Search:
         return {position: names[column] for position, column in zip(positions, best, strict=True)}
 
     def _needs_order(self, state: State, iteration: int) -> bool:
-        grown = len(state.order.appended) >= max(MIN_APPENDED, len(state.order.settled))
-        return iteration != self._refreshed and (grown or iteration - self._refreshed >= self.config.refresh_every)
+        if iteration == self._refreshed:  # an interrupted run had drawn this order already
+            return False
+        return state.order.outgrown or iteration - self._refreshed >= self.config.refresh_every
 
     def _refresh(self, state: State, iteration: int) -> State:
         """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order
@@ -267,7 +269,8 @@ class Search:
                 order = draw_order(labels, self._rng(0, ORDER))
                 labels = dict(self.fix(self.evaluate(labels, order), self._rng(0)).labels)
             elif row["type"] == "order":
-                order = draw_order(labels, self._rng(row["iteration"], ORDER))
+                appended = [self._positions[example_id] for example_id in row["appended"]]
+                order = draw_order(labels, self._rng(row["iteration"], ORDER), appended)
                 self._note_order(labels, row["iteration"], row["utility"])
             elif row["type"] == "decision":
                 iteration = row["iteration"]

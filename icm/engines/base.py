@@ -20,6 +20,7 @@ class Usage:
         prompt_tokens: tokens of those prompts, each counted whole: the cost of plain order without a cache.
         computed_tokens: tokens that went through the model.
         generated_tokens: tokens sampled.
+        failures: requests to a server that failed and were repeated.
         seconds: wall-clock time inside the engine.
     """
 
@@ -27,6 +28,7 @@ class Usage:
     prompt_tokens: int = 0
     computed_tokens: int = 0
     generated_tokens: int = 0
+    failures: int = 0
     seconds: float = 0.0
 
 

@@ -13,10 +13,11 @@ class DataSource:
             folder, hub name, or `synthetic:math` / `synthetic:comparison`.
         task_type: task name, or `auto` to detect it from the records' fields.
         config: hub data set configuration; None picks the task's own.
-        split: split of a data set that has named splits; None picks the task's own, else `train`.
+        split: split of a data set that has named splits (also files whose records have a field `split`); None picks
+            the task's own, else `train` or `test`, whichever `part` says.
         holdout: share of the *questions* (groups) kept for evaluation, chosen by content hash, so that every
             stage agrees without a file. 0 for data sets with their own test split.
-        part: which side of the holdout to load.
+        part: which side of the holdout to load; without a holdout, the train or the test split.
         max_examples: at most this many examples, whole groups, drawn with `seed`.
         seed: seed of that draw, and of synthetic generation.
         size: number of items generated for `synthetic:*`.

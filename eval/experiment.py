@@ -1,0 +1,242 @@
+"""From settings to runs: what every condition asks, checked as far as that goes before a model loads."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eval.chat_models import chat_counterpart
+from eval.conditions import PREAMBLE, Condition, InContext, LocalChat, Majority
+from eval.labels import LabelFile, choose, labels_for, load_label_file, refuse_overlap
+from eval.settings import ConditionConfig, EvalConfig, slug
+from eval.surface import SurfaceCues
+from icm.config import EngineConfig
+from icm.errors import ConfigError, DataError
+from icm.examples import ICMExample, LabelSpace, TaskData
+from icm.files import file_sha256, fingerprint, parse_object
+from icm.models import model_label, resolve_model
+from icm.tasks import load_task
+
+# What `train/run.py` calls the labels that a twin was trained on.
+_TRAINED_ON = {"labels": "file", "gold": "gold", "random": "random"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One condition with one seed.
+
+    Attributes:
+        config: the condition's settings.
+        seed: of demonstrations, orders and random labels.
+        condition: what answers.
+        identity: all that the answers depend on, by content.
+        label_accuracy: share of the demonstrations' labels that equal gold; None without demonstrations or gold.
+    """
+
+    config: ConditionConfig
+    seed: int
+    condition: Condition
+    identity: Mapping[str, Any]
+    label_accuracy: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of its answer file."""
+        return f"{slug(self.config.name)}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All runs over one held-out set.
+
+    Attributes:
+        settings: as given.
+    """
+
+    settings: EvalConfig
+
+    @cached_property
+    def data(self) -> TaskData:
+        """The held-out items that have gold. Raises DataError if none has."""
+        loaded = load_task(self.settings.data)
+        kept = tuple(example for example in loaded.dataset if example.id in loaded.gold)
+        if not kept:
+            raise DataError(f"data.dataset {self.settings.data.dataset}: no item has a gold label; nothing to evaluate")
+        return replace(loaded, dataset=replace(loaded.dataset, examples=kept))
+
+    @property
+    def examples(self) -> tuple[ICMExample, ...]:
+        """The held-out items."""
+        return tuple(self.data.dataset)
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Labels of the held-out data; its verbalisers stand in every prompt."""
+        return self.data.dataset.label_space
+
+    @cached_property
+    def label_files(self) -> dict[str, LabelFile]:
+        """Every label file of the settings by path, each checked against the held-out set."""
+        named = [condition.files or [] for condition in self.settings.conditions]
+        paths = dict.fromkeys([*(self.settings.labels or []), *(path for paths in named for path in paths)])
+        files = {path: load_label_file(path, self.label_space) for path in paths}
+        for file in files.values():
+            refuse_overlap(file, self.examples)
+        return files
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """One run a condition and seed, those that share a model next to each other."""
+        found = [run for condition in self.settings.conditions for run in self._runs_of(condition)]
+        models = list(dict.fromkeys(_engine_key(run.condition) for run in found))
+        return tuple(sorted(found, key=lambda run: models.index(_engine_key(run.condition))))
+
+    def reference(self, place: int) -> LabelFile:
+        """The label file that golden, random and perturbed labels are made for, for the seed at `place`."""
+        paths = self.settings.labels or [path for c in self.settings.conditions for path in c.files or []][:1]
+        if not paths:
+            raise ConfigError("labels: no label file is given, so there is no training part; give labels: [FILE]")
+        return self.label_files[paths[place if len(paths) > 1 else 0]]
+
+    def _runs_of(self, config: ConditionConfig) -> list[Run]:
+        seeds = self.settings.seeds
+        if config.kind == "many-shot":
+            return [self._many_shot(config, place) for place in range(len(seeds))]
+        if config.kind == "fine-tuned":
+            adapters = self.settings.adapters_of(config)
+            return [self._fine_tuned(config, place, adapter) for place, adapter in enumerate(adapters)]
+        return [self._run(config, seeds[0], self._single(config))]
+
+    def _single(self, config: ConditionConfig) -> Condition:
+        """A condition that no seed changes."""
+        if config.kind == "zero-shot":
+            preamble = PREAMBLE if config.preamble else ""
+            return InContext(self._engine(config.model), self.label_space, preamble)
+        if config.kind == "chat":
+            return LocalChat(self._engine(config.model or self._chat_model()), self.label_space)
+        if config.kind == "chat-server":
+            return self._server_chat(config)
+        file = self.reference(0)
+        # A label file without a holdout may come from data that holds held-out questions too.
+        held_out = {example.group for example in self.examples}
+        training = tuple(example for example in file.training if example.group not in held_out)
+        file.need_gold([item.example.id for item in file.result.labeled_examples])
+        gold = tuple(file.gold[example.id] for example in training)
+        if config.kind == "majority":
+            return Majority(gold, self.label_space)
+        return SurfaceCues(training, gold, self.label_space)
+
+    def _server_chat(self, config: ConditionConfig) -> Condition:
+        # Imported here: the client library takes a second that most evaluations need not spend.
+        from eval.chat_server import ServerChat, check_key
+
+        assert config.server is not None  # ConditionConfig refuses chat-server without it
+        check_key(config.server)
+        return ServerChat(config.server, config.model or self._chat_model(), self.label_space)
+
+    def _chat_model(self) -> str:
+        return chat_counterpart(self.settings.engine.model)
+
+    def _many_shot(self, config: ConditionConfig, place: int) -> Run:
+        seed = self.settings.seeds[place]
+        file = self._file(config, place)
+        demonstrations = labels_for(
+            config.labels_from or "file", self.demonstrations(place), file, self.label_space, seed
+        )
+        condition = InContext(
+            self._engine(config.model), self.label_space, "", demonstrations, self.settings.orders, seed
+        )
+        known = [(label, file.gold[e.id]) for e, label in demonstrations if e.id in file.gold]
+        accuracy = sum(label == gold for label, gold in known) / len(known) if known else None
+        return self._run(config, seed, condition, accuracy)
+
+    def demonstrations(self, place: int) -> tuple[ICMExample, ...]:
+        """The examples that all many-shot conditions of a seed show."""
+        many_shot = [condition for condition in self.settings.conditions if condition.kind == "many-shot"]
+        return choose([self._file(c, place) for c in many_shot], self.settings.shots, self.settings.seeds[place])
+
+    def _file(self, config: ConditionConfig, place: int) -> LabelFile:
+        paths = self.settings.files_of(config)
+        return self.label_files[paths[place if len(paths) > 1 else 0]]
+
+    def _fine_tuned(self, config: ConditionConfig, place: int, adapter: str) -> Run:
+        # Asking for the label file checks that training and held-out set share no question.
+        engine = replace(self._engine(config.model), adapter=adapter)
+        _check_adapter(Path(adapter), config, engine.model, self._file(config, place))
+        return self._run(config, self.settings.seeds[place], InContext(engine, self.label_space))
+
+    def _engine(self, model: str | None) -> EngineConfig:
+        settings = self.settings.engine
+        if model is None or model == settings.model:
+            return settings
+        return replace(settings, model=model, revision=None, adapter=None)
+
+    def _run(self, config: ConditionConfig, seed: int, condition: Condition, accuracy: float | None = None) -> Run:
+        identity = {
+            "kind": config.kind,
+            "held_out": self.data.dataset.fingerprint,
+            "condition": _content(condition),
+        }
+        return Run(config, seed, condition, identity, accuracy)
+
+
+def _engine_key(condition: Condition) -> str:
+    return str(getattr(condition, "engine", ""))
+
+
+def _content(condition: Any) -> dict[str, Any]:
+    """A condition's fields by content: example ids for examples, hashes for models and adapters."""
+    found: dict[str, Any] = {}
+    for name, value in vars(condition).items():
+        if isinstance(value, EngineConfig):
+            found[name] = engine_identity(value)
+        elif name in ("demonstrations", "training"):
+            found[name] = fingerprint([_id(entry) for entry in value])
+        else:
+            found[name] = asdict(value) if hasattr(value, "__dataclass_fields__") else value
+    return found
+
+
+def _id(entry: Any) -> Any:
+    return entry.id if isinstance(entry, ICMExample) else [entry[0].id, entry[1]]
+
+
+def engine_identity(config: EngineConfig) -> dict[str, Any]:
+    """What decides an engine's scores: weights by content where they are local, by name and revision on the hub."""
+    model = Path(resolve_model(config.model, config.revision))
+    return {
+        "model": weights_hash(model) if model.is_dir() else [config.model, config.revision],
+        "adapter": weights_hash(Path(config.adapter)) if config.adapter else None,
+        "engine": [config.engine, config.device, config.dtype, config.max_model_len, config.base_url],
+    }
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash of a model's or adapter's configuration and safetensors files."""
+    files = sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name.endswith("config.json"))
+    return fingerprint([[path.name, file_sha256(path)] for path in files])
+
+
+def _check_adapter(folder: Path, config: ConditionConfig, model: str, file: LabelFile) -> None:
+    """The adapter is there, and was trained from the model and on the labels that the condition claims."""
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"condition {config.name!r}: {folder}: no adapter_config.json; give the folder of an adapter")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ConfigError(f"condition {config.name!r}: {folder}: no adapter_model.safetensors; train it to the end")
+    record = folder / "train_results.json"
+    if not record.is_file():
+        return
+    trained = parse_object(record.read_text(encoding="utf-8"), str(record))
+    if model_label(str(trained["model"])) != model_label(model):
+        raise ConfigError(f"condition {config.name!r}: {folder} adapts {trained['model']}, but the model is {model}")
+    if _TRAINED_ON.get(trained["label_source"], config.labels_from) != config.labels_from:
+        raise ConfigError(
+            f"condition {config.name!r}: {folder} was trained on label_source {trained['label_source']}, "
+            f"but labels_from is {config.labels_from}"
+        )
+    if trained["labels_sha256"] != file_sha256(file.path):
+        raise ConfigError(
+            f"condition {config.name!r}: {folder} was trained on another label file ({trained['labels']}) than "
+            f"{file.path}; name that file in the condition's `files`"
+        )

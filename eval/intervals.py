@@ -1,0 +1,188 @@
+"""Intervals and tests for items that come in groups (several claims about one question).
+
+Claims about one question are right or wrong together, so a test set of 200 claims about 60 questions says less than 200
+independent ones. Everything here takes the question as the unit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+RESAMPLES = 9_999
+_BOOTSTRAP_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval.
+
+    Attributes:
+        value, low, high: in the unit of the figure.
+        stderr: standard error, clustered by question.
+    """
+
+    value: float
+    low: float
+    high: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Sums over questions.
+
+    Attributes:
+        totals: sum of each column of item values, [questions, columns].
+        sizes: items a question, [questions].
+    """
+
+    totals: Floats
+    sizes: Floats
+
+    @classmethod
+    def of(cls, values: Floats, groups: list[str]) -> "Clusters":
+        """From item values [items] or [items, columns] and each item's question."""
+        _, index = np.unique(np.array(groups), return_inverse=True)
+        columns = np.asarray(values, dtype=float).reshape(len(groups), -1)
+        totals = np.zeros((index.max() + 1, columns.shape[1]))
+        np.add.at(totals, index, columns)
+        return cls(totals, np.bincount(index).astype(float))
+
+
+def proportion_interval(totals: Any, sizes: Any) -> tuple[Any, Any, Any, Any]:
+    """Wilson interval of a share from clustered items, with the effective sample size that the clusters leave.
+
+    The variance is the jackknife over clusters (ratio estimator); n / design effect is the effective sample size,
+    reduced by (z/t)² for the clusters' degrees of freedom (Korn & Graubard 1998), and goes into Wilson's formula
+    (Franco et al. 2019, doi 10.1093/jssam/smy019). Simulated coverage of the 95 % interval: 93.5–96 % for shares up
+    to 0.9 and 50–200 clusters of 1–6 items with correlation up to 0.5; below that for 0.95 and 50 such clusters.
+
+    Args:
+        totals: successes of each cluster, [..., clusters]; averages over seeds may be fractions.
+        sizes: items of each cluster, [..., clusters].
+
+    Returns:
+        Share, low, high, standard error, each [...].
+    """
+    items, clusters = sizes.sum(-1), sizes.shape[-1]
+    share = totals.sum(-1) / items
+    if clusters < 2:
+        nothing = np.full_like(share, np.nan)
+        return share, np.zeros_like(share), np.ones_like(share), nothing
+    residual = (totals - share[..., None] * sizes) / (1 - sizes / items[..., None])
+    variance = (clusters - 1) / clusters * (residual**2).sum(-1) / items**2
+    binomial = share * (1 - share) / items
+    # All right or all wrong: the variance says nothing, so each question counts as one item.
+    effect = np.where(binomial > 0, variance / np.where(binomial > 0, binomial, 1), items / clusters)
+    shrink = (stats.norm.ppf(0.5 + LEVEL / 2) / stats.t.ppf(0.5 + LEVEL / 2, clusters - 1)) ** 2
+    effective = items / np.maximum(effect, np.finfo(float).tiny) * shrink
+    low, high = proportion_confint(share * effective, effective, alpha=1 - LEVEL, method="wilson")
+    return share, low, high, np.sqrt(variance)
+
+
+def accuracy(correct: Floats, groups: list[str]) -> Estimate:
+    """Accuracy of items (1 right, 0 wrong, fractions for averages over seeds) with its interval."""
+    clusters = Clusters.of(correct, groups)
+    return Estimate(*map(float, _value_first(proportion_interval(clusters.totals[:, 0], clusters.sizes))))
+
+
+def _value_first(interval: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    share, low, high, stderr = interval
+    return share, low, high, np.nan_to_num(stderr)
+
+
+def _bootstrap(clusters: Clusters, statistic: Any, seed: int) -> Any:
+    """Percentile bootstrap over questions of `statistic(column sums..., items)`."""
+    columns = (*clusters.totals.T, clusters.sizes)
+
+    def resampled(*sample: Any, axis: int = -1) -> Any:
+        return statistic(*(column.sum(axis=axis) for column in sample))
+
+    return stats.bootstrap(
+        columns,
+        resampled,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_BOOTSTRAP_BATCH,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracy of one condition minus another's on the same items.
+
+    Attributes:
+        difference: with a bootstrap interval over questions.
+        p_bootstrap: two-sided, from the same bootstrap.
+        p_mcnemar: exact McNemar test over items, first seed of each; takes items as independent.
+        only_first, only_second: items that only one of them answers correctly, first seed of each.
+    """
+
+    difference: Estimate
+    p_bootstrap: float
+    p_mcnemar: float
+    only_first: int
+    only_second: int
+
+
+def compare(first: Floats, second: Floats, groups: list[str], seed: int = 0) -> Comparison:
+    """Paired comparison of two conditions' correctness.
+
+    Args:
+        first, second: correctness [items, seeds], values 0 and 1.
+        groups: each item's question.
+    """
+    difference = first.mean(axis=1) - second.mean(axis=1)
+    estimate, p_value = _difference(difference, groups, seed)
+    right, other = first[:, 0] > 0.5, second[:, 0] > 0.5
+    table = np.array(
+        [[(right & other).sum(), (right & ~other).sum()], [(~right & other).sum(), (~right & ~other).sum()]]
+    )
+    p_mcnemar = float(mcnemar(table, exact=True).pvalue)
+    return Comparison(estimate, p_value, p_mcnemar, int(table[0, 1]), int(table[1, 0]))
+
+
+def _difference(difference: Floats, groups: list[str], seed: int) -> tuple[Estimate, float]:
+    clusters = Clusters.of(difference, groups)
+    value = float(difference.mean())
+    if len(clusters.sizes) < 2 or not difference.any():
+        return Estimate(value, value, value, 0.0), 1.0
+    found = _bootstrap(clusters, lambda total, items: total / items, seed)
+    draws = found.bootstrap_distribution
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    interval = found.confidence_interval
+    p_value = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
+    return Estimate(value, float(interval.low), float(interval.high), float(found.standard_error)), float(p_value)
+
+
+def gap_recovered(
+    condition: Floats, zero_shot: Floats, golden: Floats, groups: list[str], seed: int = 0
+) -> Estimate | None:
+    """Share of the zero-shot → golden gap that a condition recovers (1 = as good as golden).
+
+    Args:
+        condition, zero_shot, golden: mean correctness over seeds, [items].
+
+    Returns:
+        The share with a bootstrap interval over questions; None if golden is not better than zero-shot beyond doubt
+        (the interval of the gap holds 0): a share of nothing means nothing.
+    """
+    gap, _ = _difference(golden - zero_shot, groups, seed)
+    if gap.low <= 0:
+        return None
+    clusters = Clusters.of(np.stack([condition - zero_shot, golden - zero_shot], axis=1), groups)
+    found = _bootstrap(clusters, lambda gained, possible, items: gained / possible, seed)
+    interval = found.confidence_interval
+    value = float((condition - zero_shot).sum() / (golden - zero_shot).sum())
+    return Estimate(value, float(interval.low), float(interval.high), float(found.standard_error))

@@ -1,0 +1,201 @@
+"""From answers to figures: every condition's metrics, raw and calibrated, and the comparisons between conditions."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.answers import Answer
+from eval.experiment import Run
+from eval.intervals import Estimate, accuracy, compare, gap_recovered
+from eval.metrics.label_agreement import LabelAgreement
+from eval.metrics.probability_quality import ProbabilityQuality
+from icm.calibration import calibrate, label_bias, over_labels
+from icm.examples import TaskData
+
+Floats = NDArray[np.float64]
+NO_ANSWER = -1
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One run's answers beside gold, in held-out order.
+
+    Attributes:
+        run: the condition and its seed.
+        answers: one an item.
+        usage: what they cost.
+        facts: shots used and left out.
+    """
+
+    run: Run
+    answers: tuple[Answer, ...]
+    usage: dict[str, float]
+    facts: dict[str, Any]
+    labels: tuple[str, ...]
+
+    @cached_property
+    def log_probs(self) -> Floats | None:
+        """Label log-probabilities [items, labels]; None unless every item has them."""
+        rows = [answer.log_probs for answer in self.answers if answer.log_probs is not None]
+        return np.array(rows) if len(rows) == len(self.answers) else None
+
+    @cached_property
+    def raw(self) -> Floats | None:
+        """Normalised over the labels; natural log."""
+        return None if self.log_probs is None else over_labels(self.log_probs)
+
+    @cached_property
+    def batch(self) -> Floats | None:
+        """Centred over the held-out items; natural log. None for controls, whose probabilities are no model's habit."""
+        if self.log_probs is None or self.run.config.kind in ("majority", "surface"):
+            return None
+        return calibrate(self.log_probs, label_bias(self.log_probs))
+
+    def normalised(self, calibration: str) -> Floats | None:
+        """`raw`, or `batch` where that is asked for and exists."""
+        return self.batch if calibration == "batch" and self.batch is not None else self.raw
+
+    def predictions(self, calibration: str) -> NDArray[np.intp]:
+        """Label positions; `NO_ANSWER` where the condition failed."""
+        found = self.normalised(calibration)
+        if found is not None:
+            return np.asarray(found.argmax(axis=1))
+        return np.array([self._one(answer) for answer in self.answers])
+
+    def _one(self, answer: Answer) -> int:
+        if answer.log_probs is not None:
+            return int(np.argmax(answer.log_probs))
+        return NO_ANSWER if answer.label is None else self.labels.index(answer.label)
+
+
+@dataclass(frozen=True)
+class ConditionScores:
+    """All runs of one condition.
+
+    Attributes:
+        runs: one a seed.
+        gold: gold label positions [items].
+        groups: each item's question.
+        calibration: which predictions count as the condition's own.
+    """
+
+    runs: tuple[ScoredRun, ...]
+    gold: NDArray[np.intp]
+    groups: list[str]
+    calibration: str
+
+    @property
+    def name(self) -> str:
+        """As in the settings."""
+        return self.runs[0].run.config.name
+
+    def correct(self, calibration: str) -> Floats:
+        """Right (1) or wrong (0) [items, seeds]; a failed item is wrong."""
+        return np.stack([run.predictions(calibration) == self.gold for run in self.runs], axis=1).astype(float)
+
+    @cached_property
+    def headline(self) -> Estimate:
+        """Accuracy as the settings calibrate it, mean over seeds, with an interval over questions."""
+        return accuracy(self.correct(self.calibration).mean(axis=1), self.groups)
+
+    @cached_property
+    def seed_accuracies(self) -> list[float]:
+        """Accuracy of each seed, as calibrated."""
+        return [float(value) for value in self.correct(self.calibration).mean(axis=0)]
+
+    @property
+    def failures(self) -> int:
+        """Items without an answer, over all seeds."""
+        return sum(answer.error is not None for run in self.runs for answer in run.answers)
+
+    def metrics(self, calibration: str) -> dict[str, Any]:
+        """Mean of each metric over seeds; None where a run has no probabilities."""
+        return self._metrics[calibration]
+
+    @cached_property
+    def _metrics(self) -> dict[str, dict[str, Any]]:
+        """By calibration: `none` and `batch`."""
+        found = {}
+        for calibration in ("none", "batch"):
+            rows = [_run_metrics(run, self.gold, calibration) for run in self.runs]
+            found[calibration] = {key: _mean([row[key] for row in rows]) for key in rows[0]}
+        return found
+
+    def usage(self) -> dict[str, float]:
+        """Cost over all seeds."""
+        keys = {key for run in self.runs for key in run.usage}
+        return {key: sum(run.usage.get(key, 0) for run in self.runs) for key in sorted(keys)}
+
+
+def _run_metrics(run: ScoredRun, gold: NDArray[np.intp], calibration: str) -> dict[str, Any]:
+    agreement = LabelAgreement(keep_in_memory=True).compute(
+        predictions=run.predictions(calibration).tolist(), references=gold.tolist()
+    )
+    log_probs = run.normalised(calibration)
+    quality: dict[str, Any] = dict.fromkeys(("auroc", "brier", "ece"))
+    if log_probs is not None:
+        quality = ProbabilityQuality(keep_in_memory=True).compute(
+            predictions=np.exp(log_probs).tolist(), references=gold.tolist()
+        )
+    return {**agreement, **quality}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if len(present) == len(values) else None
+
+
+def condition_scores(
+    runs: Sequence[ScoredRun], data: TaskData, names: Sequence[str], calibration: str
+) -> list[ConditionScores]:
+    """The conditions in the settings' order, each with its runs."""
+    gold = np.array([data.dataset.label_space.index(data.gold[example.id]) for example in data.dataset])
+    groups = [example.group for example in data.dataset]
+    by_name = {name: tuple(run for run in runs if run.run.config.name == name) for name in names}
+    return [ConditionScores(by_name[name], gold, groups, calibration) for name in names]
+
+
+def comparisons(conditions: Sequence[ConditionScores]) -> list[dict[str, Any]]:
+    """Paired comparison of every two conditions."""
+    return [
+        {
+            "first": one.name,
+            "second": two.name,
+            **asdict(compare(one.correct(one.calibration), two.correct(two.calibration), one.groups)),
+        }
+        for one, two in combinations(conditions, 2)
+    ]
+
+
+def recovered_gaps(conditions: Sequence[ConditionScores]) -> dict[str, Any]:
+    """Share of the gap from zero-shot to golden that each other prompted or tuned condition recovers.
+
+    Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden; zero-shot is the
+    first zero-shot condition without a preamble.
+    """
+    zero_shot = next((c for c in conditions if _is(c, "zero-shot") and not c.runs[0].run.config.preamble), None)
+    found: dict[str, Any] = {}
+    for kind in ("many-shot", "fine-tuned"):
+        golden = next((c for c in conditions if _is(c, kind) and c.runs[0].run.config.labels_from == "gold"), None)
+        for condition in conditions:
+            if zero_shot and golden and _is(condition, kind) and condition is not golden:
+                share = gap_recovered(_right(condition), _right(zero_shot), _right(golden), condition.groups)
+                found[condition.name] = {
+                    "from": zero_shot.name,
+                    "to": golden.name,
+                    **(asdict(share) if share else {"value": None, "why": "golden is not better beyond doubt"}),
+                }
+    return found
+
+
+def _is(condition: ConditionScores, kind: str) -> bool:
+    return condition.runs[0].run.config.kind == kind
+
+
+def _right(condition: ConditionScores) -> Floats:
+    return np.asarray(condition.correct(condition.calibration).mean(axis=1))

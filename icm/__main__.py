@@ -1,0 +1,7 @@
+"""`python -m icm` is the `icm` command."""
+
+import sys
+
+from icm.cli import main
+
+sys.exit(main())

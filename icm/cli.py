@@ -1,0 +1,96 @@
+"""The `icm` command. Heavy libraries are imported by the commands that need them, so that help is instant."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+from icm.commands import add_commands
+from icm.commands.parser import CommandParser, canonical_arguments, option_strings
+from icm.errors import ConfigError, ICMError
+from icm.options import nearest
+
+USER_ERROR = 2
+INTERRUPTED = 130
+SECRET_FILES = (".env", "SECRETS")
+
+
+def make_parser() -> tuple[CommandParser, list[str]]:
+    """The parser of the whole command, and the names of the sub-commands."""
+    import shtab
+
+    parser = CommandParser(
+        prog="icm",
+        description="Internal Coherence Maximization: label data with a model's own coherence, without supervision.",
+        epilog="""\
+examples:
+  icm doctor                                        check the installation
+  icm run                                           label built-in reviews with the built-in model
+  icm run --model M --dataset truthful_qa --dry-run print what a run would cost
+  icm export --input-path R.jsonl --output-path sft.jsonl --format sft
+
+`icm COMMAND --help` shows a command's options. Settings also come from ICM_<OPTION> variables, from .env and SECRETS
+in the current folder, and for `icm run` from --settings FILE and --preset NAME.""",
+    )
+    shtab.add_argument_to(parser, ["--print-completion"], help="print a completion script (bash, zsh, …)")
+    parser._actions[-1].metavar = "SHELL"
+    return parser, add_commands(parser)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except ICMError as error:
+        return _fail(str(error), USER_ERROR)
+    except BrokenPipeError:  # `icm list | head`: the reader has left; nothing may be flushed at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        # A path the user named that cannot be opened or written. Without a file name it is not about a path: our bug.
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", USER_ERROR)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> int:
+    print("icm: error:", " ".join(message.split("\n")), file=sys.stderr)
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    load_secrets(Path.cwd())
+    parser, commands = make_parser()
+    if not argv:
+        parser.print_help()
+        return 0
+    if not argv[0].startswith("-") and argv[0] not in commands:
+        raise ConfigError(f"unknown command {argv[0]!r}{nearest(argv[0], commands)}")
+    arguments, rest = parser.parse_known_args(canonical_arguments(argv), argparse.Namespace(argv=argv))
+    if rest:
+        raise ConfigError(_unknown(rest[0], option_strings(arguments.parser)))
+    code: int = arguments.command(arguments)
+    return code
+
+
+def _unknown(argument: str, known: Iterable[str]) -> str:
+    if not argument.startswith("-"):
+        return f"unexpected argument {argument!r}; options start with --"
+    name = argument.partition("=")[0]
+    return f"unknown option {name}{nearest(name, known)}"
+
+
+def load_secrets(folder: Path) -> None:
+    """Take tokens and settings from `.env` and `SECRETS` (NAME=value lines); the environment itself wins."""
+    for name in SECRET_FILES:
+        path = folder / name
+        try:
+            if path.is_file():
+                load_dotenv(path)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None

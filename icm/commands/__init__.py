@@ -1,0 +1,15 @@
+"""The sub-commands: one module each, light to import; what is heavy is imported when a command runs."""
+
+from icm.commands import doctor, pipeline, results, run, transfer
+from icm.commands.parser import CommandParser
+
+
+def add_commands(parser: CommandParser) -> list[str]:
+    """Add all sub-commands; returns their names."""
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
+    run.add_command(subparsers)
+    transfer.add_commands(subparsers)
+    results.add_commands(subparsers)
+    pipeline.add_command(subparsers)
+    doctor.add_command(subparsers)
+    return list(subparsers.choices)

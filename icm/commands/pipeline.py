@@ -1,0 +1,37 @@
+"""`icm pipeline`: label → train → eval from one experiment file."""
+
+import argparse
+from pathlib import Path
+
+from icm.commands import parser as parsing
+
+EXAMPLES = """\
+  icm pipeline --config configs/experiments/demo.yaml
+  icm pipeline --config configs/experiments/truthfulqa_llama3.1_8b.yaml --dry-run"""
+
+
+def add_command(subparsers: parsing.Subparsers) -> None:
+    """Add `icm pipeline`."""
+    summary = "label, train and evaluate from one file"
+    parser = parsing.add_command(subparsers, "pipeline", pipeline, summary, EXAMPLES)
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="experiment file (YAML)")
+    parser.add_argument("--force", action="store_true", help="redo stages whose settings or inputs have changed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the stages and the cost of labelling; run nothing"
+    )
+
+
+def pipeline(arguments: argparse.Namespace) -> int:
+    """Run the experiment, or print what it would do."""
+    from icm.commands.log import logging_to
+    from icm.experiment import read_experiment
+    from icm.options import OutputConfig
+    from icm.pipeline import plan_pipeline, run_pipeline
+
+    config = read_experiment(arguments.config)
+    with logging_to(OutputConfig()):
+        if arguments.dry_run:
+            print(plan_pipeline(config))
+        else:
+            print(run_pipeline(config, force=arguments.force))
+    return 0

@@ -1,0 +1,124 @@
+"""`icm run`: everything is checked, then a model is loaded, then data are labelled."""
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from icm.commands import parser as parsing
+from icm.commands.log import logging_to
+from icm.errors import ConfigError
+from icm.options import Settings
+from icm.settings import PRESETS, resolve_settings
+from icm.storage import ICMResult
+
+TESTBEDS = {
+    "truthfulQA": {"dataset": "truthful_qa", "task_type": "truthfulqa"},
+    "gsm8k": {"dataset": "gsm8k", "task_type": "gsm8k"},
+    "alpaca": {"task_type": "comparison"},
+}
+SCHEDULERS = {"log": "log", "exp": "geometric"}
+
+EXAMPLES = """\
+  icm run --model google/gemma-3-1b-it --dataset truthful_qa --task-type truthfulqa --max-examples 100
+  icm run --dataset reviews.jsonl --task-type classification --max-examples 64 --device cpu
+  icm run --synthetic math --synthetic-size 50 --max-iterations 200
+  icm run --model meta-llama/Llama-3.1-70B --preset fork --tensor-parallel-size 4
+  icm run --settings config.json --dry-run
+  icm run --resume icm_results/reviews_smollm2-135m-instruct_20260102_030405.trace.jsonl
+
+settings: defaults < --preset < --settings FILE < ICM_<OPTION> variables < command line. FILE is JSON or YAML with the
+sections search_params, model_params, system_params and data_params. Dashes and underscores are the same; the vLLM
+fork's --K, --num_seed, --initial_T, --final_T and --decay are --max-iterations, --initial-examples,
+--initial-temperature, --final-temperature and --cooling-rate."""
+
+
+def add_command(subparsers: parsing.Subparsers) -> None:
+    """Add `icm run`."""
+    parser = parsing.add_command(subparsers, "run", run, "label a data set", EXAMPLES)
+    run_group = parser.add_argument_group("run")
+    run_group.add_argument("--dry-run", action="store_true", help="print prompts, tokens and memory; load no model")
+    run_group.add_argument("--resume", metavar="TRACE", type=Path, help="continue an interrupted run from its trace")
+    run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
+    run_group.add_argument("--settings", metavar="FILE", type=Path, help="settings file (JSON or YAML)")
+    data = parser.add_argument_group("data")
+    parsing.add_options(data, ["data"])
+    data.add_argument("--synthetic", choices=("math", "comparison"), help="short for --dataset synthetic:KIND")
+    data.add_argument("--testbed", choices=tuple(TESTBEDS), help="the fork's name of data set and task type")
+    search = parser.add_argument_group("search")
+    parsing.add_options(search, ["search"])
+    search.add_argument("--scheduler", choices=tuple(SCHEDULERS), help="the fork's name of the schedule")
+    parsing.add_options(parser.add_argument_group("model"), ["engine"])
+    parsing.add_options(parser.add_argument_group("generation (where the model writes the claims)"), ["generation"])
+    parsing.add_options(parser.add_argument_group("output"), ["output"])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Label a data set, or print the plan of doing so."""
+    given = {**_synonyms(arguments), **parsing.given_settings(arguments)}
+    settings = resolve_settings(given, preset=arguments.preset, settings_file=arguments.settings)
+    with logging_to(settings.output):
+        if arguments.dry_run:
+            _print_plan(settings)
+        else:
+            _label(settings, arguments)
+    return 0
+
+
+def _print_plan(settings: Settings) -> None:
+    from icm.plan import plan_run
+
+    print(plan_run(settings))
+
+
+def _label(settings: Settings, arguments: argparse.Namespace) -> None:
+    # Imported here: torch takes seconds, and help must not.
+    from transformers.utils.logging import disable_progress_bar
+
+    from icm.commands.progress import progress_bar
+    from icm.run import Interrupted, label
+    from icm.storage import read_result
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    try:
+        with progress_bar(settings.search) as on_progress:
+            path = label(settings, arguments.resume, on_progress)
+    except Interrupted as interrupt:
+        command = shlex.join(["icm", *_without_resume(arguments.argv), "--resume", str(interrupt.trace)])
+        raise KeyboardInterrupt(f"interrupted; continue with: {command}") from None
+    print(path)
+    print(_summary(read_result(path)))
+
+
+def _summary(result: ICMResult) -> str:
+    counts = Counter(item.label for item in result.labeled_examples)
+    balance = ", ".join(f"{counts[label]} {label}" for label in result.label_space.labels)
+    score = "no utility" if result.score is None else f"utility {result.score:.4f}"
+    return f"{len(result.labeled_examples)} examples: {balance}; {score}"
+
+
+def _synonyms(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings that were given under another name, which an option of our own overrides."""
+    found: dict[str, Any] = dict(TESTBEDS.get(arguments.testbed, {}))
+    if arguments.synthetic is not None:
+        if hasattr(arguments, "dataset"):
+            raise ConfigError(f"--synthetic {arguments.synthetic}: --dataset is given as well; leave one out")
+        found["dataset"] = f"synthetic:{arguments.synthetic}"
+    if arguments.testbed == "alpaca" and not hasattr(arguments, "dataset"):
+        raise ConfigError("--testbed alpaca: its data are not a public data set; give a file of pairs with --dataset")
+    if arguments.scheduler is not None:
+        found["schedule"] = SCHEDULERS[arguments.scheduler]
+    return found
+
+
+def _without_resume(argv: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in argv:
+        if not skip and not argument.startswith("--resume"):
+            kept.append(argument)
+        skip = argument == "--resume"
+    return kept

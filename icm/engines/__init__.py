@@ -1,0 +1,65 @@
+"""Engines: a prompt tree in, label log-probabilities out."""
+
+import logging
+from importlib.util import find_spec
+
+from icm.config import EngineConfig
+from icm.engines.base import Engine
+from icm.errors import ConfigError, PrerequisiteError
+
+logger = logging.getLogger(__name__)
+
+
+def create_engine(config: EngineConfig) -> Engine:
+    """Load the model that `config` names. Close the engine, or use it as a context manager, to free it.
+
+    Raises:
+        ConfigError: settings that contradict each other or do not fit the model.
+        PrerequisiteError: a device, package or server that is not there.
+    """
+    name = choose_engine(config)
+    if name == "server":
+        from icm.engines.server import ServerEngine
+
+        return ServerEngine(config)
+    if name == "vllm":
+        from icm.engines.vllm import VLLMEngine
+
+        return VLLMEngine(config)
+    from icm.engines.transformers import TransformersEngine
+
+    return TransformersEngine(config)
+
+
+def choose_engine(config: EngineConfig) -> str:
+    """Name of the engine that `create_engine` starts: `vllm`, `transformers` or `server`. Checks devices only."""
+    if config.engine == "server":
+        return "server"
+    gpus = _gpus()
+    ranks = config.tensor_parallel_size * config.pipeline_parallel_size
+    if config.device == "cuda" and not gpus:
+        raise PrerequisiteError("device cuda: no CUDA GPU on this machine; use --device cpu, or run where a GPU is")
+    if ranks > 1 and config.device in ("auto", "cuda") and gpus < ranks:
+        raise PrerequisiteError(
+            f"tensor_parallel_size x pipeline_parallel_size: needs {ranks} CUDA GPUs, found {gpus}; "
+            "lower them, or run where the GPUs are"
+        )
+    name = _automatic(config, gpus) if config.engine == "auto" else config.engine
+    if name == "transformers" and ranks > 1:
+        raise ConfigError(f"engine transformers: runs on one device, found {ranks} ranks; use --engine vllm")
+    return name
+
+
+def _automatic(config: EngineConfig, gpus: int) -> str:
+    if not gpus or config.device in ("cpu", "mps"):
+        return "transformers"
+    if find_spec("vllm") is None:
+        logger.warning("A CUDA GPU, but no vllm: using --engine transformers; `pip install icm[vllm]` is faster")
+        return "transformers"
+    return "vllm"
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

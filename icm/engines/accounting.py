@@ -1,0 +1,88 @@
+"""Token figures without a model: what a sweep or a whole search costs with a perfect prefix cache."""
+
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from icm.config import GenerationConfig
+from icm.engines.base import Usage
+from icm.engines.common import check_lengths, path_key
+from icm.errors import ConfigError
+from icm.prompts import PromptTree, Segment
+
+AGREEMENT = 4.0
+"""Weight of an example's own preference against the noise of each prompt: about one proposal in six changes."""
+
+
+class AccountingEngine:
+    """Counts tokens as the transformers engine would with unlimited memory, and answers with noise.
+
+    Nodes with children are computed once and kept for ever; a query at the end of a prompt is computed each time.
+    Segments may be any integer sequences, so a tree of `range` objects of the right lengths will do.
+
+    Args:
+        tokenizer: for callers that encode text; not used here.
+        context_length: longest prompt in tokens.
+        seed: of the log-probabilities, which are a hash of (seed, prompt).
+    """
+
+    name = "accounting"
+
+    def __init__(self, tokenizer: Any = None, context_length: int = 2**31, seed: int = 0) -> None:
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.usage = Usage()
+        self._seed = seed
+        self._kept: set[bytes] = set()
+
+    def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
+        """See `Engine.score`; the log-probabilities mean nothing, but equal prompts get equal ones."""
+        check_lengths(tree, self.context_length)
+        started = time.perf_counter()
+        scores = np.full((tree.queries, len(label_ids)), np.nan)
+        self._visit(tree, b"", scores)
+        self.usage.prompts += tree.queries
+        self.usage.prompt_tokens += tree.prompt_tokens
+        self.usage.seconds += time.perf_counter() - started
+        return scores
+
+    def _visit(self, node: PromptTree, parent: bytes, scores: NDArray[np.float64]) -> None:
+        key = path_key(parent, node.segment)
+        if node.query is not None:
+            scores[node.query] = self._noise(key, node.segment, scores.shape[1])
+        if node.query is not None or key not in self._kept:
+            self.usage.computed_tokens += len(node.segment)
+        if node.children:
+            self._kept.add(key)
+        for child in node.children:
+            self._visit(child, key, scores)
+
+    def _noise(self, key: bytes, query: Segment, labels: int) -> NDArray[np.float64]:
+        """Prompts that end in the same query mostly agree, so that a search takes a course a real one could take."""
+        own, context = (self._normal(part, labels) for part in (path_key(b"", query), key))
+        return np.asarray(log_softmax(AGREEMENT * own + context))
+
+    def _normal(self, key: bytes, labels: int) -> NDArray[np.float64]:
+        digest = blake2b(key + str(self._seed).encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(digest)).normal(size=labels)
+
+    def generate(
+        self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
+    ) -> list[str]:
+        """Refused: there is no model to write text."""
+        raise ConfigError("a dry run has no model to generate candidate solutions; give records that hold solutions")
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._kept.clear()
+
+    def __enter__(self) -> "AccountingEngine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

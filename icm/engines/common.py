@@ -1,0 +1,49 @@
+"""What the engines share: checks before running, names of tree nodes, stop strings."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+from icm.errors import ConfigError
+from icm.prompts import PromptTree
+
+
+def path_key(parent: bytes, segment: Sequence[int]) -> bytes:
+    """Name of a node: a chained hash of the segments from the root (`parent` is b"" there). Where segments are cut
+    matters, because it decides the shapes of the computation and so its last bits."""
+    return blake2b(repr((parent, tuple(segment))).encode(), digest_size=16).digest()
+
+
+def check_lengths(tree: PromptTree, context_length: int) -> None:
+    """Raise ConfigError if a prompt of the tree does not fit the context."""
+    if tree.longest_prompt > context_length:
+        raise ConfigError(
+            f"prompt of {tree.longest_prompt} tokens does not fit the context of {context_length}; "
+            "use fewer demonstrations (--batch-size), shorter examples, or a larger --max-model-len"
+        )
+
+
+def check_room(prompt: int, new: int, context_length: int) -> None:
+    """Raise ConfigError if a prompt leaves no room for the tokens to be sampled."""
+    if prompt + new > context_length:
+        raise ConfigError(
+            f"prompt of {prompt} tokens and {new} generated ones do not fit the context of {context_length}; "
+            "lower --generation-max-tokens or shorten the prompt"
+        )
+
+
+def context_length(model_config: Any, limit: int | None) -> int:
+    """Longest prompt in tokens: the model's own, or the smaller one the user set.
+
+    Raises:
+        ConfigError: the limit is not within the model's context.
+    """
+    own = int(model_config.get_text_config().max_position_embeddings)
+    if limit is not None and not 0 < limit <= own:
+        raise ConfigError(f"max_model_len: found {limit}, expected 1 to {own}, the model's context in tokens")
+    return limit or own
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """The text in front of the first stop string."""
+    return text[: min((position for end in stop if (position := text.find(end)) >= 0), default=len(text))]

@@ -1,0 +1,235 @@
+"""Scores a prompt tree with a Hugging Face model on CUDA, MPS or the CPU, each node once."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from icm.config import EngineConfig, GenerationConfig
+from icm.engines.base import Usage
+from icm.engines.common import check_lengths, check_room, context_length, cut_at, path_key
+from icm.engines.kv_cache import NodeKV, NodeStore
+from icm.engines.packing import ATTENTION, Pack, PackedNode
+from icm.errors import ConfigError, PrerequisiteError
+from icm.models import resolve_model
+from icm.prompts import PromptTree, Segment, shared_context_tree
+
+_GIB = 1024**3
+_PASS_TOKENS = 256  # from here on, reading the weights is a small part of a pass (measured: 60 ms + 1.7 ms a token)
+
+
+class LabelHead(nn.Module):
+    """The model's output layer, with the label rows in float32.
+
+    A bfloat16 logit of magnitude 16 moves in steps of 1/8, coarser than the log-odds that the search compares.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.head = head
+        self.label_ids: list[int] = []
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [..., vocabulary] in float32."""
+        logits: torch.Tensor = self.head(hidden).float()
+        if self.label_ids:
+            # A product and a sum, as float32 matrix products give a row other bits when other rows are beside it.
+            rows = self.head.weight[self.label_ids].float()
+            labels = (hidden.float()[..., None, :] * rows).sum(-1)
+            if self.head.bias is not None:
+                labels += self.head.bias[self.label_ids].float()
+            logits[..., self.label_ids] = labels
+        return logits
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """A node to visit: its name, the tokens to run, and the keys and values of the nodes above those."""
+
+    node: PromptTree
+    key: bytes
+    segment: Segment
+    path: tuple[NodeKV, ...] = ()
+
+    def children(self, kv: NodeKV) -> list["_Visit"]:
+        """Visits of the children, last one first: they go on a stack."""
+        return [self._child(child, kv) for child in reversed(self.node.children)]
+
+    def _child(self, child: PromptTree, kv: NodeKV) -> "_Visit":
+        key = path_key(self.key, child.segment)
+        if child.query is not None and not child.segment:  # asks for what follows this node: run its tokens again
+            return _Visit(child, key, self.segment, self.path)
+        return _Visit(child, key, child.segment, (*self.path, kv) if kv else self.path)
+
+
+class TransformersEngine:
+    """Walks the tree depth first and keeps the nodes that have children between calls.
+
+    A score is a function of the segments on its path alone, to the last bit: alone or with others, computed or kept.
+    """
+
+    name = "transformers"
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.device = _device(config.device)
+        folder = resolve_model(config.model, config.revision)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, revision=config.revision)
+        self._model = _load(folder, config, self.device)
+        self._head = LabelHead(self._model.get_output_embeddings())
+        self._model.set_output_embeddings(self._head)
+        self.context_length = context_length(self._model.config, config.max_model_len)
+        self._store = NodeStore(int(config.kv_cache_gib * _GIB))
+        self._pass_tokens = 0
+        if self.device.type == "cpu" and self.context_length > _PASS_TOKENS and self._packing_keeps_bits():
+            self._pass_tokens = _PASS_TOKENS
+        self.usage = Usage()
+
+    def _packing_keeps_bits(self) -> bool:
+        """Whether the matrix products of this machine give a row the same bits whatever rows are beside it."""
+        self.usage = Usage()
+        tree = shared_context_tree(tuple(range(40)), [tuple(range(length)) for length in (2, 5, 24, 61, 127)])
+        alone = self.score(tree, [1, 2])
+        self._store.clear()
+        self._pass_tokens = _PASS_TOKENS
+        together = self.score(tree, [1, 2])
+        self._store.clear()
+        self._pass_tokens = 0
+        return np.array_equal(alone, together)
+
+    @torch.inference_mode()
+    def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
+        """See `Engine.score`."""
+        check_lengths(tree, self.context_length)
+        started = time.perf_counter()
+        self._head.label_ids = list(label_ids)
+        scores = np.full((tree.queries, len(label_ids)), np.nan)
+        stack = [_Visit(tree, path_key(b"", tree.segment), tree.segment)]
+        while stack:
+            if visits := self._next_pass(stack):
+                self._run(visits, stack, scores)
+        self.usage.prompts += tree.queries
+        self.usage.prompt_tokens += tree.prompt_tokens
+        self.usage.seconds += time.perf_counter() - started
+        return scores
+
+    def _next_pass(self, stack: list[_Visit]) -> list[_Visit]:
+        """Take nodes to compute from the stack until a pass is full; kept nodes are opened on the way."""
+        visits: list[_Visit] = []
+        tokens = 0
+        while stack and (not visits or tokens + len(stack[-1].segment) <= self._pass_tokens):
+            visit = stack.pop()
+            if visit.node.query is not None and not visit.segment:
+                raise ValueError(f"query {visit.node.query}: a prompt without tokens")
+            kept = self._store.get(visit.key) if visit.node.query is None else None
+            if kept is not None or not visit.segment:
+                stack.extend(visit.children(kept or []))
+            else:
+                visits.append(visit)
+                tokens += len(visit.segment)
+        return visits
+
+    def _run(self, visits: list[_Visit], stack: list[_Visit], scores: NDArray[np.float64]) -> None:
+        """Compute the nodes of one pass: scores of those with a query, children on the stack."""
+        nodes = [PackedNode(visit.segment, visit.path, bool(visit.node.children)) for visit in visits]
+        ends = np.cumsum([len(node.segment) for node in nodes])
+        asked = [row for row, visit in enumerate(visits) if visit.node.query is not None]
+        last = torch.tensor([int(ends[row]) - 1 for row in asked], dtype=torch.long, device=self.device)
+        if ends[-1] == 1:  # a single row goes through other kernels than two, so it never goes alone
+            nodes.append(PackedNode(nodes[0].segment, (), keep=False))
+        pack = Pack(nodes)
+        logits = self._model(**pack.inputs(self.device), use_cache=False, logits_to_keep=last, pack=pack).logits[0]
+        self.usage.computed_tokens += int(ends[-1])
+        log_probs = torch.log_softmax(logits.float(), dim=-1)[:, self._head.label_ids].double().cpu().numpy()
+        for row, values in zip(asked, log_probs, strict=True):
+            scores[visits[row].node.query] = values
+        for visit, node in zip(reversed(visits), reversed(nodes[: len(visits)]), strict=True):
+            if node.keep:
+                self._store.put(visit.key, node.kv)
+                stack.extend(visit.children(node.kv))
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
+    ) -> list[str]:
+        """See `Engine.generate`."""
+        started = time.perf_counter()
+        self._head.label_ids = []
+        self._model.set_attn_implementation("sdpa")
+        try:
+            return [self._continue(prompt, config, seed + row, list(stop)) for row, prompt in enumerate(prompts)]
+        finally:
+            self._model.set_attn_implementation(ATTENTION)
+            self.usage.seconds += time.perf_counter() - started
+
+    def _continue(self, prompt: str, config: GenerationConfig, seed: int, stop: list[str]) -> str:
+        ids = self.tokenizer(prompt, return_tensors="pt").to(self.device)
+        length = ids.input_ids.shape[1]
+        check_room(length, config.generation_max_tokens, self.context_length)
+        torch.manual_seed(seed)
+        output = self._model.generate(
+            **ids,
+            max_new_tokens=config.generation_max_tokens,
+            do_sample=config.generation_temperature > 0,
+            temperature=config.generation_temperature or None,
+            top_p=config.generation_top_p,
+            stop_strings=stop or None,
+            tokenizer=self.tokenizer,
+        )[0, length:]
+        self.usage.computed_tokens += length + len(output)
+        self.usage.generated_tokens += len(output)
+        return cut_at(self.tokenizer.decode(output, skip_special_tokens=True), stop)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._store.clear()
+        self._model = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> "TransformersEngine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _device(name: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, present in available.items() if present))
+    if not available[name]:
+        raise PrerequisiteError(f"device {name}: not present on this machine; use --device cpu or --device auto")
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.float32
+    return torch.bfloat16
+
+
+def _load(folder: str, config: EngineConfig, device: torch.device) -> Any:
+    """The model in evaluation mode, with the adapter merged into it."""
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        revision=config.revision,
+        dtype=_dtype(config.dtype, device),
+        attn_implementation=ATTENTION,
+        use_safetensors=True,
+    )
+    layer_types = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    if not layer_types <= {"full_attention", "sliding_attention"}:
+        raise ConfigError(f"model {config.model}: has {sorted(layer_types)} layers; use --engine vllm for such models")
+    if config.adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, config.adapter).merge_and_unload()
+    return model.to(device).eval()

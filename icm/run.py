@@ -1,0 +1,132 @@
+"""A labelling run from settings to a result file: everything that can be checked is checked before a model loads."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from icm.config import SearchConfig
+from icm.consistency import (
+    AtMostOneTrueRule,
+    ConsistencyRule,
+    ExactlyOneTrueRule,
+    LogicalConsistencyChecker,
+    load_rule,
+    rules_for,
+)
+from icm.engines import choose_engine, create_engine
+from icm.engines.base import Engine
+from icm.errors import ConfigError, ResumeError
+from icm.examples import ICMDataset
+from icm.labelers import Progress, run_labeling
+from icm.metadata import run_metadata
+from icm.models import model_label, resolve_model
+from icm.options import OutputConfig, Settings
+from icm.storage import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_result
+from icm.tasks import load_task
+
+NAMED_RULES: dict[str, type[ConsistencyRule]] = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. `trace` is what `label(…, resume=trace)` continues from."""
+
+    def __init__(self, trace: Path) -> None:
+        super().__init__(f"interrupted; the decisions so far are in {trace}")
+        self.trace = trace
+
+
+def label(
+    settings: Settings, resume: Path | None = None, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> Path:
+    """Label a data set and write the result file and its trace.
+
+    Args:
+        settings: resolved settings.
+        resume: the trace of an interrupted run with the same settings and data.
+        on_progress: called after each trace row.
+
+    Returns:
+        Path of the result file.
+
+    Raises:
+        ICMError: a setting, the data, the model or the trace cannot be used. Data and settings are checked first.
+        Interrupted: Ctrl-C while labelling.
+    """
+    created = datetime.now(UTC)
+    check_writable(settings.output)
+    resolve_model(settings.engine.model, settings.engine.revision)
+    choose_engine(settings.engine)
+    with ExitStack() as stack:
+
+        @cache
+        def engine() -> Engine:
+            return stack.enter_context(create_engine(settings.engine))
+
+        def generate(prompts: Sequence[str]) -> list[str]:
+            return engine().generate(prompts, settings.generation, settings.data.seed)
+
+        dataset = load_task(settings.data, generate).dataset
+        path = _result_path(settings, dataset, created, resume)
+        checker = rule_checker(dataset.task, settings.search)
+        result = _labelled(settings, dataset, engine(), checker, path, resume is not None, on_progress)
+        metadata = run_metadata(settings, dataset, engine(), created)
+    write_result(path, replace(result, metadata={**metadata, **result.metadata}))
+    return path
+
+
+def _labelled(
+    settings: Settings,
+    dataset: ICMDataset,
+    engine: Engine,
+    checker: LogicalConsistencyChecker,
+    path: Path,
+    resume: bool,
+    on_progress: Callable[[Progress], None],
+) -> ICMResult:
+    config, trace = settings.engine, trace_path(path)
+    header = {"model": config.model, "revision": config.revision, "adapter": config.adapter, "engine": engine.name}
+    try:
+        return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress)
+    except KeyboardInterrupt:
+        raise Interrupted(trace) from None
+
+
+def rule_checker(task: str, config: SearchConfig) -> LogicalConsistencyChecker:
+    """The task's own rules and those of `config.rules`. Raises ConfigError for a rule that cannot be loaded."""
+    extra = [NAMED_RULES[name]() if name in NAMED_RULES else load_rule(name) for name in config.rules]
+    return LogicalConsistencyChecker([*rules_for(task), *extra])
+
+
+def check_writable(output: OutputConfig) -> None:
+    """Raise ConfigError if results cannot be written to `output.output_dir`."""
+    folder = Path(output.output_dir)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        # Permission bits do not tell: a file system may be read-only, and root passes every check of them.
+        with tempfile.TemporaryDirectory(dir=existing):
+            return
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir {folder}: {existing} cannot be written to ({error.strerror}); choose another one"
+        ) from None
+
+
+def _result_path(settings: Settings, dataset: ICMDataset, created: datetime, resume: Path | None) -> Path:
+    if resume is None:
+        storage = ICMStorage(settings.output.output_dir)
+        path = storage.result_path(
+            dataset.name, model_label(settings.engine.model), created, settings.output.output_name
+        )
+        for existing in filter(Path.exists, (path, trace_path(path))):
+            raise ConfigError(f"output_name: {existing} exists; choose another name, or remove it, or use --resume")
+        return path
+    if not resume.name.endswith(TRACE_SUFFIX) or not resume.is_file():
+        raise ResumeError(f"--resume {resume}: expected the {TRACE_SUFFIX} file of an interrupted run")
+    path = resume.with_name(resume.name.removesuffix(TRACE_SUFFIX) + ".jsonl")
+    if path.exists():
+        raise ResumeError(f"--resume {resume}: that run is complete, see {path}; leave --resume out to start a new one")
+    return path

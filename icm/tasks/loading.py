@@ -1,0 +1,189 @@
+"""From a `DataSource` to examples without gold, and gold apart."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from icm.errors import ConfigError, DataError
+from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
+from icm.tasks.base import HubData, Item, Record, Task, find_task, task_names
+from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, rank, unique
+from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
+from icm.tasks.rendering import Template, label_space, own_template
+from icm.tasks.source import DataSource
+
+GENERATED_CLAIMS = 4
+"""Candidate solutions a question, where the model writes them: as many as GSM8K-verification has."""
+
+Generate = Callable[[list[str]], list[str]]
+
+_log = logging.getLogger(__name__)
+
+
+def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
+    """Load a data set as a task.
+
+    Nothing of the result but `gold` depends on the gold labels: with gold removed, shuffled or inverted in the file
+    the examples, their order, relations and metadata are the same bytes (contract 1).
+
+    Args:
+        source: what to load.
+        generate: prompts → one sampled continuation each, for data sets whose claims the model has to write.
+
+    Raises:
+        DataError: names the file, line and field, what was found and what is expected.
+        ConfigError: a setting of `source` that does not fit the data.
+        PrerequisiteError: data that is not on this machine and cannot be fetched.
+    """
+    _check(source)
+    task, records = _task_and_records(source)
+    with_claims = _with_claims(task, records, source, generate)
+    items = _items(task, with_claims, source)
+    space = label_space(task, source, items)
+    template = Template(source.template or own_template(task, space), task)
+    claims = unique(_claim(item, record, template) for item, record in items)
+    check_gold(claims, space, source, generated=with_claims is not records)
+    chosen = draw(of_part(claims, source), source)
+    gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
+    task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
+    dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
+    return TaskData(dataset, GoldLabels(gold))
+
+
+def load_icm_dataset(
+    name: str,
+    task_type: str = "auto",
+    config: str | None = None,
+    split: str | None = None,
+    max_examples: int | None = None,
+    seed: int = 42,
+) -> ICMDataset:
+    """The examples of a data set, without gold. Arguments are those of `DataSource`; errors those of `load_task`."""
+    return load_task(DataSource(name, task_type, config, split, max_examples=max_examples, seed=seed)).dataset
+
+
+def _check(source: DataSource) -> None:
+    if not 0 <= source.holdout < 1:
+        raise ConfigError(f"holdout: found {source.holdout}, expected a share from 0 to below 1")
+    for name in ("max_examples", "size"):
+        value = getattr(source, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}: found {value}, expected at least 1")
+
+
+def _task_and_records(source: DataSource) -> tuple[Task, list[Record]]:
+    name = source.dataset.partition(":")[0]
+    if name in task_names() and (built_in := find_task(name)).records is not None:
+        if source.task_type not in ("auto", name):
+            raise ConfigError(f"task_type: found {source.task_type!r}, expected {name!r} for the built-in {name!r}")
+        return built_in, list(built_in.records(source))
+    known = None if is_local(source.dataset) else _known_hub(source.dataset)
+    if source.task_type != "auto":
+        task = find_task(source.task_type)
+        return task, read_records(source, _hub_data(source, known))
+    records = read_records(source, _hub_data(source, known))
+    return (known[0] if known else _detect(records[0], source.dataset)), records
+
+
+def _known_hub(dataset: str) -> tuple[Task, HubData] | None:
+    """The task that names this hub data set; the owner may be left out, as in `truthful_qa`."""
+    for task in map(find_task, task_names()):
+        for data in task.hub:
+            if dataset.lower() in (data.path.lower(), data.path.lower().partition("/")[2]):
+                return task, data
+    return None
+
+
+def _hub_data(source: DataSource, known: tuple[Task, HubData] | None) -> HubData:
+    data = known[1] if known else HubData(source.dataset)
+    split = split_of(source, data.split, data.test_split)
+    if source.part == "test" and not source.holdout and source.split is None and data.split == data.test_split:
+        raise ConfigError(f"holdout: found 0, but {data.path} has the one split {data.split!r}; set a share, e.g. 0.5")
+    return replace(data, config=source.config or data.config, split=split)
+
+
+def _detect(record: Record, dataset: str) -> Task:
+    """The task with the largest signature among the record's fields."""
+    sizes = {task.name: task.matches(record.fields) for task in map(find_task, task_names())}
+    best = [name for name, size in sizes.items() if size == max(sizes.values()) > 0]
+    if len(best) == 1:
+        return find_task(best[0])
+    shared = {name: _shared_fields(find_task(name), record) for name in sizes}
+    alike = best or [name for name in shared if shared[name] == max(shared.values())]
+    expected = "; ".join(f"{name}: {_signatures(find_task(name))}" for name in alike if find_task(name).signatures)
+    problem = "fit several tasks" if best else "fit no task"
+    raise DataError(
+        f"{dataset}: fields {sorted(record.fields)} {problem}; give task_type, or one of these sets of "
+        f"fields: {expected}"
+    )
+
+
+def _shared_fields(task: Task, record: Record) -> int:
+    """Fields that the record and the most alike signature have in common: how near a misspelt record comes."""
+    return max((len(names & set(record.fields)) for names in task.signatures), default=0)
+
+
+def _signatures(task: Task) -> str:
+    return " or ".join("{" + ", ".join(sorted(names)) + "}" for names in task.signatures)
+
+
+def _with_claims(task: Task, records: list[Record], source: DataSource, generate: Generate | None) -> list[Record]:
+    """The records, with claims written by the model where the task asks for them (`Task.question`)."""
+    asked = [(record, task.question(record)) for record in records] if task.question else []
+    open_questions = [(record, question) for record, question in asked if question is not None]
+    if not open_questions:
+        return records
+    if generate is None:
+        raise DataError(
+            f"{open_questions[0][0].where}: the record has no claims to judge (task {task.name} reads "
+            f"{_signatures(task)}); give a file with claims, or let a model write them"
+        )
+    wanted = _questions_to_ask(open_questions, source)
+    prompts = [prompt for _, (_, prompt) in wanted for _ in range(GENERATED_CLAIMS)]
+    texts = generate(prompts)
+    answered = [record for record, question in asked if question is None]
+    for start, (record, _) in zip(range(0, len(texts), GENERATED_CLAIMS), wanted, strict=True):
+        answered.append(Record(record.where, {**record.fields, "generated": texts[start : start + GENERATED_CLAIMS]}))
+    return answered
+
+
+def _questions_to_ask(
+    questions: list[tuple[Record, tuple[str, str]]], source: DataSource
+) -> list[tuple[Record, tuple[str, str]]]:
+    """The questions of this part and draw, so that no claim is written in vain."""
+    placed = {group_id(question[0]): (record, question) for record, question in questions}
+    groups = sorted((g for g in placed if in_part(g, source)), key=lambda g: rank(g, source.seed))
+    most = None if source.max_examples is None else max(1, source.max_examples // GENERATED_CLAIMS)
+    return [placed[group] for group in groups[:most]]
+
+
+def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Item, Record]]:
+    """All claims of all records. Records that hold none (two equal responses, say) are counted, not hidden."""
+    found = [(record, list(task.items(record))) for record in records]
+    empty = [record.where for record, items in found if not items]
+    if len(empty) == len(found):
+        expected = f"records of task {task.name}: {_signatures(task)}"
+        raise DataError(f"{source.dataset}: found no claim in {len(found)} records; expected {expected}")
+    if empty:
+        _log.warning("%d of %d records hold no claim and are left out; the first: %s", len(empty), len(found), empty[0])
+    return [(item, record) for record, items in found for item in items]
+
+
+def _claim(item: Item, record: Record, template: Template) -> Claim:
+    values = template.values(item.fields, record)
+    pair = {"prompt": item.prompt, "completion": item.completion} if item.prompt and item.completion else {}
+    inverse = None
+    if item.inverse is not None:
+        inverse = example_id(template.render(template.values(item.inverse, record)))
+    relations = Relations(group_id(item.group), item.answer, inverse)
+    example = ICMExample(template.render(values), {**item.fields, **values, **pair}, relations)
+    return Claim(example, item.gold, record.where)
+
+
+def _data_name(source: DataSource) -> str:
+    """A name fit for files: `amazon_reviews`, `truthful_qa`, `synthetic_math`."""
+    name = Path(source.dataset.rstrip("/")).name
+    for suffix in (".gz", *SUFFIXES):
+        name = name.removesuffix(suffix)
+    return name.replace(":", "_")

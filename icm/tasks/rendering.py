@@ -1,0 +1,77 @@
+"""Label spaces, and prompts rendered from items by the task's template or the user's."""
+
+import string
+from collections.abc import Mapping, Sequence
+
+from icm.errors import ConfigError, DataError
+from icm.examples import LabelSpace
+from icm.tasks.base import Item, Record, Task
+from icm.tasks.source import DataSource
+
+
+def label_space(task: Task, source: DataSource, items: Sequence[tuple[Item, Record]]) -> LabelSpace:
+    """The task's labels, else those of the verbalisers, else those the records declare, else those seen (sorted)."""
+    texts = source.verbalisers
+    declared = {item.labels for item, _ in items if item.labels}
+    if len(declared) > 1:
+        raise DataError(
+            f"{source.dataset}: records declare different labels {sorted(declared)}; expected the same ones"
+        )
+    fixed = task.label_space.labels if task.label_space else next(iter(declared), None)
+    if fixed and texts and set(fixed) != set(texts):
+        raise ConfigError(f"verbalisers: found labels {sorted(texts)}, expected {sorted(fixed)}")
+    for label, text in (texts or {}).items():
+        if not text.strip():
+            raise ConfigError(f"verbalisers: label {label!r}: found {text!r}, expected text that is not blank")
+    labels = fixed or tuple(sorted(texts or {item.gold for item, _ in items if item.gold is not None}))
+    if len(labels) < 2:
+        found = f"one class only, {labels[0]!r}" if labels else "no labels"
+        raise DataError(
+            f"{source.dataset}: found {found}; expected at least two labels in the data, or verbalisers that name them"
+        )
+    if task.label_space and not texts:
+        return task.label_space
+    return LabelSpace(labels, tuple(texts[label] for label in labels) if texts else ())
+
+
+def own_template(task: Task, space: LabelSpace) -> str:
+    """The prompt template of a task for these labels."""
+    return task.template if isinstance(task.template, str) else task.template(space)
+
+
+class Template:
+    """A prompt template with `{field}` placeholders; white space at its end is dropped, since labels bring their own.
+
+    Placeholders mean fields of the task's items, then of the raw record, but never those that hold gold.
+    """
+
+    def __init__(self, text: str, task: Task) -> None:
+        try:
+            self._parts = list(string.Formatter().parse(text.rstrip()))
+        except ValueError as error:
+            raise ConfigError(f"template {text!r}: {error}; write a literal brace as {{{{ or }}}}") from None
+        self._gold_fields = task.gold_fields
+        self.names = [name for _, name, _, _ in self._parts if name is not None]
+        for _, name, spec, conversion in self._parts:
+            if spec or conversion:
+                raise ConfigError(f"template: placeholder {name!r}: expected a field's name alone, as in {{text}}")
+            if name in task.gold_fields:
+                raise ConfigError(f"template: field {name!r} holds the answer of task {task.name}; the prompt cannot")
+        if not self.names:
+            raise ConfigError(f"template {text!r}: found no placeholder, expected at least one, as in {{text}}")
+
+    def values(self, item: Mapping[str, str], record: Record) -> dict[str, str]:
+        """The value of each placeholder."""
+        return {name: self._value(name, item, record) for name in self.names}
+
+    def _value(self, name: str, item: Mapping[str, str], record: Record) -> str:
+        if name in item:
+            return item[name]
+        if name not in record.fields:
+            known = sorted({*item, *record.fields} - self._gold_fields)
+            raise ConfigError(f"template: unknown field {name!r} at {record.where}; expected one of {known}")
+        return record.text(name)
+
+    def render(self, values: Mapping[str, str]) -> str:
+        """The prompt."""
+        return "".join(text + (values[name] if name is not None else "") for text, name, _, _ in self._parts).rstrip()

@@ -1,0 +1,169 @@
+"""Cost of leave-one-out scoring: tokens and seconds.
+
+    python scripts/benchmark.py scoring --model embedded --engine transformers --examples 64 --order tree --json
+    python scripts/benchmark.py growth --model embedded --engine accounting --from 8 --to 256 --json
+
+`scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
+shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as
+the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from icm.config import EngineConfig, SearchConfig
+from icm.engines import create_engine
+from icm.engines.accounting import AccountingEngine
+from icm.engines.base import Engine
+from icm.examples import ICMDataset, ICMExample
+from icm.models import resolve_model
+from icm.predictability import Labels, Order, Scorer, draw_order
+from icm.prompts import PromptTree, Segment
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Cost of one benchmark run.
+
+    Attributes:
+        examples: demonstrations and prompts of the (last) sweep.
+        mean_demonstration_tokens: L.
+        prompt_tokens: tokens of all prompts, each counted whole.
+        computed_tokens: tokens that went through the model.
+        seconds: wall clock.
+    """
+
+    examples: int
+    mean_demonstration_tokens: float
+    prompt_tokens: int
+    computed_tokens: int
+    seconds: float
+
+
+def main() -> None:
+    """Parse the command line, run, print."""
+    arguments = _parser().parse_args()
+    with _engine(arguments) as engine:
+        scorer = _scorer(engine, arguments.examples if arguments.benchmark == "scoring" else arguments.to)
+        before, started = (engine.usage.prompt_tokens, engine.usage.computed_tokens), time.perf_counter()
+        if arguments.benchmark == "scoring":
+            _sweep(scorer, arguments.order)
+        else:
+            _grow(scorer, getattr(arguments, "from"))
+        found = Measurement(
+            len(scorer.dataset),
+            _mean_length(scorer),
+            engine.usage.prompt_tokens - before[0],
+            engine.usage.computed_tokens - before[1],
+            time.perf_counter() - started,
+        )
+    _print(found, arguments.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    scoring = commands.add_parser("scoring", help="one sweep")
+    scoring.add_argument("--examples", type=int, default=64)
+    scoring.add_argument("--order", choices=["tree", "natural", "plain"], default="tree")
+    growth = commands.add_parser("growth", help="a whole growth phase")
+    growth.add_argument("--from", type=int, default=8)
+    growth.add_argument("--to", type=int, default=256)
+    for command in (scoring, growth):
+        command.add_argument("--model", default="embedded")
+        command.add_argument("--engine", choices=["accounting", "transformers", "vllm"], default="accounting")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _engine(arguments: argparse.Namespace) -> Engine:
+    if arguments.engine == "accounting":
+        return AccountingEngine(AutoTokenizer.from_pretrained(resolve_model(arguments.model)))
+    return create_engine(EngineConfig(model=arguments.model, engine=arguments.engine))
+
+
+def _scorer(engine: Engine, count: int) -> Scorer:
+    """Reviews as demonstrations; beyond the data set's size they are numbered to stay distinct."""
+    reviews = load_task(DataSource("reviews")).dataset
+    examples = [reviews[number % len(reviews)] for number in range(count)]
+    rounds = [number // len(reviews) for number in range(count)]
+    distinct = [
+        ICMExample(e.input.replace("Review:", f"Review ({turn}):") if turn else e.input)
+        for e, turn in zip(examples, rounds, strict=True)
+    ]
+    dataset = ICMDataset(distinct, reviews.label_space, "reviews")
+    return Scorer(engine, dataset, SearchConfig())
+
+
+def _labels(scorer: Scorer) -> Labels:
+    """Alternating labels: cost does not depend on them."""
+    names = scorer.dataset.label_space.labels
+    return {position: names[position % len(names)] for position in range(len(scorer.dataset))}
+
+
+def _sweep(scorer: Scorer, kind: str) -> None:
+    labels = _labels(scorer)
+    order = draw_order(labels, np.random.default_rng(0))
+    if kind == "tree":
+        scorer.sweep(labels, order)
+        return
+    tree = natural_tree(scorer, labels, order.positions)
+    if kind == "plain":
+        tree = separate(tree)
+    scorer.engine.score(tree, scorer.encoder.label_ids)
+
+
+def natural_tree(scorer: Scorer, labels: Labels, positions: Sequence[int]) -> PromptTree:
+    """Leave-one-out in the given order: prompt i shares the demonstrations before i with the later prompts."""
+    trees = scorer.trees(labels)
+    spine: tuple[PromptTree, ...] = ()
+    for row in reversed(range(len(positions))):
+        later: Segment = tuple(token for p in positions[row + 1 :] for token in trees.demonstration(p))
+        branch = PromptTree(later + trees.query(positions[row]), query=row)
+        spine = (branch, PromptTree(trees.demonstration(positions[row]), spine)) if spine else (branch,)
+    return PromptTree(trees.prefix, spine)
+
+
+def separate(tree: PromptTree) -> PromptTree:
+    """The same prompts without shared prefixes; a first token of its own keeps each from an engine's prefix cache."""
+    return PromptTree((), tuple(PromptTree((100 + query, *prompt), query=query) for query, prompt in tree.paths()))
+
+
+def _grow(scorer: Scorer, start: int) -> None:
+    names = scorer.dataset.label_space.labels
+    labels: dict[int, str] = {position: names[position % len(names)] for position in range(start)}
+    order: Order = draw_order(labels, np.random.default_rng(0))
+    sweep = scorer.sweep(labels, order)
+    for position in range(start, len(scorer.dataset)):
+        if order.outgrown:
+            order = draw_order(labels, np.random.default_rng(position))
+            sweep = scorer.sweep(labels, order)
+        best = int(scorer.proposals(labels, sweep, order, [position]).argmax())
+        labels, order = {**labels, position: names[best]}, order.append([position])
+        sweep = scorer.sweep(labels, order)
+        scorer.forget()
+
+
+def _mean_length(scorer: Scorer) -> float:
+    demonstration, labels = scorer.encoder.demonstration, _labels(scorer)
+    return float(np.mean([len(demonstration(scorer.dataset[p], label)) for p, label in labels.items()]))
+
+
+def _print(found: Measurement, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(vars(found)))
+        return
+    for name, value in vars(found).items():
+        print(f"{name:28} {value:,.1f}" if isinstance(value, float) else f"{name:28} {value:,}")
+
+
+if __name__ == "__main__":
+    main()

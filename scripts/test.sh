@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Linters, types and tests in the environment of scripts/setup.sh. Arguments go to pytest: scripts/test.sh -k models
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh test
+export PATH=$PWD/.venv/bin:$PATH HF_HUB_OFFLINE=1 PYTHONWARNINGS=ignore::DeprecationWarning
+
+run() { printf '\n$ %s\n' "$*"; "$@"; }
+run ruff check .
+run ruff format --check .
+run mypy icm train eval
+run pytest "$@"

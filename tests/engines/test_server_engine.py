@@ -1,0 +1,248 @@
+"""The server engine: against a real `vllm serve`, and against a server that does everything wrong in turn.
+
+The misbehaving server stands in for remote services, which cannot be reached from here.
+"""
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from engine_models import Reviews, save_tiny_model, words_tokenizer
+
+from icm.config import EngineConfig, GenerationConfig
+from icm.engines import create_engine, server
+from icm.engines.server import ServerEngine
+from icm.errors import ConfigError, ICMError, PrerequisiteError
+from icm.models import resolve_model
+from icm.prompts import shared_context_tree
+
+KEY = "sk-very-secret"
+
+
+def _log_prob(prompt: Any, label: int) -> float:
+    """What the stand-in server says of a prompt, as token ids or as text."""
+    tokens = prompt if isinstance(prompt, list) else words_tokenizer()(prompt).input_ids
+    return -0.25 - (sum(tokens) * 31 + label) % 97 / 8
+
+
+class Misbehaving(ThreadingHTTPServer):
+    """Answers correctly except where `faults` says otherwise: a list of behaviours, one used up a request."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, model: str, owner: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.model, self.owner = model, owner
+        self.faults: list[Callable[[BaseHTTPRequestHandler], None]] = []
+        self.requests = 0
+        self.authorization: set[str | None] = set()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Misbehaving
+
+    def do_GET(self) -> None:
+        models = [{"id": self.server.model, "owned_by": self.server.owner, "max_model_len": 300}]
+        send(self, 200, {"data": models})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.requests += 1
+        self.server.authorization.add(self.headers.get("authorization"))
+        if self.server.faults:
+            return self.server.faults.pop(0)(self)
+        send(self, 200, _completion(body))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, reply: Any, headers: dict[str, str] | None = None) -> None:
+    content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+    handler.send_response(status)
+    for name, value in {"content-length": str(len(content)), **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def _completion(body: dict[str, Any]) -> dict[str, Any]:
+    names = {f"token_id:{label}": label for label in body.get("logprob_token_ids", [])}
+    tokenizer = words_tokenizer()
+    names = names or {str(tokenizer.decode([label])): label for label in tokenizer("positive negative").input_ids}
+    top = {name: _log_prob(body["prompt"], label) for name, label in names.items()}
+    choice = {"text": " fine END of it", "logprobs": {"top_logprobs": [top]}}
+    return {"choices": [choice], "usage": {"completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 3}}}
+
+
+def _missing_label(handler: BaseHTTPRequestHandler) -> None:
+    send(handler, 200, {"choices": [{"text": "x", "logprobs": {"top_logprobs": [{" the": -0.1}]}}]})
+
+
+def _slow(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(3)
+
+
+FAULTS: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
+    "429": lambda handler: send(handler, 429, {"error": "slow down"}, {"retry-after": "0"}),
+    "500": lambda handler: send(handler, 500, b"oops"),
+    "broken JSON": lambda handler: send(handler, 200, b'{"choices": [{"te'),
+    "no choices": lambda handler: send(handler, 200, {"choices": []}),
+    "closed": lambda handler: handler.connection.close(),
+    "slow": _slow,
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(save_tiny_model("llama", tmp_path / "model"))
+
+
+@pytest.fixture(params=["vllm", "other"])
+def misbehaving(request: pytest.FixtureRequest, model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehaving]:
+    monkeypatch.setattr(server, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(server, "_TIMEOUT", httpx.Timeout(2.0, connect=10.0))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Misbehaving(model, request.param) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def _engine(running: Misbehaving, **settings: Any) -> ServerEngine:
+    return ServerEngine(EngineConfig(engine="server", model=running.model, base_url=running.url, **settings))
+
+
+def test_faults_are_repeated_and_counted_and_nothing_is_counted_twice(
+    misbehaving: Misbehaving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reviews = Reviews(words_tokenizer(), 30, seed=1)
+    tree = reviews.leave_one_out(12)
+    misbehaving.faults = [*FAULTS.values()] * 2
+    with _engine(misbehaving) as engine:
+        scores = engine.score(tree, reviews.labels)
+    expected = {query: [_log_prob(list(prompt), label) for label in reviews.labels] for query, prompt in tree.paths()}
+    np.testing.assert_allclose(scores, [expected[row] for row in range(12)])
+    assert misbehaving.requests == 12 + len(FAULTS) * 2
+    assert engine.usage.failures == len(FAULTS) * 2
+    assert (engine.usage.prompts, engine.usage.prompt_tokens) == (12, tree.prompt_tokens)
+    assert engine.usage.computed_tokens == tree.prompt_tokens - 3 * 12
+    assert misbehaving.authorization == {f"Bearer {KEY}"}
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "broken JSON", "no choices", "closed"])
+def test_repeats_are_bounded(fault: str, misbehaving: Misbehaving) -> None:
+    misbehaving.faults = [FAULTS[fault]] * 1000
+    tree = shared_context_tree((5, 6), [(7,)])
+    with _engine(misbehaving) as engine:
+        with pytest.raises(PrerequisiteError, match="failed 6 times, last: ") as caught:
+            engine.score(tree, [1, 2])
+        assert misbehaving.requests == engine.usage.failures == 6
+        assert engine.usage.prompts == 0
+    assert KEY not in str(caught.value)
+
+
+def test_a_missing_label_is_an_error_and_never_a_number(misbehaving: Misbehaving) -> None:
+    reviews = Reviews(words_tokenizer(), 3, seed=2)
+    misbehaving.faults = [_missing_label]
+    with _engine(misbehaving) as engine, pytest.raises(PrerequisiteError, match="expected the log-probabilities of"):
+        engine.score(shared_context_tree((5,), reviews.queries), reviews.labels)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (401, PrerequisiteError, "set OPENAI_API_KEY"),
+        (404, ConfigError, "status 404: no such"),
+        (400, ConfigError, "status 400: no such"),
+    ],
+)
+def test_refusals_are_not_repeated(status: int, error: type[ICMError], message: str, misbehaving: Misbehaving) -> None:
+    misbehaving.faults = [lambda handler: send(handler, status, b"no such thing")]
+    with _engine(misbehaving) as engine, pytest.raises(error, match=message):
+        engine.score(shared_context_tree((5,), [(7,)]), [1, 2])
+    assert misbehaving.requests == 1
+
+
+def test_what_is_checked_before_the_first_prompt(misbehaving: Misbehaving, tmp_path: Path) -> None:
+    with _engine(misbehaving) as engine, pytest.raises(ConfigError, match="300 tokens does not fit the context of 299"):
+        engine.score(shared_context_tree((5,) * 299, [(7,)]), [1, 2])
+    other = str(save_tiny_model("llama", tmp_path / "other"))
+    with pytest.raises(ConfigError, match="not served by"):
+        ServerEngine(EngineConfig(model=other, base_url=misbehaving.url))
+    with pytest.raises(ConfigError, match="the server loads adapters"):
+        _engine(misbehaving, adapter="lora")
+    assert misbehaving.requests == 0
+
+
+def test_generation_ends_at_stop_strings(misbehaving: Misbehaving) -> None:
+    misbehaving.faults = [FAULTS["429"]]
+    with _engine(misbehaving) as engine:
+        texts = engine.generate(["the film", "a phone"], GenerationConfig(generation_max_tokens=9), 0, ["END"])
+    assert texts == [" fine ", " fine "]
+    assert (engine.usage.generated_tokens, engine.usage.failures) == (8, 1)
+
+
+@pytest.fixture
+def vllm_server() -> Iterator[str]:
+    pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "1024"]
+    arguments += ["--block-size", "32", "--kv-cache-memory-bytes", "500M", "--enable-prompt-tokens-details"]
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", resolve_model("embedded"), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        children: list[psutil.Process] = []
+        try:
+            _wait_until_up(process, f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.terminate()
+            process.wait(30)
+            for child in psutil.wait_procs(children, timeout=10)[1]:
+                child.kill()
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], url: str) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "vllm serve ended before it was up"
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise TimeoutError(url)
+
+
+@pytest.mark.slow
+def test_a_real_vllm_server_agrees_with_the_transformers_engine(vllm_server: str) -> None:
+    with create_engine(EngineConfig(device="cpu")) as engine:
+        reviews = Reviews(engine.tokenizer, 12, seed=3)
+        tree = reviews.leave_one_out(12)
+        expected = engine.score(tree, reviews.labels)
+    with create_engine(EngineConfig(engine="server", base_url=vllm_server)) as engine:
+        scores = engine.score(tree, reviews.labels)
+        assert engine.context_length == 1023
+        texts = engine.generate(["The capital of France is"], GenerationConfig(0.0, 1.0, 8), 0, ["\n"])
+    np.testing.assert_allclose(scores, expected, atol=0.25)  # bfloat16 logits
+    assert engine.usage.failures == 0
+    assert engine.usage.computed_tokens < 0.8 * engine.usage.prompt_tokens
+    assert "Paris" in texts[0]

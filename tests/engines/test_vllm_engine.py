@@ -1,0 +1,33 @@
+"""vLLM in this process: the same scores as transformers, few tokens computed, and nothing left behind."""
+
+import numpy as np
+import psutil
+import pytest
+from engine_models import Reviews
+
+from icm.config import EngineConfig, GenerationConfig
+from icm.engines import create_engine
+
+pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
+
+
+@pytest.mark.slow
+def test_scores_cost_and_shutdown() -> None:
+    with create_engine(EngineConfig(device="cpu")) as engine:
+        reviews = Reviews(engine.tokenizer, 64, seed=4, words=(14, 26))
+        small = reviews.leave_one_out(8)
+        expected = engine.score(small, reviews.labels)
+    before = set(psutil.Process().children(recursive=True))
+    config = EngineConfig(engine="vllm", device="cpu", max_model_len=2048, kv_cache_gib=1, enforce_eager=True)
+    with pytest.raises(KeyboardInterrupt), create_engine(config) as engine:
+        workers = set(psutil.Process().children(recursive=True)) - before
+        np.testing.assert_allclose(engine.score(small, reviews.labels), expected, atol=0.25)  # bfloat16 logits
+        texts = engine.generate(["The capital of France is"], GenerationConfig(0.0, 1.0, 8), 0, ["\n"])
+        assert "Paris" in texts[0]
+        spent = engine.usage.computed_tokens
+        whole = reviews.leave_one_out(64)
+        assert np.isfinite(engine.score(whole, reviews.labels)).all()
+        assert engine.usage.computed_tokens - spent <= 0.17 * whole.prompt_tokens
+        raise KeyboardInterrupt
+    assert workers, "expected vLLM to run in child processes"
+    assert not psutil.wait_procs(workers, timeout=20)[1]

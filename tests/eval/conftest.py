@@ -1,0 +1,83 @@
+"""Label files over the built-in reviews, and a tiny random Llama with the embedded model's tokenizer."""
+
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from icm.models import resolve_model
+from icm.storage import ICMResult, LabeledExample, write_result
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+TRAIN = DataSource("reviews", max_examples=40)
+TEST = {"dataset": "reviews", "part": "test", "max_examples": 24}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, but a real tokenizer, chat template and safetensors folder."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded"))
+    torch.manual_seed(3)
+    sizes = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def label_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Writes label files: every `wrong`-th label differs from gold."""
+    folder = tmp_path_factory.mktemp("labels")
+
+    def make(name: str = "icm", wrong: int = 5, source: DataSource = TRAIN) -> str:
+        task = load_task(source)
+        rng = random.Random(name)
+        items = []
+        for place, example in enumerate(task.dataset):
+            gold = task.gold[example.id]
+            other = next(label for label in task.dataset.label_space.labels if label != gold)
+            items.append(LabeledExample(example, other if place % wrong == 0 else gold, rng.gauss(2, 1)))
+        metadata = {"data": {"source": asdict(source), "fingerprint": task.dataset.fingerprint, "name": "reviews"}}
+        path = folder / f"{name}.jsonl"
+        write_result(path, ICMResult(items, -0.5, task.dataset.label_space, task.dataset.task, metadata))
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, tiny_model: Path) -> Callable[..., Path]:
+    """Writes a settings file over the test reviews with the tiny model."""
+
+    def make(conditions: list[dict[str, Any]], **settings: Any) -> Path:
+        content = {
+            "data": TEST,
+            "engine": {"model": str(tiny_model), "engine": "transformers", "dtype": "float32"},
+            "shots": 16,
+            "output_dir": str(tmp_path / "out"),
+            "conditions": conditions,
+            **settings,
+        }
+        path = tmp_path / "eval.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    return make

@@ -1,0 +1,230 @@
+"""The chat client against a real HTTP server on loopback that misbehaves on purpose."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.chat_server import ServerChat, check_key
+from eval.pool import EnginePool
+from eval.settings import ServerConfig
+from icm.errors import ConfigError, PrerequisiteError
+from icm.examples import ICMExample, LabelSpace
+
+SPACE = LabelSpace(("negative", "positive"))
+ITEMS = [ICMExample(f"Review: thing {number} is {word}\nSentiment:") for number, word in enumerate(["good", "bad"] * 3)]
+
+
+def completion(text: str, top: list[tuple[str, float]] | None = None) -> bytes:
+    """A chat completion; `top` are the likeliest first tokens."""
+    entries = [{"token": token, "logprob": value, "bytes": None} for token, value in top or []]
+    logprobs = {"content": [{**entries[0], "top_logprobs": entries}]} if entries else None
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+        "logprobs": logprobs,
+    }
+    usage = {"prompt_tokens": 50, "completion_tokens": 2, "total_tokens": 52}
+    document = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    return json.dumps(document).encode()
+
+
+def right_answer(prompt: str) -> bytes:
+    good = "is good" in prompt
+    return completion(
+        "positive" if good else "negative",
+        [("positive" if good else "neg", -0.1), ("negative" if good else " Positive", -2.5), ("the", -5.0)],
+    )
+
+
+@dataclass
+class Server:
+    """What the server was asked, and what it answers."""
+
+    respond: Callable[[str, int], tuple[int, bytes, dict[str, str]]]
+    prompts: list[str] = field(default_factory=list)
+    address: str = ""
+
+
+@contextmanager
+def serving(respond: Callable[[str, int], tuple[int, bytes, dict[str, str]]]) -> Iterator[Server]:
+    """`respond(prompt, times asked before)` gives status, body and headers."""
+    server = Server(respond)
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            prompt = body["messages"][-1]["content"]
+            with lock:
+                before = server.prompts.count(prompt)
+                server.prompts.append(prompt)
+            status, content, headers = server.respond(prompt, before)
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    server.address = f"http://127.0.0.1:{httpd.server_port}/v1"
+    try:
+        yield server
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICM_CACHE", str(tmp_path / "cache"))
+
+
+def condition(server: Server, **settings: Any) -> ServerChat:
+    config = ServerConfig(server.address, **{"retry_delay": 0.01, "max_retries": 3, "timeout": 5.0, **settings})
+    return ServerChat(config, "some-chat-model", SPACE)
+
+
+def asked(chat: ServerChat) -> tuple[dict[str, Any], dict[str, float]]:
+    """Answers by item, and what they cost."""
+    batches = list(chat.answer(ITEMS, EnginePool()))
+    usage: dict[str, float] = {}
+    for batch in batches:
+        for key, value in batch.usage.items():
+            usage[key] = usage.get(key, 0) + value
+    return {answer.id: answer for batch in batches for answer in batch.answers}, usage
+
+
+def test_log_probabilities_of_the_first_token() -> None:
+    with serving(lambda prompt, before: (200, right_answer(prompt), {})) as server:
+        answers, usage = asked(condition(server, price_input=1.0, price_output=2.0))
+    found = [value for item in ITEMS for value in answers[item.id].log_probs]
+    assert found == pytest.approx([-2.5, -0.1, -0.1, -2.5] * 3)
+    assert usage["dollars"] == pytest.approx(6 * (50 * 1.0 + 2 * 2.0) / 1e6)
+    assert (usage["prompts"], usage["requests"], usage["prompt_tokens"]) == (6, 6, 300)
+
+
+def test_replies_are_cached_by_content() -> None:
+    with serving(lambda prompt, before: (200, right_answer(prompt), {})) as server:
+        first, _ = asked(condition(server))
+        second, usage = asked(condition(server))
+        assert second == first
+        assert usage["cached"] == 6 and usage["requests"] == 0 and "prompt_tokens" not in usage
+        asked(ServerChat(condition(server).server, "another-model", SPACE))
+        assert len(server.prompts) == 12
+
+
+def failing_first(times: int, failure: Callable[[], tuple[int, bytes, dict[str, str]]]) -> Any:
+    return lambda prompt, before: failure() if before < times else (200, right_answer(prompt), {})
+
+
+def slow() -> tuple[int, bytes, dict[str, str]]:
+    time.sleep(1.5)
+    return 200, right_answer("is good"), {}
+
+
+FAILURES: dict[str, Callable[[], tuple[int, bytes, dict[str, str]]]] = {
+    "429": lambda: (429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0.02"}),
+    "500": lambda: (500, b"<html>oops</html>", {"Content-Type": "text/html"}),
+    "broken JSON": lambda: (200, completion("positive")[:-40], {}),
+    "not a completion": lambda: (200, b"<html>login</html>", {"Content-Type": "text/html"}),
+    "no choices": lambda: (200, b'{"id": "1", "object": "chat.completion", "choices": []}', {}),
+    "empty reply": lambda: (200, completion("  "), {}),
+    "slow": slow,
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
+def test_passing_failures_are_asked_again_and_counted_once(failure: Any) -> None:
+    with serving(failing_first(2, failure)) as server:
+        answers, usage = asked(condition(server, timeout=1.0, concurrency=6))
+    assert not any(answer.error for answer in answers.values())
+    assert usage["requests"] == 18 == len(server.prompts)
+    assert (usage["prompts"], usage["prompt_tokens"]) == (6, 300)
+
+
+@pytest.mark.parametrize("failure", [FAILURES["500"], FAILURES["broken JSON"]], ids=["500", "broken JSON"])
+def test_lasting_failures_end_after_bounded_tries_and_are_shown(failure: Any) -> None:
+    bad = "thing 3"
+
+    def respond(prompt: str, before: int) -> tuple[int, bytes, dict[str, str]]:
+        return failure() if bad in prompt else (200, right_answer(prompt), {})
+
+    with serving(respond) as server:
+        answers, usage = asked(condition(server))
+        assert len([prompt for prompt in server.prompts if bad in prompt]) == 4
+    failed = answers[ITEMS[3].id]
+    assert failed.log_probs is None and failed.label is None
+    assert failed.error is not None and "no answer after 4 tries" in failed.error
+    assert usage["failures"] == 1 and usage["prompts"] == 5 and usage["requests"] == 9
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_refused_request_stops_the_run_at_once(status: int) -> None:
+    body = b'{"error": {"message": "no such model"}}'
+    with serving(lambda prompt, before: (status, body, {})) as server:
+        with pytest.raises(ConfigError, match=r"some-chat-model.*no such model"):
+            asked(condition(server, concurrency=1))
+        assert max(map(server.prompts.count, server.prompts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ("Positive.", "positive"),
+        ("The sentiment is negative", "negative"),
+        ("positive or negative", None),
+        ("unpositively", None),
+        ("I cannot tell", None),
+    ],
+)
+def test_without_log_probabilities_the_text_decides_and_is_never_guessed(reply: str, label: str | None) -> None:
+    with serving(lambda prompt, before: (200, completion(reply), {})) as server:
+        answers, _ = asked(condition(server))
+    for answer in answers.values():
+        assert (answer.log_probs, answer.label) == (None, label)
+        assert (answer.error is None) == (label is not None)
+
+
+def test_a_label_missing_from_the_listed_tokens_has_no_invented_probability() -> None:
+    body = completion("positive", [("positive", -0.01), ("great", -5.0)])
+    with serving(lambda prompt, before: (200, body, {})) as server:
+        answers, _ = asked(condition(server))
+    assert all(answer.log_probs is None and answer.label == "positive" for answer in answers.values())
+
+
+def test_rate_limit() -> None:
+    with serving(lambda prompt, before: (200, right_answer(prompt), {})) as server:
+        started = time.monotonic()
+        asked(condition(server, requests_per_minute=600))
+    assert time.monotonic() - started >= 5 * 0.1
+
+
+def test_a_missing_key_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(PrerequisiteError, match="SOME_KEY is not set"):
+        check_key(ServerConfig("http://127.0.0.1:9/v1", api_key_env="SOME_KEY"))
+
+
+def test_the_key_is_sent_but_not_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOME_KEY", "sesame-123")
+    with serving(lambda prompt, before: (200, right_answer(prompt), {})) as server:
+        asked(condition(server, api_key_env="SOME_KEY"))
+    cached = list((tmp_path / "cache").rglob("*.json"))
+    assert len(cached) == 6
+    assert not any("sesame" in path.read_text(encoding="utf-8") for path in cached)

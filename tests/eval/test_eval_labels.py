@@ -1,0 +1,188 @@
+"""Demonstrations: the same examples for every condition, other labels; nothing shared with the held-out set."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import TRAIN
+
+from eval.answers import Answer, AnswerFile, Batch
+from eval.experiment import Experiment
+from eval.labels import choose, labels_for, load_label_file, ordered, perturbed_labels, random_labels, refuse_overlap
+from eval.settings import parse_settings
+from eval.surface import SurfaceCues
+from icm.errors import ConfigError, DataError
+from icm.examples import ICMExample, LabelSpace, Relations
+from icm.storage import read_result, write_result
+from icm.tasks import load_task
+
+SPACE = LabelSpace(("negative", "positive"))
+MANY = ("file", "gold", "random", "perturbed")
+
+
+def test_conditions_differ_in_labels_alone(label_file: Callable[..., str]) -> None:
+    file = load_label_file(label_file(), SPACE)
+    chosen = choose([file], 24, seed=7)
+    labels = {source: labels_for(source, chosen, file, SPACE, 7) for source in MANY}
+    assert all([example for example, _ in found] == list(chosen) for found in labels.values())
+    gold = [file.gold[example.id] for example in chosen]
+    errors = {
+        name: sum(label != right for (_, label), right in zip(found, gold, strict=True))
+        for name, found in labels.items()
+    }
+    assert errors["gold"] == 0
+    assert errors["perturbed"] == errors["file"] > 0
+    assert labels["perturbed"] != labels["file"]
+    assert [label for _, label in labels["random"]].count("positive") == 12
+
+
+def test_choice_is_common_to_all_files_and_drawn_by_the_seed(label_file: Callable[..., str]) -> None:
+    files = [load_label_file(label_file(name, wrong), SPACE) for name, wrong in (("icm", 5), ("bootstrap", 3))]
+    fewer = dict(list(files[1].labels.items())[:20])
+    files[1] = replace(files[1], labels=fewer)
+    assert {example.id for example in choose(files, 64, 0)} == set(fewer)
+    assert choose(files, 10, 0) == choose(files, 10, 0) != choose(files, 10, 1)
+    with pytest.raises(ConfigError, match="no example in common"):
+        choose([files[0], replace(files[1], labels={})], 4, 0)
+
+
+def test_orders_differ_and_repeat(label_file: Callable[..., str]) -> None:
+    file = load_label_file(label_file(), SPACE)
+    shown = labels_for("file", choose([file], 16, 0), file, SPACE, 0)
+    assert sorted(map(str, ordered(shown, 0, 0))) == sorted(map(str, shown))
+    assert ordered(shown, 0, 0) == ordered(shown, 0, 0) != ordered(shown, 0, 1)
+
+
+@pytest.mark.parametrize("errors", [0, 1, 13, 40])
+def test_perturbed_labels_have_exactly_the_errors(errors: int) -> None:
+    space = LabelSpace(("a", "b", "c"))
+    gold = random_labels(40, space, 1)
+    found = perturbed_labels(gold, errors, space, 2)
+    assert sum(one != two for one, two in zip(gold, found, strict=True)) == errors
+
+
+def test_shared_questions_are_refused(label_file: Callable[..., str]) -> None:
+    file = load_label_file(label_file(), SPACE)
+    held_out = list(load_task(replace(TRAIN, part="test", max_examples=30)).dataset)
+    refuse_overlap(file, held_out)
+    trained = file.result.labeled_examples[3].example
+    rephrased = ICMExample("Another text about it", relations=Relations(group=trained.group))
+    for same in (trained, rephrased):
+        with pytest.raises(DataError, match=r"1 question\(s\) are also in the held-out set"):
+            refuse_overlap(file, [*held_out, same])
+
+
+def test_an_evaluation_on_the_training_part_is_refused(
+    label_file: Callable[..., str], settings_file: Callable[..., Path]
+) -> None:
+    path = settings_file(
+        [{"name": "ICM", "kind": "many-shot", "labels_from": "file"}],
+        labels=[label_file()],
+        data={"dataset": "reviews", "part": "train", "max_examples": 20},
+    )
+    with pytest.raises(DataError, match="also in the held-out set"):
+        _ = Experiment(parse_settings(["--config", str(path)])).runs
+
+
+def test_labels_of_another_task_are_refused(label_file: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match=r"labels \['negative', 'positive'\], but the held-out data has"):
+        load_label_file(label_file(), LabelSpace(("True", "False")))
+
+
+def test_a_file_that_does_not_say_where_it_comes_from_is_refused(
+    label_file: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "bare.jsonl"
+    write_result(path, replace(read_result(label_file()), metadata={}))
+    with pytest.raises(DataError, match=r"data\.source"):
+        load_label_file(str(path), SPACE)
+
+
+def test_adapters_must_be_there_and_belong_to_the_labels(
+    label_file: Callable[..., str], settings_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    tuned = {"name": "FT", "kind": "fine-tuned", "labels_from": "gold", "adapters": [str(folder)]}
+    settings = parse_settings(["--config", str(settings_file([tuned], labels=[label_file()]))])
+    folder.mkdir()
+
+    def trained(source: str, model: str = "tiny-llama") -> str:
+        return json.dumps({"model": model, "label_source": source, "labels_sha256": "x", "labels": "y"})
+
+    for name, text, expected in (
+        ("adapter_config.json", "{}", "no adapter_config.json"),
+        ("adapter_model.safetensors", "", "no adapter_model.safetensors"),
+        ("train_results.json", trained("labels"), None),
+    ):
+        if expected:
+            with pytest.raises(ConfigError, match=expected):
+                _ = Experiment(settings).runs
+        (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="was trained on label_source labels, but labels_from is gold"):
+        _ = Experiment(settings).runs
+    (folder / "train_results.json").write_text(trained("gold"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="was trained on another label file"):
+        _ = Experiment(settings).runs
+    (folder / "train_results.json").write_text(trained("gold", "meta-llama/Llama-3.1-8B"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"adapts meta-llama/Llama-3\.1-8B, but the model is"):
+        _ = Experiment(settings).runs
+
+
+def test_identity_is_content_not_paths(label_file: Callable[..., str], settings_file: Callable[..., Path]) -> None:
+    many = [{"name": "ICM", "kind": "many-shot", "labels_from": "file"}]
+
+    def identity(path: str, **settings: object) -> object:
+        found = Experiment(parse_settings(["--config", str(settings_file(many, labels=[path], **settings))]))
+        return found.runs[0].identity
+
+    first = identity(label_file("one", 5))
+    assert identity(label_file("two", 5)) == first
+    assert identity(label_file("one", 4)) != first
+    assert identity(label_file("one", 5), shots=12) != first
+    assert identity(label_file("one", 5), data={"dataset": "reviews", "part": "test", "max_examples": 20}) != first
+
+
+def test_surface_cues_learn_words_and_are_blind_to_the_question() -> None:
+    def claim(place: int, word: str) -> ICMExample:
+        text = f" {word} thing number {place}"
+        return ICMExample(f"Question {place}?{text}", {"completion": text}, Relations(group=str(place // 2)))
+
+    words = ["never", "always"]
+    training = tuple(claim(place, words[place % 2]) for place in range(60))
+    labels = tuple(("False", "True")[place % 2] for place in range(60))
+    held_out = [claim(place, words[place % 2]) for place in range(60, 80)]
+    batch = next(SurfaceCues(training, labels, LabelSpace()).answer(held_out, None))  # type: ignore[arg-type]
+    found = [answer.log_probs[0] > answer.log_probs[1] for answer in batch.answers if answer.log_probs]
+    assert found == [place % 2 == 1 for place in range(60, 80)]
+
+
+def test_answers_survive_a_torn_line_and_are_counted_once(tmp_path: Path) -> None:
+    def batch(*keys: str) -> Batch:
+        return Batch(tuple(Answer(key, (-0.5, -1.5), prompt_hash=key) for key in keys), {"prompts": len(keys)})
+
+    file = AnswerFile(tmp_path, "x", {"a": 1})
+    with file.appending():
+        file.add(batch("a", "b"))
+        file.add(batch("c"))
+    raw = file.path.read_bytes()
+    file.path.write_bytes(raw[:-9])
+    again = AnswerFile(tmp_path, "x", {"a": 1})
+    assert again.unanswered("abcd") == ["c", "d"]
+    with again.appending():
+        again.add(batch("c", "d"))
+    whole = AnswerFile(tmp_path, "x", {"a": 1})
+    assert whole.unanswered("abcd") == []
+    assert whole.usage == {"prompts": 4}
+    assert whole.answers["d"].log_probs == (-0.5, -1.5)
+    assert AnswerFile(tmp_path, "x", {"a": 2}).unanswered("a") == ["a"]
+
+
+def test_failed_items_are_asked_again_only_while_the_condition_is_incomplete(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path, "x", {})
+    with file.appending():
+        file.add(Batch((Answer("a", error="HTTP 500"), Answer("b", label="yes"))))
+        assert file.unanswered("abc") == ["a", "c"]
+        file.add(Batch((Answer("c", label="no"),)))
+    assert AnswerFile(tmp_path, "x", {}).unanswered("abc") == []

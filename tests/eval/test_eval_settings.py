@@ -1,0 +1,111 @@
+"""Settings are checked key by key, before anything loads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eval.chat_models import chat_counterpart
+from eval.settings import parse_settings, slug
+from icm.errors import ConfigError
+
+ONE = "conditions: [{name: Base, kind: zero-shot}]\n"
+
+
+def written(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "eval.yaml"
+    path.write_text(text, encoding="utf-8")
+    return ["--config", str(path)]
+
+
+def test_command_line_overrides_the_file(tmp_path: Path) -> None:
+    arguments = written(tmp_path, ONE + "shots: 8\ndata: {dataset: reviews, part: test, max_examples: 9}\n")
+    found = parse_settings([*arguments, "--shots", "32", "--data.max_examples", "50", "--seeds", "[3, 4]"])
+    assert (found.shots, found.data.max_examples, found.data.dataset, found.seeds) == (32, 50, "reviews", (3, 4))
+    assert found.conditions[0].name == "Base"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ONE + "shotss: 3", "unknown key 'shotss'; did you mean shots?"),
+        (ONE + "data: {datset: x}", "unknown key 'data.datset'; did you mean dataset?"),
+        ("conditions: [{name: B, kind: chat, modle: x}]", "unknown key 'conditions[0].modle'; did you mean model?"),
+        ("conditions: [{name: B, kind: chatty}]", "chatty"),
+        ("conditions: [{name: B, kind: chat, preamble: true}]", "condition 'B': chat does not use preamble"),
+        ("conditions: [{name: B, kind: fine-tuned, labels_from: gold}]", "condition 'B': fine-tuned needs adapters"),
+        ("conditions: [{name: B, kind: chat-server}]", "needs server"),
+        ("conditions: []", "at least one"),
+        ("conditions: [{name: a b, kind: majority}, {name: A-B, kind: surface}]", "distinct names"),
+        (ONE + "shots: 0", "shots: found 0"),
+        (ONE + "seeds: [1, 1]", "seeds: found [1, 1]"),
+        (ONE + "rerun: [Bse]", "unknown condition 'Bse'; did you mean Base?"),
+        (ONE + "shots: many", "shots"),
+        (ONE + "data: 3", "data: found 3, expected a mapping"),
+        ("conditions: [{name: a", "not valid YAML"),
+        ("conditions: [{name: a, kind: chat-server, server: {base_url: ftp://x}}]", "server.base_url"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_settings(written(tmp_path, text))
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_option_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean --seeds"):
+        parse_settings([*written(tmp_path, ONE), "--sedes", "3"])
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        parse_settings(["--config=nowhere.yaml"])
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/eval").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_settings_are_valid(path: Path) -> None:
+    assert parse_settings(["--config", str(path)]).conditions
+
+
+def test_label_files_come_one_or_one_a_seed(tmp_path: Path) -> None:
+    found = parse_settings([*written(tmp_path, ONE), "--labels", "[a, b]", "--seeds", "[1, 2, 3]"])
+    with pytest.raises(ConfigError, match="found 2, expected 1 or one for each of 3 seeds"):
+        found.files_of(found.conditions[0])
+
+
+@pytest.mark.parametrize(
+    ("base", "chat"),
+    [
+        ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Llama-3.1-70B-Instruct"),
+        ("meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B-Instruct"),
+        ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf"),
+        ("Qwen/Qwen3-8B-Base", "Qwen/Qwen3-8B"),
+        ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct"),
+        ("google/gemma-2-9b", "google/gemma-2-9b-it"),
+        ("google/gemma-3-4b-pt", "google/gemma-3-4b-it"),
+        ("google/gemma-3-4b-it", "google/gemma-3-4b-it"),
+        ("mistralai/Mistral-7B-v0.3", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("embedded", "embedded"),
+    ],
+)
+def test_chat_counterparts(base: str, chat: str) -> None:
+    assert chat_counterpart(base) == chat
+
+
+def test_an_unknown_family_has_to_be_named() -> None:
+    with pytest.raises(ConfigError, match="name one with the condition's `model`"):
+        chat_counterpart("embedded:gemma-3-270m")
+
+
+def test_slugs() -> None:
+    assert slug("Zero-shot Base + Preamble") == "zero-shot-base-preamble"
+
+
+def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str], settings_file: Callable[..., Path]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse_settings(["--help"])
+    assert stopped.value.code == 0
+    assert "--multiple_choice" in capsys.readouterr().out

@@ -1,0 +1,101 @@
+"""A tiny Llama with the embedded model's tokenizer, and label files."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from icm.examples import LabelSpace
+from icm.files import write_jsonl
+from icm.models import resolve_model
+from icm.storage import ICMResult, LabeledExample, write_result
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+GOOD = ("works", "delights me", "is a bargain", "arrived early", "survived the rain", "sounds warm", "never jams")
+BAD = ("broke", "smells of glue", "was late", "drains in an hour", "crackles", "tore at once", "leaks")
+THINGS = ("kettle", "tent", "novel", "headset", "bicycle pump", "film", "desk lamp", "rucksack", "drill")
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set file of 126 short reviews with gold labels, each its own question."""
+    rows = [
+        {"text": f"The {thing} {verdict}.", "label": label}
+        for thing in THINGS
+        for label, verdicts in (("positive", GOOD), ("negative", BAD))
+        for verdict in verdicts
+    ]
+    path = tmp_path_factory.mktemp("data") / "things.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_labels(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Label files for the first `size` reviews of the train part, every `wrong`-th label flipped."""
+
+    def make(size: int, model: str, wrong: int = 5, source: DataSource | None = None) -> Path:
+        source = source or DataSource(dataset=str(reviews), holdout=0.25)
+        data = load_task(source)
+        space = data.dataset.label_space
+        other = dict(zip(space.labels, reversed(space.labels), strict=True))
+        items = [
+            LabeledExample(e, other[data.gold[e.id]] if place % wrong == 0 else data.gold[e.id], 0.5 + place % 3)
+            for place, e in enumerate(data.dataset.examples[:size])
+        ]
+        metadata = {"model": {"name": model, "revision": None}, "data": {"source": asdict(source)}}
+        path = tmp_path_factory.mktemp("labels") / "things_icm.jsonl"
+        write_result(path, ICMResult(items, -0.4, space, data.dataset.task, metadata))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def answers_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A label file with two true and two false answers to each of four questions."""
+    source = tmp_path_factory.mktemp("claims") / "claims.jsonl"
+    rows = [
+        {
+            "question": f"What is {n} plus {n}?",
+            "choice": f"It is {n + n + d}.",
+            "label": int(d == 0),
+            "consistency_id": n,
+        }
+        for n in range(3, 7)
+        for d in (0, 1, 2, 3)
+    ]
+    write_jsonl(source, rows)
+    data = load_task(DataSource(dataset=str(source), task_type="truthfulqa"))
+    items = [LabeledExample(e, "True" if i % 2 else "False", 1.0) for i, e in enumerate(data.dataset)]
+    path = source.with_name("answers.jsonl")
+    write_result(path, ICMResult(items, None, LabelSpace(), "truthfulqa", {}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised Llama of two layers: the same code path as a real model, at a thousandth of the cost."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "llama"
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,333 @@
+"""Settings, twins, the data guard and the rows, before anything is trained."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from training_runs import ROOT
+
+from icm.errors import ConfigError, DataError, ICMError, ResumeError
+from icm.examples import ICMExample, LabelSpace
+from icm.files import write_json
+from icm.models import resolve_model
+from icm.prompts import PromptEncoder
+from icm.storage import read_result, write_result
+from icm.tasks.source import DataSource
+from train.arguments import accumulation_steps, read_settings
+from train.checkpoints import (
+    FINISHED_FILE,
+    RUN_FILE,
+    check_output_dir,
+    is_complete,
+    is_finished,
+    mark_complete,
+    newest_complete,
+    remove_torn,
+)
+from train.labels import check_overlap, flip_probability, twin
+from train.plan import make_plan
+from train.rows import LengthStatistics, TokenRow, check_lengths, row_order, show_row, text_rows, token_rows
+from train.run import main
+
+MakeLabels = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def labels(make_labels: MakeLabels) -> Path:
+    return make_labels(24, "embedded")
+
+
+def config(folder: Path, text: str) -> list[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return ["--config", str(path)]
+
+
+def test_command_line_overrides_the_file(tmp_path: Path) -> None:
+    words = config(tmp_path, "labels: a.jsonl\ntotal_batch_size: 16\nlearning_rate: 1e-4\npush_to_hub: true\n")
+    settings = read_settings([*words, "--total-batch-size", "64", "--learning_rate=3e-5"])
+    assert settings.label_arguments().total_batch_size == 64
+    assert settings.first("learning_rate") == "3e-5"
+    assert settings.flag("push_to_hub")
+
+
+def test_eval_source_is_a_mapping_in_the_file(tmp_path: Path) -> None:
+    settings = read_settings(config(tmp_path, "labels: a.jsonl\neval_source:\n  dataset: d.csv\n  part: test\n"))
+    source = settings.label_arguments().eval_source
+    assert source is not None and json.loads(source) == {"dataset": "d.csv", "part": "test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("- labels", [], "expected a mapping"),
+        ("labels: [", [], "not valid YAML"),
+        ("labels: a\nmethod: ppo", [], "method"),
+        ("method: sft", [], "labels"),
+        ("labels: a\ntotal_batch_size: many", [], "total_batch_size"),
+        ("labels: a\ntotal_batch_size: 0", [], "total_batch_size: found 0"),
+        ("labels: a\ngradient_accumulation_steps: 2", [], "follows from total_batch_size"),
+        ("labels: a", ["stray"], "stray"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path: Path, text: str, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_settings([*words, *config(tmp_path, text)]).label_arguments()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("total", "rows", "ranks", "steps"), [(32, 8, 1, 4), (32, 8, 2, 2), (32, 4, 2, 4)])
+def test_accumulation_follows_from_the_layout(
+    monkeypatch: pytest.MonkeyPatch, total: int, rows: int, ranks: int, steps: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    words = ["--labels=a", f"--total_batch_size={total}", f"--per_device_train_batch_size={rows}"]
+    assert accumulation_steps(read_settings(words)) == steps
+
+
+def test_batches_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="multiple"):
+        accumulation_steps(read_settings(["--labels=a", "--total_batch_size=32", "--per_device_train_batch_size=4"]))
+
+
+def test_gold_twin_differs_in_the_labels_alone(labels: Path) -> None:
+    found = read_result(labels)
+    golden = twin(found, "gold", seed=0)
+    changed = [a.label != b.label for a, b in zip(found.labeled_examples, golden.labeled_examples, strict=True)]
+    assert changed == [place % 5 == 0 for place in range(24)]
+    back = [replace(b, label=a.label) for a, b in zip(found.labeled_examples, golden.labeled_examples, strict=True)]
+    assert replace(golden, labeled_examples=back) == found
+
+
+def test_random_twin_is_balanced_and_seeded(labels: Path) -> None:
+    found = read_result(labels)
+    one, same, other = (twin(found, "random", seed).labeled_examples for seed in (1, 1, 2))
+    assert set(Counter(item.label for item in one).values()) == {12}
+    assert one == same != other
+
+
+def test_gold_needs_a_source_with_gold(labels: Path, tmp_path: Path) -> None:
+    found = read_result(labels)
+    with pytest.raises(DataError, match="does not say where"):
+        twin(replace(found, metadata={}), "gold", 0)
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "The other one works.", "label": "positive"}\n{"text": "No.", "label": "negative"}\n')
+    source = {"data": {"source": {"dataset": str(other)}}}
+    with pytest.raises(DataError, match="no gold label for 24 of 24"):
+        twin(replace(found, metadata=source), "gold", 0)
+
+
+def test_overlap_is_refused_by_question(labels: Path, reviews: Path) -> None:
+    found = read_result(labels)
+    assert check_overlap(found, None).evaluation == DataSource(dataset=str(reviews), holdout=0.25, part="test")
+    with pytest.raises(DataError, match="24 of 24 labelled examples belong"):
+        check_overlap(found, DataSource(dataset=str(reviews)))
+    assert check_overlap(replace(found, metadata={}), None).evaluation is None
+
+
+def test_flip_probability_is_the_mean_doubt(labels: Path) -> None:
+    found = read_result(labels)
+    sure = [replace(item, log_odds=40.0) for item in found.labeled_examples]
+    assert flip_probability(replace(found, labeled_examples=sure)) < 1e-12
+    odds = [0.0, -1000.0, 1000.0, 2.0]
+    mixed = [replace(item, log_odds=x) for item, x in zip(found.labeled_examples, odds, strict=False)]
+    assert flip_probability(replace(found, labeled_examples=mixed)) == pytest.approx((0.5 + 1 + 0 + 0.1192029) / 4)
+    doubt = [replace(item, log_odds=-3.0) for item in found.labeled_examples]
+    assert flip_probability(replace(found, labeled_examples=doubt)) == 0.49
+    with pytest.raises(DataError, match="label_smoothing"):
+        flip_probability(replace(found, labeled_examples=[replace(item, log_odds=None) for item in doubt]))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> object:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(resolve_model("embedded"))
+
+
+def test_sft_rows_are_the_ids_that_evaluation_scores(labels: Path, tokenizer: object) -> None:
+    found = read_result(labels)
+    rows = token_rows(text_rows(found, "sft").rows, tokenizer, found, "sft")
+    encoder = PromptEncoder(tokenizer, found.label_space)
+    for row, item in zip(rows, found.labeled_examples, strict=True):
+        label = encoder.label_ids[found.label_space.index(item.label)]
+        columns = row.columns()
+        assert columns["input_ids"] == [*encoder.prefix, *encoder.query(item.example), label]
+        assert columns["labels"] == [-100] * (row.length - 1) + [label]
+
+
+def test_label_pairs_prefer_the_found_label(labels: Path, tokenizer: object) -> None:
+    found = read_result(labels)
+    rows = token_rows(text_rows(found, "dpo_labels").rows, tokenizer, found, "dpo_labels")
+    label_ids = PromptEncoder(tokenizer, found.label_space).label_ids
+    for row, item in zip(rows, found.labeled_examples, strict=True):
+        place = found.label_space.index(item.label)
+        assert (row.chosen, row.rejected) == ((label_ids[place],), (label_ids[1 - place],))
+
+
+def test_answer_pairs_end_with_the_end_token(answers_file: Path, tokenizer: object) -> None:
+    found = read_result(answers_file)
+    rows = token_rows(text_rows(found, "dpo_answers").rows, tokenizer, found, "dpo_answers")
+    end = tokenizer.eos_token_id  # type: ignore[attr-defined]
+    assert rows and all(row.chosen[-1] == end and (row.rejected or ())[-1] == end for row in rows)
+    assert all(row.chosen != row.rejected for row in rows)
+
+
+def test_labels_without_rows_are_refused(labels: Path, answers_file: Path) -> None:
+    found = read_result(answers_file)
+    same = [replace(item, label="True") for item in found.labeled_examples]
+    with pytest.raises(DataError, match="4 questions whose answers all have the same label"):
+        text_rows(replace(found, labeled_examples=same), "dpo_answers")
+    with pytest.raises(DataError, match="True and False"):
+        text_rows(read_result(labels), "dpo_answers")
+
+
+def test_truncation_is_refused(tokenizer: object) -> None:
+    rows = [TokenRow((1, 2, 3), (4,)), TokenRow(tuple(range(30)), (4, 5), (6,))]
+    texts = [{"prompt": "short"}, {"prompt": "the long question"}]
+    check_lengths(rows, texts, 32, "max_length")
+    with pytest.raises(ConfigError, match=r"row 2 \('the long question'…\) has 32 tokens"):
+        check_lengths(rows, texts, 31, "max_length")
+    assert LengthStatistics.of(rows) == LengthStatistics(4, 18, 18, 32)
+
+
+def test_shown_row_marks_the_loss(tokenizer: object) -> None:
+    space = LabelSpace(("negative", "positive"))
+    encoder = PromptEncoder(tokenizer, space)
+    prompt = encoder.query(ICMExample("Review: fine\nSentiment:"))
+    text = show_row(TokenRow(prompt, (encoder.label_ids[1],), (encoder.label_ids[0],)), tokenizer)
+    styled = {text.plain[span.start : span.end].strip(): str(span.style) for span in text.spans}
+    assert (styled["positive"], styled["negative"]) == ("bold green", "bold red")
+    assert "loss on 2 of" in text.plain
+
+
+@pytest.mark.parametrize(("rows", "epochs", "batch"), [(40, 3, 8), (37, 5, 8), (5, 1, 32), (33, 0.5, 4)])
+def test_row_order_uses_every_row_evenly(rows: int, epochs: float, batch: int) -> None:
+    order = row_order(rows, epochs, batch, seed=3)
+    counts = Counter(order)
+    assert len(order) % batch == 0 and 0 <= len(order) - round(rows * epochs) < batch
+    assert max(counts.values()) - min(counts.get(row, 0) for row in range(rows)) <= 1
+    assert order == row_order(rows, epochs, batch, seed=3) != row_order(rows, epochs, batch, seed=4)
+
+
+def checkpoint(folder: Path, step: int, files: tuple[str, ...] = ("adapter_model.safetensors", "optimizer.pt")) -> Path:
+    path = folder / f"checkpoint-{step}"
+    (path / "global_step").mkdir(parents=True)
+    for name in files:
+        (path / name).write_bytes(b"x" * 100)
+        (path / "global_step" / name).write_bytes(b"y" * 10)
+    return path
+
+
+def test_only_complete_checkpoints_are_continued(tmp_path: Path) -> None:
+    for step in (9, 20, 100):
+        mark_complete(checkpoint(tmp_path, step))
+    unmarked = checkpoint(tmp_path, 300)
+    assert newest_complete(tmp_path) == tmp_path / "checkpoint-100"
+    (tmp_path / "checkpoint-100" / "global_step" / "optimizer.pt").unlink()  # deleting was cut short
+    (tmp_path / "checkpoint-20" / "optimizer.pt").write_bytes(b"x" * 99)  # a file was cut
+    assert newest_complete(tmp_path) == tmp_path / "checkpoint-9"
+    assert set(remove_torn(tmp_path)) == {unmarked, tmp_path / "checkpoint-100", tmp_path / "checkpoint-20"}
+    assert is_complete(tmp_path / "checkpoint-9") and not unmarked.exists()
+
+
+def test_output_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    check_output_dir(tmp_path / "new", {"seed": ["1"]}, overwrite=False)
+    write_json(tmp_path / RUN_FILE, {"seed": ["1"], "labels_sha256": "ab"})
+    check_output_dir(tmp_path, {"seed": ["1"], "labels_sha256": "ab"}, overwrite=False)
+    with pytest.raises(ResumeError, match="labels_sha256 was 'ab', is 'cd'"):
+        check_output_dir(tmp_path, {"seed": ["1"], "labels_sha256": "cd"}, overwrite=False)
+    check_output_dir(tmp_path, {"seed": ["2"]}, overwrite=True)
+    assert not is_finished(tmp_path)
+    write_json(tmp_path / FINISHED_FILE, {})
+    assert is_finished(tmp_path)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_folders_that_hold_something_else_are_never_touched(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(ConfigError, match="no training run"):
+        check_output_dir(tmp_path, {}, overwrite)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": "missing.jsonl"}, "missing.jsonl"),
+        ({"model_name_or_path": "embedded:none"}, "embedded:none"),
+        ({"model_name_or_path": "./no/such/folder"}, "no such folder"),
+        ({"eval_source": '{"dataset": "x", "prat": "test"}'}, "did you mean part"),
+        ({"eval_source": "{"}, "eval_source: not valid JSON"),
+        ({"report_to": "mlflow"}, "mlflow is not installed"),
+        ({"seed": "x"}, "seed"),
+    ],
+)
+def test_plan_finds_bad_settings_before_torch(
+    labels: Path, tmp_path: Path, settings: dict[str, str], message: str
+) -> None:
+    values = {"labels": str(labels), "output_dir": str(tmp_path / "out"), **settings}
+    with pytest.raises(ICMError, match=message):
+        make_plan(read_settings([f"--{name}={value}" for name, value in values.items()]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_comes_from_the_label_file(labels: Path, tmp_path: Path) -> None:
+    plan = make_plan(read_settings([f"--labels={labels}", f"--output_dir={tmp_path / 'out'}"]))
+    assert (plan.model, plan.model_path) == ("embedded", resolve_model("embedded"))
+    nameless = tmp_path / "nameless.jsonl"
+    write_result(nameless, replace(read_result(labels), metadata={}))
+    with pytest.raises(ConfigError, match="model_name_or_path"):
+        make_plan(read_settings([f"--labels={nameless}"]))
+
+
+def test_hub_token_is_checked_first(labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ICMError, match="HF_TOKEN"):
+        make_plan(
+            read_settings([f"--labels={labels}", f"--output_dir={tmp_path / 'o'}", "--push_to_hub", "--use_peft"])
+        )
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--lora_alpa=8", "command line: unknown key 'lora_alpa'; did you mean lora_alpha?"),
+        ("--learning_rate=fast", "learning_rate"),
+        ("--dtype=float8", "dtype"),
+        ("--eval_strategy=epoch", "eval/run.py"),
+        ("--save_total_limit=1", "save_total_limit"),
+        ("--max_length=12", "would be cut; set max_length to at least"),
+    ],
+)
+def test_unknown_and_wrong_keys_are_one_line(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, message: str
+) -> None:
+    recipe = ROOT / "configs" / "train" / "demo_sft.yaml"
+    output = tmp_path / "out"
+    assert main([f"--config={recipe}", f"--labels={labels}", f"--output_dir={output}", word]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert not output.exists()
+
+
+def test_unknown_key_of_a_file_names_the_file(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = config(tmp_path, f"labels: {labels}\noutput_dir: {tmp_path / 'out'}\nnum_train_epoch: 2\n")
+    assert main(words) == 2
+    expected = f"{words[1]}: unknown key 'num_train_epoch'; did you mean num_train_epochs?"
+    assert expected in capsys.readouterr().err
+
+
+def test_recipes_have_only_known_keys() -> None:
+    from train.arguments import training_parser
+
+    for path in sorted((ROOT / "configs" / "train").glob("*.yaml")):
+        settings = read_settings(["--config", str(path), "--labels=a"])
+        method = settings.label_arguments().method
+        known = {action.dest for action in training_parser(method)._actions}
+        assert set(settings.values) <= known, path

@@ -1,0 +1,282 @@
+"""Settings of a training run: our few fields beside TRL's own, from a YAML file and the command line, strictly.
+
+YAML values are turned into command-line tokens, so that types, choices and unknown keys get the same checks from
+either source (TRL's own scripts pass YAML values through unchecked).
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from trl.scripts.utils import TrlParser
+
+from icm.errors import ConfigError
+from icm.files import atomic_write
+from icm.options import nearest
+from train.world import check_gpu, started_processes
+
+Method = Literal["sft", "dpo_labels", "dpo_answers"]
+LabelSource = Literal["labels", "gold", "random"]
+
+# What may differ between the first start of a run and its continuation without changing its weights.
+_NOT_IDENTITY = {
+    "labels",
+    "output_dir",
+    "overwrite_output_dir",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "report_to",
+    "run_name",
+}
+# Follows from total_batch_size and the number of ranks, and must therefore not be given.
+_DERIVED = "gradient_accumulation_steps"
+
+
+@dataclass
+class LabelArguments:
+    """What a training run needs beside TRL's own settings.
+
+    Attributes:
+        labels: result file of `icm run` (or of codelion/icm).
+        label_source: `labels` found by the labeler; `gold` the golden twin: the same examples with the data set's
+            own labels; `random`: the same examples with balanced labels drawn from `seed`.
+        method: `sft` the label as completion; `dpo_labels` the label against another label; `dpo_answers` an
+            answer labelled True against one of the same question labelled False.
+        total_batch_size: rows in one optimiser step over all ranks; gradient accumulation follows from it, so that a
+            recipe means the same on one CPU and on many GPUs.
+        eval_source: `icm.tasks.DataSource` (mapping) of the evaluation; training on its questions is refused.
+        overwrite_output_dir: train again although the output folder holds a run.
+    """
+
+    labels: str = field(metadata={"help": "Result file of `icm run`."})
+    label_source: LabelSource = field(
+        default="labels", metadata={"help": "Labels found, gold labels of the same examples, or random ones."}
+    )
+    method: Method = field(
+        default="sft", metadata={"help": "Labels as completions, label preferences, or answer preferences."}
+    )
+    total_batch_size: int = field(default=32, metadata={"help": "Rows in one optimiser step over all ranks."})
+    eval_source: str | None = field(
+        default=None, metadata={"help": "Data source of the evaluation (JSON); training on its questions is refused."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Train again although the output folder holds a run."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.total_batch_size < 1:
+            raise ConfigError(f"total_batch_size: found {self.total_batch_size}, expected at least 1")
+
+
+class _Parser(TrlParser):
+    """TRL's parser with errors as one line instead of two screens of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was set, by name, before types are known: the file's values overridden by the command line's.
+
+    Attributes:
+        values: setting → its words ([] for a bare flag), or None for YAML's null.
+        origin: setting → where it was set, for messages.
+        help: the command line asks for help.
+    """
+
+    values: Mapping[str, list[str] | None]
+    origin: Mapping[str, str]
+    help: bool = False
+
+    def first(self, name: str, default: str = "") -> str:
+        """The value of a setting of one word."""
+        return (self.values.get(name) or [default])[0]
+
+    def flag(self, name: str) -> bool:
+        """Whether a boolean setting is on."""
+        words = self.values.get(name)
+        return words is not None and (not words or words[0].lower() in ("true", "1", "yes", "y", "t"))
+
+    def identity(self) -> dict[str, list[str] | None]:
+        """The settings that decide the weights."""
+        return {name: words for name, words in sorted(self.values.items()) if name not in _NOT_IDENTITY}
+
+    def label_arguments(self) -> LabelArguments:
+        """Our own fields, checked; needs neither torch nor transformers."""
+        own = {entry.name for entry in fields(LabelArguments)}
+        values = {name: words for name, words in self.values.items() if name in own}
+        (arguments,) = _parse(_parser(LabelArguments), values)
+        return arguments
+
+
+def read_settings(words: Sequence[str]) -> Settings:
+    """Read the command line and the YAML file that its `--config` names.
+
+    Raises:
+        ConfigError: a missing or malformed file, or a word that belongs to no setting.
+    """
+    help_words = {"-h", "--help"} & set(words)
+    given = _command_line([word for word in words if word not in help_words])
+    path = (given.pop("config", None) or [""])[0]
+    filed = _yaml_values(Path(path)) if path else {}
+    origin = dict.fromkeys(filed, path) | dict.fromkeys(given, "command line")
+    if _DERIVED in origin:
+        raise ConfigError(
+            f"{origin[_DERIVED]}: {_DERIVED} follows from total_batch_size, per_device_train_batch_size and the "
+            "number of ranks; set total_batch_size instead"
+        )
+    return Settings({**filed, **given}, origin, help=bool(help_words))
+
+
+def _command_line(words: Sequence[str]) -> dict[str, list[str] | None]:
+    given: dict[str, list[str] | None] = {}
+    current: list[str] | None = None
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            current = [value] if equals else []
+            given[name.replace("-", "_")] = current
+        elif current is None:
+            raise ConfigError(f"command line: found {word!r}, expected a setting such as --labels FILE")
+        else:
+            current.append(word)
+    return given
+
+
+def _yaml_values(path: Path) -> dict[str, list[str] | None]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
+    return {str(name): _yaml_words(value) for name, value in content.items()}
+
+
+def _yaml_words(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [word for item in value for word in _yaml_words(item) or ["none"]]
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _tokens(values: Mapping[str, list[str] | None]) -> list[str]:
+    """Command-line tokens; `--name=word` lets a word start with a minus sign."""
+    tokens: list[str] = []
+    for name, words in values.items():
+        if words is not None:
+            tokens += [f"--{name}={words[0]}"] if len(words) == 1 else [f"--{name}", *words]
+    return tokens
+
+
+def training_parser(method: Method) -> _Parser:
+    """The full parser: our fields, TRL's SFTConfig or DPOConfig, and ModelConfig (PEFT). Imports torch."""
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.model_config import ModelConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    return _parser(LabelArguments, SFTConfig if method == "sft" else DPOConfig, ModelConfig)
+
+
+def _parser(*kinds: Any) -> _Parser:
+    return _Parser(kinds, prog="train/run.py", allow_abbrev=False)
+
+
+def training_arguments(settings: Settings, method: Method, output_dir: Path) -> tuple[Any, Any]:
+    """TRL's training configuration and model configuration.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a value of the wrong type, or one that TRL refuses.
+    """
+    parser = training_parser(method)
+    known = sorted({option.lstrip("-").replace("-", "_") for option in parser._option_string_actions})
+    for name in settings.values:
+        if name not in known:
+            raise ConfigError(f"{settings.origin[name]}: unknown key {name!r}{nearest(name, known)}")
+    nulls = {name: None for name, words in settings.values.items() if words is None}
+    parser.set_defaults(**_machine_defaults(), **nulls)
+    values = {**settings.values, "output_dir": [str(output_dir)], _DERIVED: [str(accumulation_steps(settings))]}
+    _, training, model = _parse(parser, values)
+    _refuse_unsupported(training)
+    return training, model
+
+
+def _parse(parser: _Parser, values: Mapping[str, list[str] | None]) -> tuple[Any, ...]:
+    """Data classes from settings; what their own checks refuse becomes one line."""
+    try:
+        parsed: tuple[Any, ...] = parser.parse_args_into_dataclasses(_tokens(values), look_for_args_file=False)
+    except ConfigError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"training settings: {' '.join(str(error).split())}") from None
+    return parsed
+
+
+def write_resolved(path: Path, arguments: LabelArguments, training: Any, model: Any) -> None:
+    """Write every value of a run, defaults included, as a file that `--config` reads."""
+    values = asdict(arguments) | training.to_dict() | asdict(model)
+    # The trainer's copy shows tokens as <HUB_TOKEN>; they are no setting of a recipe.
+    left_out = {_DERIVED, *(name for name in values if name.endswith("_token"))}
+    kept = {name: value for name, value in values.items() if value is not None and name not in left_out}
+    with atomic_write(path) as handle:
+        yaml.safe_dump(json.loads(json.dumps(kept, default=str)), handle)
+
+
+def accumulation_steps(settings: Settings) -> int:
+    """Micro-batches in one optimiser step of each rank: total batch / (ranks · rows on a rank)."""
+    total = settings.label_arguments().total_batch_size
+    ranks = started_processes()
+    rows = settings.first("per_device_train_batch_size", "8")
+    if not rows.isdecimal() or int(rows) < 1:
+        raise ConfigError(f"per_device_train_batch_size: found {rows!r}, expected a whole number, at least 1")
+    steps, rest = divmod(total, int(rows) * ranks)
+    if rest or not steps:
+        raise ConfigError(
+            f"total_batch_size: found {total}, expected a multiple of per_device_train_batch_size ({rows}) "
+            f"x ranks ({ranks})"
+        )
+    return steps
+
+
+def _machine_defaults() -> dict[str, Any]:
+    """Defaults that depend on the machine, so that one recipe runs on a laptop and on a GPU."""
+    import torch
+
+    defaults: dict[str, Any] = {"train_sampling_strategy": "sequential"}
+    check_gpu(torch.accelerator.is_available())
+    if torch.accelerator.is_available():
+        return defaults
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        # With `use_cpu` accelerate would leave DeepSpeed out; without a backend it would count one process.
+        return defaults | {"ddp_backend": "gloo", "bf16": False, "dataloader_pin_memory": False}
+    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return defaults | {"use_cpu": True, "bf16": bf16, "dataloader_pin_memory": False}
+
+
+def _refuse_unsupported(training: Any) -> None:
+    """Settings of TRL that would break a promise of ours."""
+    if training.eval_strategy != "no":
+        raise ConfigError(f"eval_strategy: found {training.eval_strategy.value!r}; evaluation is eval/run.py's: use no")
+    if training.save_total_limit is not None and training.save_total_limit < 2:
+        raise ConfigError(
+            f"save_total_limit: found {training.save_total_limit}, expected at least 2: the newest checkpoint may be "
+            "torn by a crash"
+        )
+    if training.train_sampling_strategy != "sequential":
+        raise ConfigError(
+            f"train_sampling_strategy: found {training.train_sampling_strategy!r}, expected sequential: the rows are "
+            "shuffled before, in the same order on every layout"
+        )
+    if getattr(training, "packing", False):
+        raise ConfigError("packing: found true, expected false: a label is judged after its own question alone")

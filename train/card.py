@@ -1,0 +1,132 @@
+"""A model card that says what the weights come from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from icm.files import atomic_write
+from icm.models import is_embedded, model_label
+from icm.training_rows import left_out
+from train.labels import label_balance, labelled_source, public_name
+from train.plan import Plan
+
+# Embedded models are conversions of these; the Hub's `base_model` field wants Hub names.
+_ORIGINS = {
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "gemma-3-270m": "google/gemma-3-270m",
+}
+_SOURCES = {
+    "labels": "found by the labeler below, without gold labels",
+    "gold": "gold labels of the same examples (golden twin)",
+    "random": "balanced random labels of the same examples (control)",
+}
+
+
+def write_card(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Write README.md with a YAML header that the Hub accepts."""
+    card = f"---\n{_header(plan, trainer).to_yaml()}\n---\n{_text(plan, trainer, results, environment)}"
+    ModelCard(card)  # parses the header: a broken one must not be written
+    with atomic_write(plan.output_dir / "README.md") as handle:
+        handle.write(card)
+
+
+def hub_origin(model: str) -> str | None:
+    """Hub name of the base model, or None for a local folder."""
+    if is_embedded(model):
+        return _ORIGINS.get(model_label(model))
+    return None if "/" not in model or model.startswith((".", "/", "~")) or model.count("/") > 1 else model
+
+
+def _header(plan: Plan, trainer: Any) -> ModelCardData:
+    adapter = trainer.args.output_dir and hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+    return ModelCardData(
+        base_model=hub_origin(plan.model),
+        base_model_relation="adapter" if adapter else "finetune",
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["icm", "trl", plan.arguments.method.split("_")[0], *(["lora"] if adapter else [])],
+        model_name=plan.output_dir.name,
+    )
+
+
+def _text(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    sections = {
+        "Base model": _base(plan),
+        "Labels": _labels(plan),
+        "Training": _training(plan, trainer, results, environment),
+        "Results": _results(results),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    what = "LoRA adapter" if hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config") else "Model"
+    return f"\n# {plan.output_dir.name}\n\n{what} trained with [TRL](https://github.com/huggingface/trl).\n\n{body}\n"
+
+
+def _base(plan: Plan) -> str:
+    origin = hub_origin(plan.model)
+    converted = f", converted from a quantised file of {origin}" if is_embedded(plan.model) and origin else ""
+    return _table({"model": f"{plan.model}{converted}", "revision": plan.revision or "default branch or local"})
+
+
+def _labels(plan: Plan) -> str:
+    metadata = plan.result.metadata
+    search = (metadata.get("settings") or {}).get("search") or {}
+    return _table(
+        {
+            "labels": _SOURCES[plan.arguments.label_source],
+            "labeler": search.get("algorithm") or "not stated in the label file",
+            "labelling model": (metadata.get("model") or {}).get("name") or "not stated in the label file",
+            "task": plan.result.task,
+            "data": _data_name(plan),
+            "examples": ", ".join(f"{label}: {count}" for label, count in label_balance(plan.result).items()),
+            "training rows": len(plan.rows.rows),
+            "left out": left_out(plan.rows.dropped),
+            "questions shared with the evaluation": plan.overlap,
+            "SHA-256 of the label file": f"`{plan.labels_sha256}`",
+        }
+    )
+
+
+def _data_name(plan: Plan) -> str:
+    """The data set; of a local file its name alone, which says nothing about this machine."""
+    source = labelled_source(plan.result)
+    return "not stated in the label file" if source is None else public_name(source)
+
+
+def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    arguments = trainer.args
+    adapters = getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", {})
+    lora = next(iter(adapters.values()), None)
+    values: dict[str, Any] = {
+        "method": plan.arguments.method,
+        "epochs": arguments.num_train_epochs,
+        "rows in a step": plan.arguments.total_batch_size,
+        "learning rate": f"{arguments.learning_rate:g} ({arguments.lr_scheduler_type.value})",
+        "seed": arguments.seed,
+        "bfloat16": arguments.bf16,
+        "processes": f"{environment['processes']} ({environment['distributed']}, {environment['device']})",
+        "versions": ", ".join(f"{name} {number}" for name, number in environment["versions"].items()),
+        "code": (environment["git"] or {}).get("commit", "not in a repository"),
+    }
+    if lora is not None:
+        values["LoRA"] = f"rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}"
+    if plan.arguments.method != "sft":
+        values["DPO"] = f"{', '.join(arguments.loss_type)}, beta {arguments.beta}, flip {arguments.label_smoothing:.3f}"
+    return _table(values | {"trainable parameters": results["trainable_parameters"]})
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    memory = ", ".join(f"{value} GiB ({name})" for name, value in results["peak_memory_gib"].items())
+    shown = {
+        "training loss, mean (nats)": f"{results['train_loss']:.4f}",
+        "training loss, last (nats)": f"{results['final_loss']:.4f}",
+        "steps": results["steps"],
+        "minutes": results["minutes"],
+        "peak memory of a rank": memory,
+    }
+    return f"{_table(shown)}\n\nAccuracy on held-out data is measured by `eval/run.py`, not during training."
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {str(value).replace('|', '/')} |" for name, value in values.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])

@@ -1,0 +1,123 @@
+"""Train an adapter (or a whole model) on labels.
+
+    accelerate launch --config_file configs/accelerate/cpu.yaml train/run.py \
+        --config configs/train/sft_lora.yaml --labels RESULT.jsonl [--label_source gold] [--output_dir DIR]
+
+Any setting of TRL's SFTConfig or DPOConfig and ModelConfig stands in the YAML file or on the command line, which
+wins. Run the same command again to continue after a crash.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from icm.errors import ICMError
+from icm.files import write_json
+from train.arguments import Settings, read_settings, training_arguments, training_parser, write_resolved
+from train.checkpoints import RUN_FILE, is_finished, newest_complete, remove_torn
+from train.labels import flip_probability
+from train.plan import Plan, make_plan
+from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
+from train.world import check_world_size, rank, started_processes
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command; returns the exit code. What a user can mend becomes one line on standard error."""
+    try:
+        settings = read_settings(words)
+        if settings.help:
+            _print_help(settings)
+            return 0
+        check_world_size(started_processes())
+        plan = make_plan(settings)
+        if is_finished(plan.output_dir) and not plan.arguments.overwrite_output_dir:
+            _say(f"{plan.output_dir}: finished before; --overwrite_output_dir trains again")
+            return 0
+        _say(plan.report())
+        train(plan)
+    except ICMError as error:
+        if rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(plan: Plan) -> None:
+    """Train, continuing from the newest complete checkpoint, and write the outputs.
+
+    Raises:
+        ICMError: settings that TRL refuses, rows that do not fit, or ranks that are missing.
+    """
+    training, model = training_arguments(plan.settings, plan.arguments.method, plan.output_dir)
+    check_world_size(training.distributed_state.num_processes)
+    _set_flip_probability(plan, training)
+    tokenizer, rows = _tokenize(plan, training)
+    _prepare_folder(plan, training, model)
+    # Pushed once, when everything is written, instead of at every checkpoint.
+    push, training.push_to_hub = training.push_to_hub, False
+
+    from train.outputs import write_outputs
+    from train.trainers import build_trainer
+
+    trainer = build_trainer(plan, rows, tokenizer, training, model)
+    checkpoint = newest_complete(plan.output_dir)
+    if checkpoint is not None:
+        _say(f"continuing from {checkpoint.name}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    write_outputs(plan, trainer, LengthStatistics.of(rows), push)
+
+
+def _tokenize(plan: Plan, training: Any) -> tuple[Any, list[TokenRow]]:
+    """Tokenizer and rows; shows the lengths and one row with its loss mask."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(plan.model_path, revision=plan.revision or "main")
+    rows = token_rows(plan.rows.rows, tokenizer, plan.result, plan.arguments.method)
+    if training.max_length is not None:
+        check_lengths(rows, plan.rows.rows, training.max_length, "max_length")
+    text_config = AutoConfig.from_pretrained(plan.model_path, revision=plan.revision or "main").get_text_config()
+    context = getattr(text_config, "max_position_embeddings", None)
+    if context is not None:
+        check_lengths(rows, plan.rows.rows, context, "the model's context length")
+    if rank() == 0:
+        _say(f"lengths  {LengthStatistics.of(rows)}")
+        Console(stderr=True).print(show_row(rows[0], tokenizer))
+    return tokenizer, rows
+
+
+def _set_flip_probability(plan: Plan, training: Any) -> None:
+    """Robust DPO without a given flip probability takes it from the labels' confidence."""
+    if "robust" in getattr(training, "loss_type", ()) and training.label_smoothing == 0:
+        training.label_smoothing = flip_probability(plan.result)
+        _say(f"robust   flip probability {training.label_smoothing:.3f}, from the labels' log-odds")
+
+
+def _prepare_folder(plan: Plan, training: Any, model: Any) -> None:
+    """Empty the folder if asked, name its run, remove torn checkpoints; the other ranks wait."""
+    state = training.distributed_state
+    if state.is_main_process:
+        if plan.arguments.overwrite_output_dir and plan.output_dir.exists():
+            shutil.rmtree(plan.output_dir)
+        write_json(plan.output_dir / RUN_FILE, plan.identity)
+        write_resolved(plan.output_dir / "config.yaml", plan.arguments, training, model)
+        for folder in remove_torn(plan.output_dir):
+            _say(f"{folder.name} is incomplete (killed while saving?): removed")
+    state.wait_for_everyone()
+
+
+def _print_help(settings: Settings) -> None:
+    print(__doc__)
+    method = settings.first("method", "sft")
+    training_parser("sft" if method == "sft" else "dpo_labels").print_help()
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""TRL's trainers on our token rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.sft_trainer import SFTTrainer
+from trl.trainer.utils import get_peft_config, get_quantization_config
+
+from icm.files import write_jsonl
+from train.checkpoints import PREFIX, mark_complete
+from train.plan import Plan
+from train.rows import TokenRow, row_order
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class LabelTrainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
+    """SFT without TRL's model card, which calls a local base model "None"; ours is written at the end."""
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """Nothing: see `train.card`."""
+
+
+class PairTrainer(DPOTrainer):  # type: ignore[misc, unused-ignore]
+    """DPO on rows that are tokenised already, which DPOTrainer has no switch for."""
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """Nothing: see `train.card`."""
+
+    def _prepare_dataset(self, dataset: Dataset, *arguments: Any, **options: Any) -> Dataset:
+        return dataset
+
+
+class RunFiles(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Marks complete checkpoints, and keeps metrics.jsonl equal to the trainer's own log, also after a resume."""
+
+    def __init__(self, output_dir: Path, epochs_a_step: float) -> None:
+        self._output_dir = output_dir
+        self._epochs_a_step = epochs_a_step
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All ranks have written their part: mark the checkpoint."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            mark_complete(self._output_dir / f"{PREFIX}{state.global_step}")
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Rewrite the metrics file."""
+        if state.is_world_process_zero:
+            write_jsonl(self._output_dir / METRICS_FILE, metrics_rows(state.log_history, self._epochs_a_step))
+
+
+def metrics_rows(history: Sequence[dict[str, Any]], epochs_a_step: float) -> list[dict[str, Any]]:
+    """The trainer's log with true epochs: the trainer sees all epochs as one long one (see `row_order`)."""
+    return [{**row, "epoch": round(row["step"] * epochs_a_step, 4)} for row in history]
+
+
+def build_trainer(plan: Plan, rows: Sequence[TokenRow], tokenizer: Any, training: Any, model: ModelConfig) -> Any:
+    """The trainer of the plan's method with model, adapter and data.
+
+    Args:
+        plan: the checked run.
+        rows: token rows, each once.
+        tokenizer: of the base model.
+        training: SFTConfig or DPOConfig; `max_steps` and `model_init_kwargs` are set here.
+        model: precision, quantisation and LoRA settings.
+    """
+    total = plan.arguments.total_batch_size
+    order = row_order(len(rows), training.num_train_epochs, total, training.seed)
+    if training.max_steps > 0:
+        order = row_order(len(rows), training.max_steps * total / len(rows), total, training.seed)
+    training.max_steps = len(order) // total
+    training.model_init_kwargs = {
+        "revision": plan.revision or "main",
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs or {}),
+    }
+    columns = [row.columns() for row in rows]
+    options: dict[str, Any] = {
+        "model": plan.model_path,
+        "args": training,
+        "train_dataset": Dataset.from_list([columns[place] for place in order]),
+        "processing_class": tokenizer,
+        "quantization_config": get_quantization_config(model),
+        "peft_config": get_peft_config(model),
+        "callbacks": [RunFiles(plan.output_dir, total / len(rows))],
+    }
+    if plan.arguments.method != "sft":
+        return PairTrainer(**options)
+    training.dataset_kwargs = {"skip_prepare_dataset": True}
+    return LabelTrainer(**options)
