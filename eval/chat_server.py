@@ -26,6 +26,7 @@ from icm.models import models_cache
 _LONGEST_WAIT = 60.0
 _TOP_LOGPROBS = 20
 _RETRIED_STATUS = {408, 409, 425, 429}
+_UNSUPPORTED_STATUS = {400, 422}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ChatClient:
         )
         self._limit = _RateLimit(server.requests_per_minute)
         self._lock = threading.Lock()
+        self._log_probs = True
         self.requests = 0
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
@@ -77,10 +79,15 @@ class ChatClient:
             self._limit.wait()
             with self._lock:
                 self.requests += 1
+                log_probs = self._log_probs
             try:
-                return _reply(self._create(messages))
+                return _reply(self._create(messages, log_probs))
             except openai.APIStatusError as error:
                 failure: Exception = error
+                if log_probs and error.status_code in _UNSUPPORTED_STATUS:
+                    # Some servers refuse the request for log-probabilities; the reply's text is enough.
+                    self._log_probs = False
+                    continue
                 if error.status_code < 500 and error.status_code not in _RETRIED_STATUS:
                     raise ConfigError(f"{self._server.base_url}: {self._model}: {_short(error)}") from None
             except (openai.APIError, json.JSONDecodeError, _Unusable) as error:
@@ -89,14 +96,14 @@ class ChatClient:
                 time.sleep(_wait(failure, self._server.retry_delay * 2**attempt))
         raise OSError(f"no answer after {self._server.max_retries + 1} tries: {_short(failure)}")
 
-    def _create(self, messages: Sequence[dict[str, str]]) -> Any:
+    def _create(self, messages: Sequence[dict[str, str]], log_probs: bool) -> Any:
         return self._client.chat.completions.create(
             model=self._model,
             messages=list(messages),  # type: ignore[arg-type]
             max_tokens=self._server.max_tokens,
             temperature=0,
-            logprobs=True,
-            top_logprobs=_TOP_LOGPROBS,
+            logprobs=True if log_probs else openai.omit,
+            top_logprobs=_TOP_LOGPROBS if log_probs else openai.omit,
         )
 
     def close(self) -> None:

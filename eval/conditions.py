@@ -63,6 +63,7 @@ class InContext:
 
     Attributes:
         engine: model, with its adapter if it is fine-tuned.
+        held_out: all items: the longest one decides how many demonstrations fit, for a continued run as for a whole.
         demonstrations: labelled examples, the same for all many-shot conditions of a seed.
         orders: random orders of the demonstrations over which log-probabilities are averaged.
         seed: of these orders.
@@ -70,6 +71,7 @@ class InContext:
 
     engine: EngineConfig
     label_space: LabelSpace
+    held_out: tuple[ICMExample, ...]
     preamble: str = ""
     demonstrations: Demonstrations = ()
     orders: int = 1
@@ -80,7 +82,8 @@ class InContext:
         engine = engines.get(self.engine)
         encoder = PromptEncoder(engine.tokenizer, self.label_space)
         preamble = encoder.prefix + token_ids(engine.tokenizer, self.preamble)
-        room = engine.context_length - len(preamble) - max(len(encoder.query(example)) for example in examples)
+        longest = max(len(encoder.query(example)) for example in self.held_out)
+        room = engine.context_length - len(preamble) - longest
         shots = self._shots_that_fit(encoder, room)
         contexts = self._contexts(encoder, preamble, shots)
         facts = {"shots": shots, "shots_left_out": len(self.demonstrations) - shots} if self.demonstrations else {}

@@ -112,7 +112,7 @@ class Experiment:
         """A condition that no seed changes."""
         if config.kind == "zero-shot":
             preamble = PREAMBLE if config.preamble else ""
-            return InContext(self._engine(config.model), self.label_space, preamble)
+            return InContext(self._engine(config.model), self.label_space, self.examples, preamble)
         if config.kind == "chat":
             return LocalChat(self._engine(config.model or self._chat_model()), self.label_space)
         if config.kind == "chat-server":
@@ -145,7 +145,12 @@ class Experiment:
             config.labels_from or "file", self.demonstrations(place), file, self.label_space, seed
         )
         condition = InContext(
-            self._engine(config.model), self.label_space, "", demonstrations, self.settings.orders, seed
+            self._engine(config.model),
+            self.label_space,
+            self.examples,
+            demonstrations=demonstrations,
+            orders=self.settings.orders,
+            seed=seed,
         )
         known = [(label, file.gold[e.id]) for e, label in demonstrations if e.id in file.gold]
         accuracy = sum(label == gold for label, gold in known) / len(known) if known else None
@@ -164,7 +169,7 @@ class Experiment:
         # Asking for the label file checks that training and held-out set share no question.
         engine = replace(self._engine(config.model), adapter=adapter)
         _check_adapter(Path(adapter), config, engine.model, self._file(config, place))
-        return self._run(config, self.settings.seeds[place], InContext(engine, self.label_space))
+        return self._run(config, self.settings.seeds[place], InContext(engine, self.label_space, self.examples))
 
     def _engine(self, model: str | None) -> EngineConfig:
         settings = self.settings.engine
@@ -191,7 +196,7 @@ def _content(condition: Any) -> dict[str, Any]:
     for name, value in vars(condition).items():
         if isinstance(value, EngineConfig):
             found[name] = engine_identity(value)
-        elif name in ("demonstrations", "training"):
+        elif name in ("demonstrations", "training", "held_out"):
             found[name] = fingerprint([_id(entry) for entry in value])
         else:
             found[name] = asdict(value) if hasattr(value, "__dataclass_fields__") else value

@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eval.intervals import Estimate
 from icm.analysis import Decision, acceptance
@@ -143,7 +144,9 @@ def draw_search(decisions: Mapping[str, Sequence[Decision]]) -> Figure:
                 axes.plot([d.iteration for d in found], values(found), linewidth=1.3, label=name)
             axes.set_title(title, loc="left", fontsize=10)
             axes.set_xlabel("iteration", fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(color="#EEEEEE")
+        figure.axes[-1].set_ylim(-0.03, 1.05)
         if len(decisions) > 1:
             figure.axes[0].legend(fontsize=7, frameon=False)
     return figure

@@ -258,6 +258,9 @@ def _sample_counts(condition: ConditionScores) -> dict[str, int]:
 
 def _notes(condition: ConditionScores, experiment: Experiment) -> list[str]:
     notes = []
+    trained = condition.runs[0].facts.get("gold_labels")
+    if trained:
+        notes.append(f"{condition.name}: a supervised control without a model, trained on {trained} gold labels")
     for run in condition.runs:
         left_out = run.facts.get("shots_left_out", 0)
         if left_out:

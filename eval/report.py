@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from eval.experiment import Experiment
@@ -71,17 +71,9 @@ def write_report(
     results: Mapping[str, Any],
 ) -> None:
     """Render the page and write it."""
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = experiment.data.dataset
     files = list(experiment.label_files.values())
-    page = environment.get_template("report.html.jinja").render(
+    page = _template().render(
         title=f"{data.name}: evaluation",
         items=len(data),
         questions=len({example.group for example in data}),
@@ -97,6 +89,17 @@ def write_report(
     )
     with atomic_write(path) as handle:
         handle.write(page)
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def _drawing(text: str) -> Markup:

@@ -27,6 +27,7 @@ from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_que
 from eval.pool import EnginePool
 from eval.scores import ScoredRun
 from eval.settings import EvalConfig, parse_settings
+from icm.cli import load_secrets
 from icm.errors import ConfigError, ICMError
 
 
@@ -125,10 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        load_secrets(Path.cwd())
         folder = evaluate(parse_settings(sys.argv[1:] if arguments is None else arguments))
     except ICMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it was", file=sys.stderr)
+        return 130
     print(f"written  {folder}/results.json, figure_1.png, report.html")
     return 0
 

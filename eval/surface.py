@@ -37,7 +37,8 @@ class SurfaceCues:
         log_probs = np.log(np.clip(model.predict_proba(texts), 1e-6, 1.0))
         columns = [list(model.classes_).index(label) for label in self.label_space.labels]
         rows = zip(examples, log_probs[:, columns].tolist(), strict=True)
-        yield Batch(tuple(Answer(example.id, tuple(row)) for example, row in rows))
+        answers = tuple(Answer(example.id, tuple(row)) for example, row in rows)
+        yield Batch(answers, facts={"gold_labels": len(self.labels)})
 
     def _fitted(self) -> Any:
         # Imported here: scikit-learn takes seconds that a wrong setting should not cost.

@@ -132,10 +132,10 @@ class ConsistencyIndex:
             self._relate(rule)
         self._pairs = sorted(self._rules_of_pair)
         self._verdicts: dict[tuple[int, int, str, str], bool] = {}
-        self._groups_of: dict[int, list[tuple[GroupRule, tuple[int, ...]]]] = defaultdict(list)
-        for rule, members in self._groups:
+        self._groups_of: dict[int, list[int]] = defaultdict(list)
+        for number, (_, members) in enumerate(self._groups):
             for member in members:
-                self._groups_of[member].append((rule, members))
+                self._groups_of[member].append(number)
         self.neighbours = self._neighbours()
 
     def _relate(self, rule: ConsistencyRule) -> None:
@@ -171,11 +171,10 @@ class ConsistencyIndex:
         """The pairs of `violations(labels)` that the label of `i` can mend or make: those with `i` in them, and those
         that stand for the groups of `i`. Relabelling `i` changes I(D) by the change of their number."""
         pairs = {(min(i, j), max(i, j)) for j in self.neighbours[i]}
-        pairs.update(pair for _, members in self._groups_of.get(i, ()) for pair in _cover(members))
+        pairs.update(pair for number in self._groups_of.get(i, ()) for pair in _cover(self._groups[number][1]))
         broken = {pair for pair in pairs if self._breaks(pair, labels)}
-        groups = {group for j in {i, *chain(*pairs)} for group in self._groups_of.get(j, ())}
-        for rule, members in groups:
-            broken.update(pairs.intersection(_incomplete(rule, members, labels)))
+        for number in {number for j in chain(*pairs) for number in self._groups_of.get(j, ())}:
+            broken.update(pairs.intersection(_incomplete(*self._groups[number], labels)))
         return sorted(broken)
 
     def options(self, i: int, j: int, label_space: LabelSpace) -> list[tuple[str, str]]:

@@ -59,10 +59,9 @@ class Order:
         return replace(self, appended=self.appended + tuple(positions))
 
 
-def draw_order(positions: Iterable[int], rng: np.random.Generator, last: Sequence[int] = ()) -> Order:
-    """A fresh random order; `last` (part of `positions`) is appended, so that its labels are cheap to change."""
-    settled = sorted(set(positions) - set(last))
-    return Order(tuple(int(p) for p in rng.permutation(settled)), tuple(last))
+def draw_order(positions: Iterable[int], rng: np.random.Generator) -> Order:
+    """A fresh random order of the labelled positions."""
+    return Order(tuple(int(position) for position in rng.permutation(sorted(positions))))
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,8 @@ class Scorer:
     """Scores label assignments of one dataset with one engine.
 
     Attributes:
-        plain_tokens: tokens that plain order (every requested prompt computed alone) would have cost so far; sweeps
-            answered from memory are requests too.
+        plain_tokens: tokens that plain order (every prompt of the algorithm computed alone) would have cost so far;
+            sweeps answered from memory and proposals known from a sweep are prompts too.
     """
 
     def __init__(self, engine: Engine, dataset: ICMDataset, config: SearchConfig) -> None:
@@ -216,6 +215,12 @@ class Scorer:
         """
         tree = self.trees(labels).given_all(order, positions)
         return calibrate(self.engine.score(tree, self.encoder.label_ids), sweep.bias)
+
+    def count_proposal(self, labels: Labels, position: int) -> None:
+        """Note that plain order would have computed one prompt, all of D but the example itself, for its proposal."""
+        trees = self.trees(labels)
+        context = sum(len(trees.demonstration(other)) for other in labels if other != position)
+        self.plain_tokens += len(self.encoder.prefix) + context + len(trees.query(position))
 
     def zero_shot(self, positions: Sequence[int]) -> Array:
         """Calibrated label log-probabilities without demonstrations, [positions, labels]."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from icm.config import SearchConfig
+from icm.config import EngineConfig, SearchConfig
 from icm.consistency import (
     AtMostOneTrueRule,
     ConsistencyRule,
@@ -19,7 +19,7 @@ from icm.consistency import (
 )
 from icm.engines import choose_engine, create_engine
 from icm.engines.base import Engine
-from icm.errors import ConfigError, ResumeError
+from icm.errors import ConfigError, PrerequisiteError, ResumeError
 from icm.examples import ICMDataset
 from icm.labelers import Progress, run_labeling
 from icm.metadata import run_metadata
@@ -72,6 +72,7 @@ def label(
         dataset = load_task(settings.data, generate).dataset
         path = _result_path(settings, dataset, created, resume)
         checker = rule_checker(dataset.task, settings.search)
+        check_model(settings.engine)
         result = _labelled(settings, dataset, engine(), checker, path, resume is not None, on_progress)
         metadata = run_metadata(settings, dataset, engine(), created)
     write_result(path, replace(result, metadata={**metadata, **result.metadata}))
@@ -99,6 +100,22 @@ def rule_checker(task: str, config: SearchConfig) -> LogicalConsistencyChecker:
     """The task's own rules and those of `config.rules`. Raises ConfigError for a rule that cannot be loaded."""
     extra = [NAMED_RULES[name]() if name in NAMED_RULES else load_rule(name) for name in config.rules]
     return LogicalConsistencyChecker([*rules_for(task), *extra])
+
+
+def check_model(config: EngineConfig) -> None:
+    """Raise PrerequisiteError if a hub model cannot be had; asks for its configuration only."""
+    if config.engine == "server" or Path(resolve_model(config.model, config.revision)).is_dir():
+        return
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(config.model, revision=config.revision)
+    except (OSError, ValueError) as error:
+        found = " ".join(str(error).split())[:300]
+        raise PrerequisiteError(
+            f"model {config.model}: cannot be loaded from the hub; check the name, --revision and the connection "
+            f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"
+        ) from None
 
 
 def check_writable(output: OutputConfig) -> None:

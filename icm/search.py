@@ -15,10 +15,6 @@ from icm.consistency import ConsistencyIndex
 from icm.predictability import Labels, Order, Scorer, Sweep, draw_order
 from icm.trace import Row
 
-MAX_DOUBTFUL = 4
-"""Labelled examples that a fresh order appends because the model disagrees with their label: they are likely to be
-proposed for a change, which costs a quarter when they stand last."""
-
 ORDER, FINAL, COMPLETE = 1, 2, 3
 """Purposes of random streams other than an iteration's own decision."""
 
@@ -199,6 +195,7 @@ class Search:
 
     def _propose(self, state: State, position: int, iteration: int) -> str:
         """argmax_y p(y | x_i, D without x_i): known for labelled examples, one query for the others."""
+        self.scorer.count_proposal(state.labels, position)
         if position in state.labels:
             return state.sweep.proposals()[position]
         if position not in self._proposals:
@@ -269,8 +266,7 @@ class Search:
                 order = draw_order(labels, self._rng(0, ORDER))
                 labels = dict(self.fix(self.evaluate(labels, order), self._rng(0)).labels)
             elif row["type"] == "order":
-                appended = [self._positions[example_id] for example_id in row["appended"]]
-                order = draw_order(labels, self._rng(row["iteration"], ORDER), appended)
+                order = draw_order(labels, self._rng(row["iteration"], ORDER))
                 self._note_order(labels, row["iteration"], row["utility"])
             elif row["type"] == "decision":
                 iteration = row["iteration"]

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
-export PATH=$PWD/.venv/bin:$PATH HF_HUB_OFFLINE=1 PYTHONWARNINGS=ignore::DeprecationWarning
+export PATH=$PWD/.venv/bin:$PATH HF_HUB_OFFLINE=1
 
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 run ruff check .

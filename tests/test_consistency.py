@@ -253,7 +253,7 @@ def test_violations_are_exactly_the_inconsistent_pairs(
         assert {pair for pair in violations if i in pair} <= set(index.violations_of(i, labels)) <= set(violations)
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(dataset=datasets(), rules=RULES, data=st.data())
 def test_relabelling_one_example_changes_only_its_own_violations(
     dataset: ICMDataset, rules: list[ConsistencyRule], data: st.DataObject

@@ -228,7 +228,7 @@ def write_resolved(path: Path, arguments: LabelArguments, training: Any, model: 
     values = asdict(arguments) | training.to_dict() | asdict(model)
     # The trainer's copy shows tokens as <HUB_TOKEN>; they are no setting of a recipe.
     left_out = {_DERIVED, *(name for name in values if name.endswith("_token"))}
-    kept = {name: value for name, value in values.items() if value is not None and name not in left_out}
+    kept = {name: value for name, value in values.items() if value not in (None, []) and name not in left_out}
     with atomic_write(path) as handle:
         yaml.safe_dump(json.loads(json.dumps(kept, default=str)), handle)
 

@@ -18,7 +18,9 @@ def logging_to(output: OutputConfig) -> Iterator[None]:
     """
     root, own = logging.getLogger(), logging.getLogger("icm")
     levels = root.level, own.level
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    terminal = logging.StreamHandler()
+    terminal.addFilter(_not_printed_yet)
+    handlers: list[logging.Handler] = [terminal]
     if output.log_file is not None:
         Path(output.log_file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(output.log_file, encoding="utf-8"))
@@ -36,3 +38,8 @@ def logging_to(output: OutputConfig) -> Iterator[None]:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+
+
+def _not_printed_yet(record: logging.LogRecord) -> bool:
+    """False for libraries that print their messages themselves, such as huggingface_hub."""
+    return not logging.getLogger(record.name.partition(".")[0]).handlers

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from icm.cli import main
 from icm.commands import run as run_command
@@ -163,6 +164,16 @@ def test_mistakes_get_one_clear_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_hub_model_that_cannot_be_had_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the client tries for a minute
+    message = fails(capsys, "run", "--model", "nobody/no-such-model", "--max-examples", "4")
+    assert "nobody/no-such-model" in message and "HF_TOKEN" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, settings_of_runs: list[Any]) -> None:
     def broken(*arguments: object) -> None:
         raise RuntimeError("our fault")
@@ -199,6 +210,33 @@ def test_log_handlers_are_taken_off_again(settings_of_runs: list[Any], tmp_path:
     assert main(["run", "--log-file", str(tmp_path / "logs" / "run.log")]) == 0
     assert logging.getLogger().handlers == before
     assert (tmp_path / "logs" / "run.log").is_file()
+
+
+def test_each_message_is_printed_once_and_logged(
+    settings_of_runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def speak(*arguments: object) -> None:
+        noisy = logging.getLogger("noisy_library")
+        printing = logging.StreamHandler(sys.stderr)
+        noisy.addHandler(printing)
+        noisy.warning("printed by the library")
+        noisy.removeHandler(printing)
+        logging.getLogger("silent_library").warning("printed by icm")
+        logging.getLogger("silent_library").info("detail of a library")
+        logging.getLogger("icm.search").info("progress of icm")
+        logging.getLogger("icm.search").debug("detail of icm")
+
+    monkeypatch.setattr(run_command, "_label", speak)
+    assert main(["run", "--log-file", str(tmp_path / "run.log")]) == 0
+    printed, logged = capsys.readouterr().err, (tmp_path / "run.log").read_text()
+    for text in ("printed by the library", "printed by icm", "progress of icm"):
+        assert (printed.count(text), logged.count(text)) == (1, 1), text
+    assert "detail" not in printed + logged
+    assert main(["run", "--log-level", "DEBUG"]) == 0
+    assert "detail of a library" in (printed := capsys.readouterr().err) and "detail of icm" in printed
 
 
 def test_the_settings_file_to_copy_holds_the_defaults() -> None:

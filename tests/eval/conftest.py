@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from evaluation_data import TEST, TRAIN
 
 from icm.models import resolve_model
 from icm.storage import ICMResult, LabeledExample, write_result
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
-
-TRAIN = DataSource("reviews", max_examples=40)
-TEST = {"dataset": "reviews", "part": "test", "max_examples": 24}
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,8 @@ def test_a_refused_request_stops_the_run_at_once(status: int) -> None:
     with serving(lambda prompt, before: (status, body, {})) as server:
         with pytest.raises(ConfigError, match=r"some-chat-model.*no such model"):
             asked(condition(server, concurrency=1))
-        assert max(map(server.prompts.count, server.prompts)) == 1
+        # 400 can mean that the server has no log-probabilities: that is asked once more, without.
+        assert max(map(server.prompts.count, server.prompts)) == (2 if status == 400 else 1)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,17 @@ def test_a_label_missing_from_the_listed_tokens_has_no_invented_probability() ->
     with serving(lambda prompt, before: (200, body, {})) as server:
         answers, _ = asked(condition(server))
     assert all(answer.log_probs is None and answer.label == "positive" for answer in answers.values())
+
+
+def test_a_server_that_refuses_log_probabilities_is_asked_without() -> None:
+    def respond(body: str, before: int) -> tuple[int, bytes, dict[str, str]]:
+        refused: tuple[int, bytes, dict[str, str]] = (422, b'{"error": {"message": "logprobs is not supported"}}', {})
+        return refused if before == 0 and body == ITEMS[0].input else (200, completion("negative"), {})
+
+    with serving(lambda prompt, before: respond(prompt.partition("\n\n")[2], before)) as server:
+        answers, usage = asked(condition(server, concurrency=1))
+    assert {answer.label for answer in answers.values()} == {"negative"}
+    assert usage["requests"] == 7 and usage["prompts"] == 6
 
 
 def test_rate_limit() -> None:

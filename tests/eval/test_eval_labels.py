@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TRAIN
+from evaluation_data import TRAIN
 
 from eval.answers import Answer, AnswerFile, Batch
 from eval.experiment import Experiment

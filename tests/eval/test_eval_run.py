@@ -65,7 +65,7 @@ def evaluated(
 
     folder = tmp_path_factory.mktemp("evaluation")
     labels = label_file("searched")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"type": "icm_trace"},
         *(
             {

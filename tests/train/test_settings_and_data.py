@@ -16,7 +16,7 @@ from icm.models import resolve_model
 from icm.prompts import PromptEncoder
 from icm.storage import read_result, write_result
 from icm.tasks.source import DataSource
-from train.arguments import accumulation_steps, read_settings
+from train.arguments import accumulation_steps, read_settings, training_arguments, write_resolved
 from train.checkpoints import (
     FINISHED_FILE,
     RUN_FILE,
@@ -321,6 +321,18 @@ def test_unknown_key_of_a_file_names_the_file(labels: Path, tmp_path: Path, caps
     assert main(words) == 2
     expected = f"{words[1]}: unknown key 'num_train_epoch'; did you mean num_train_epochs?"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["sft_lora", "dpo_robust"])
+def test_resolved_settings_are_a_recipe(tmp_path: Path, recipe: str) -> None:
+    settings = read_settings([f"--config={ROOT / 'configs' / 'train' / recipe}.yaml", "--labels=a", "--max_steps=-1"])
+    arguments = settings.label_arguments()
+    training, model = training_arguments(settings, arguments.method, tmp_path)
+    write_resolved(tmp_path / "config.yaml", arguments, training, model)
+    again = read_settings(["--config", str(tmp_path / "config.yaml")])
+    assert again.label_arguments() == arguments
+    same_training, same_model = training_arguments(again, arguments.method, tmp_path)
+    assert (same_training.to_dict(), same_model) == (training.to_dict(), model)
 
 
 def test_recipes_have_only_known_keys() -> None:

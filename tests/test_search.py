@@ -1,0 +1,227 @@
+"""Algorithms 1 and 2: decisions, consistency, look-ahead, resume, batches."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from icm.config import EngineConfig, SearchConfig
+from icm.consistency import LogicalConsistencyChecker
+from icm.engines import create_engine
+from icm.engines.accounting import AccountingEngine
+from icm.engines.base import Engine
+from icm.errors import ConfigError, ResumeError
+from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
+from icm.labelers import run_labeling, split_batches
+from icm.models import resolve_model
+from icm.predictability import Scorer, draw_order
+from icm.search import Search, temperature
+from icm.storage import ICMResult
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(resolve_model("embedded"))
+
+
+def reviews(count: int, seed: int = 0) -> ICMDataset:
+    return load_task(DataSource("reviews")).dataset.sample(count, seed)
+
+
+def pairs(count: int) -> ICMDataset:
+    """Comparison claims in both directions: exactly one of each pair can be True."""
+    examples = []
+    for number in range(count):
+        texts = [f"Response {number} beats its rival.\nI think this Claim is", f"The rival beats {number}.\nI think"]
+        for text, other in zip(texts, reversed(texts), strict=True):
+            examples.append(ICMExample(text, {}, Relations(f"pair {number}", None, example_id(other))))
+    return ICMDataset(examples, LabelSpace(), "pairs", "comparison")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Trace rows that do not speak of cost."""
+    return [row for row in map(json.loads, path.read_text().splitlines()) if row["type"] != "usage"]
+
+
+def labels(result: ICMResult) -> dict[str, str]:
+    return {item.example.id: item.label for item in result.labeled_examples}
+
+
+FAST = SearchConfig(max_iterations=60, refresh_every=16, early_stop=False)
+
+
+def test_published_schedule() -> None:
+    config = SearchConfig()
+    assert temperature(config, 1) == 10
+    assert temperature(config, 100) == pytest.approx(10 / (1 + 0.99 * math.log(100)))
+    assert temperature(replace(config, initial_temperature=0.02), 10**6) == 0.01
+
+
+def test_other_schedules_reach_the_final_temperature() -> None:
+    geometric = SearchConfig(schedule="geometric", cooling_rate=0.5, final_temperature=0.5)
+    assert [temperature(geometric, n) for n in (1, 2, 50)] == [5, 2.5, 0.5]
+    linear = SearchConfig(schedule="linear", max_iterations=10)
+    assert temperature(linear, 10) == pytest.approx(0.01)
+
+
+def test_all_examples_are_labelled_and_decisions_logged(tokenizer: Any, tmp_path: Path) -> None:
+    dataset = reviews(24)
+    result = run_labeling(dataset, AccountingEngine(tokenizer), FAST, trace_path=tmp_path / "t.jsonl")
+    assert [item.example.id for item in result.labeled_examples] == [example.id for example in dataset]
+    decisions = [row for row in rows(tmp_path / "t.jsonl") if row["type"] == "decision"]
+    assert [row["iteration"] for row in decisions] == list(range(1, 61))
+    for row in decisions:
+        if row["delta"] > 0:
+            assert row["accepted"]
+        if row["previous"] == row["proposal"]:
+            assert not row["changes"]
+    assert len({row["accepted"] for row in decisions}) == 2, "a run without any rejection tests nothing"
+
+
+@pytest.mark.parametrize("dataset", [reviews(24), pairs(8)], ids=["reviews", "pairs"])
+def test_lookahead_does_not_change_the_search(dataset: ICMDataset, tokenizer: Any, tmp_path: Path) -> None:
+    found = []
+    for ahead in (1, 8):
+        path = tmp_path / f"{ahead}.jsonl"
+        run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, lookahead=ahead), trace_path=path)
+        found.append(rows(path))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.35, 0.6, 0.85, 1.0])
+def test_resumed_run_is_the_uninterrupted_run(kept: float, tokenizer: Any, tmp_path: Path) -> None:
+    path, dataset = tmp_path / "t.jsonl", pairs(10)
+    config = replace(FAST, restarts=2)
+    whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path)
+    expected, raw = rows(path), path.read_bytes()
+    path.write_bytes(raw[: max(raw.index(b"\n") + 1, int(len(raw) * kept))])
+    resumed = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, resume=True)
+    assert rows(path) == expected
+    assert labels(resumed) == labels(whole)
+    assert resumed.score == whole.score
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"alpha": 3.0}, "settings"), ({"seed": 9}, "settings"), ({}, "data")],
+)
+def test_resume_refuses_another_run(change: dict[str, Any], field: str, tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    run_labeling(reviews(12), AccountingEngine(tokenizer), FAST, trace_path=path)
+    other = reviews(12) if change else reviews(12, seed=1)
+    with pytest.raises(ResumeError, match=f"cannot resume: {field} was"):
+        run_labeling(other, AccountingEngine(tokenizer), replace(FAST, **change), trace_path=path, resume=True)
+
+
+def test_consistency_is_restored_and_rejected_proposals_leave_nothing(tokenizer: Any, tmp_path: Path) -> None:
+    dataset = pairs(10)
+    path = tmp_path / "t.jsonl"
+    result = run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, alpha=0.05), trace_path=path)
+    index = LogicalConsistencyChecker().index(dataset)
+    names = labels(result)
+    assert index.violations({p: names[e.id] for p, e in enumerate(dataset)}) == []
+    state: dict[str, str] = {}
+    for row in rows(path):
+        if row["type"] == "start":
+            state = dict(row["labels"])
+        elif row["type"] == "decision":
+            before = len(state)
+            state |= row["changes"] if row["accepted"] else {}
+            assert row["labelled"] == len(state) >= before
+
+
+def test_fixing_works_on_a_copy(tokenizer: Any) -> None:
+    dataset = pairs(3)
+    scorer = Scorer(AccountingEngine(tokenizer), dataset, FAST)
+    search = Search(
+        scorer, LogicalConsistencyChecker().index(dataset), replace(FAST, alpha=0.01), (0,), lambda row: None
+    )
+    broken = dict.fromkeys(range(6), "True")
+    state = search.evaluate(broken, draw_order(broken, np.random.default_rng(0)))
+    assert state.inconsistencies == 3
+    fixed = search.fix(state, np.random.default_rng(0))
+    assert fixed.inconsistencies == 0
+    assert fixed.utility > state.utility
+    assert broken == dict.fromkeys(range(6), "True") == state.labels
+
+
+def test_sum_and_mean_objective_differ_by_the_count(tokenizer: Any) -> None:
+    dataset = reviews(10)
+    labelled = {p: dataset.label_space.labels[p % 2] for p in range(10)}
+    order = draw_order(labelled, np.random.default_rng(0))
+    utilities = []
+    for objective in ("mean", "sum"):
+        config = replace(FAST, objective=objective)
+        scorer = Scorer(AccountingEngine(tokenizer), dataset, config)
+        search = Search(scorer, LogicalConsistencyChecker([]).index(dataset), config, (0,), lambda row: None)
+        utilities.append(search.evaluate(labelled, order).utility)
+    assert utilities[1] == pytest.approx(10 * utilities[0])
+
+
+@pytest.mark.parametrize("algorithm", ["icm", "bootstrap", "random", "zero-shot"])
+@pytest.mark.parametrize("init", ["random", "zero-shot", "bootstrap"])
+def test_every_labeler_labels_everything(algorithm: str, init: str, tokenizer: Any) -> None:
+    config = replace(FAST, algorithm=algorithm, init=init, max_iterations=10, bootstrap_rounds=2)
+    result = run_labeling(reviews(14), AccountingEngine(tokenizer), config)
+    assert len(result.labeled_examples) == 14
+    assert result.metadata["algorithm"] == algorithm
+    assert (result.score is None) == (algorithm == "random")
+
+
+class OneAnswer(AccountingEngine):
+    """Says the same whatever it is asked, to see whether a collapse is noticed."""
+
+    def score(self, tree: Any, label_ids: Sequence[int]) -> Any:
+        return np.tile(np.log([0.9, 0.1]), (len(super().score(tree, label_ids)), 1))
+
+
+def test_collapse_is_said(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    config = replace(FAST, calibration="none", max_iterations=200)
+    result = run_labeling(reviews(10), OneAnswer(tokenizer), config)
+    assert result.metadata["collapsed"]
+    assert "has collapsed" in caplog.text
+
+
+def test_batches_keep_groups_and_fit(tokenizer: Any) -> None:
+    dataset, config = pairs(30), replace(FAST, batch_size=17)
+    batches = split_batches(dataset, AccountingEngine(tokenizer), config)
+    assert sorted(e.id for batch in batches for e in batch) == [e.id for e in dataset]
+    assert max(map(len, batches)) <= 17
+    groups = [{example.group for example in batch} for batch in batches]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+    small = split_batches(dataset, AccountingEngine(tokenizer, context_length=150), config)
+    assert len(small) > len(batches)
+
+
+def test_question_larger_than_the_context_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="do not fit the context"):
+        split_batches(pairs(4), AccountingEngine(tokenizer, context_length=20), FAST)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    with create_engine(EngineConfig(engine="transformers")) as engine:
+        yield engine
+
+
+@pytest.mark.slow
+def test_real_model_lookahead_and_resume_write_the_same(engine: Engine, tmp_path: Path) -> None:
+    config = SearchConfig(max_iterations=16, initial_examples=4, refresh_every=8, final_orders=1)
+    dataset, found = reviews(8), []
+    for ahead in (1, 6):
+        path = tmp_path / f"{ahead}.jsonl"
+        run_labeling(dataset, engine, replace(config, lookahead=ahead), trace_path=path)
+        found.append(rows(path))
+    assert found[0] == found[1]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"type": "deci')
+    run_labeling(dataset, engine, config, trace_path=path, resume=True)
+    assert rows(path) == found[0]
