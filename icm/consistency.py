@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import chain, combinations, product
 from typing import Protocol, runtime_checkable
 
+from icm.config import SearchConfig
 from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, example_id
 
@@ -219,6 +220,13 @@ def rules_for(task: str) -> tuple[ConsistencyRule, ...]:
         return (*find_task(task).rules, IdenticalTextRule())
     except ConfigError:
         return (IdenticalTextRule(),)
+
+
+def rule_checker(task: str, config: SearchConfig) -> LogicalConsistencyChecker:
+    """The task's own rules and those of `config.rules`. Raises ConfigError for a rule that cannot be loaded."""
+    named = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
+    extra = [named[name]() if name in named else load_rule(name) for name in config.rules]
+    return LogicalConsistencyChecker([*rules_for(task), *extra])
 
 
 def load_rule(path: str) -> ConsistencyRule:

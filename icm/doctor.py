@@ -74,7 +74,9 @@ def check_packages() -> Iterator[Finding]:
     for requirement, found in wrong:
         yield Finding("problem", requirement.name, f"{found}, expected {requirement}", f"pip install '{requirement}'")
     if not wrong:
-        shown = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft", "accelerate"))
+        shown = ", ".join(
+            f"{name} {version(name)}" for name in ("icm", "torch", "transformers", "trl", "peft", "accelerate")
+        )
         yield Finding("ok", "packages", shown)
 
 

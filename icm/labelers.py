@@ -12,7 +12,7 @@ import numpy as np
 from icm.baselines import bootstrap, initial_labels, random_labels, zero_shot
 from icm.calibration import Array, log_odds
 from icm.config import SearchConfig
-from icm.consistency import ConsistencyIndex, LogicalConsistencyChecker
+from icm.consistency import ConsistencyIndex, LogicalConsistencyChecker, rule_checker
 from icm.engines.base import Engine
 from icm.errors import ConfigError
 from icm.examples import ICMDataset
@@ -60,7 +60,7 @@ def run_labeling(
         dataset: examples without gold.
         engine: a loaded model.
         config: algorithm and settings.
-        checker: logical rules; None takes the task's own.
+        checker: logical rules; None takes the task's own and those of `config.rules`.
         trace_path: where each decision is logged; needed for `resume`.
         resume: continue the run in `trace_path`.
         header: identity of the run beyond data and settings (model, revision); a resumed run must have the same.
@@ -74,7 +74,7 @@ def run_labeling(
         ResumeError: the trace belongs to another run.
     """
     batches = split_batches(dataset, engine, config)
-    checker = checker or LogicalConsistencyChecker()
+    checker = checker or rule_checker(dataset.task, config)
     identity = {"data": dataset.fingerprint, "settings": identity_settings(config), **(header or {})}
     with open_trace(trace_path, identity, resume) as trace:
         labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)

@@ -2,15 +2,17 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
@@ -67,7 +69,9 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
         with atomic_write(eval_file(config)) as handle:
             handle.write(eval_yaml(config))
     console = Console()
-    console.print(f"[bold]{config.name}[/]: {len(stages)} stages, output in {config.output_dir}", highlight=False)
+    console.print(
+        f"[bold]{config.name}[/]: {len(stages)} stages, output in {config.output_dir}", highlight=False, soft_wrap=True
+    )
     console.print(_summary(config, run_stages(config.output_dir, stages, force, console)))
     return config.output_dir
 
@@ -197,12 +201,25 @@ def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None
 
 
 def _check_training(config: PipelineConfig) -> None:
-    from train.arguments import read_settings, training_arguments
+    from train.arguments import accumulation_steps, read_settings, training_arguments
 
     assert config.train is not None
     words = train_words({"labels": "-", **config.train.overrides})
     settings = read_settings(["--config", config.train.recipe, *words])
+    with _world_size(Path(config.train.accelerate)):
+        accumulation_steps(settings)
     training_arguments(settings, settings.label_arguments().method, config.output_dir)
+
+
+@contextlib.contextmanager
+def _world_size(accelerate: Path) -> Iterator[None]:
+    """The number of ranks as the launcher will tell it to each of them."""
+    layout = yaml.safe_load(accelerate.read_text(encoding="utf-8"))
+    os.environ["WORLD_SIZE"] = str(layout.get("num_processes", 1))
+    try:
+        yield
+    finally:
+        del os.environ["WORLD_SIZE"]
 
 
 def _check_evaluation(config: PipelineConfig) -> None:
@@ -221,7 +238,7 @@ def _run_stage(folder: Path, stage: Stage, records: dict[str, Record], force: bo
     """Run one stage unless it is finished, and record it."""
     record = records.get(stage.name)
     if is_done(stage, record):
-        console.print(f"finished before: {', '.join(map(str, stage.outputs))}", highlight=False)
+        console.print(f"finished before: {', '.join(map(str, stage.outputs))}", highlight=False, soft_wrap=True)
         return
     if record is not None and not force:
         refuse_changed(stage, record)
@@ -279,6 +296,8 @@ def _call(command: Sequence[str]) -> int:
 def _summary(config: PipelineConfig, records: Mapping[str, Record]) -> Table:
     """Seconds of each stage and the files worth opening."""
     table = Table(box=None, show_header=False, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for name, record in records.items():
         table.add_row(name, f"{record.seconds:.0f} s", next(iter(record.outputs), ""))
     for name in ("figure_1.png", "report.html"):

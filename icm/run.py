@@ -8,15 +8,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from icm.config import EngineConfig, SearchConfig
-from icm.consistency import (
-    AtMostOneTrueRule,
-    ConsistencyRule,
-    ExactlyOneTrueRule,
-    LogicalConsistencyChecker,
-    load_rule,
-    rules_for,
-)
+from icm.config import EngineConfig
+from icm.consistency import LogicalConsistencyChecker, rule_checker
 from icm.engines import choose_engine, create_engine
 from icm.engines.base import Engine
 from icm.errors import ConfigError, PrerequisiteError, ResumeError
@@ -27,8 +20,6 @@ from icm.models import model_label, resolve_model
 from icm.options import OutputConfig, Settings
 from icm.storage import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_result
 from icm.tasks import load_task
-
-NAMED_RULES: dict[str, type[ConsistencyRule]] = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -93,13 +84,9 @@ def _labelled(
     try:
         return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress)
     except KeyboardInterrupt:
+        if not trace.exists():
+            raise
         raise Interrupted(trace) from None
-
-
-def rule_checker(task: str, config: SearchConfig) -> LogicalConsistencyChecker:
-    """The task's own rules and those of `config.rules`. Raises ConfigError for a rule that cannot be loaded."""
-    extra = [NAMED_RULES[name]() if name in NAMED_RULES else load_rule(name) for name in config.rules]
-    return LogicalConsistencyChecker([*rules_for(task), *extra])
 
 
 def check_model(config: EngineConfig) -> None:

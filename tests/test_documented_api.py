@@ -143,17 +143,18 @@ exporter.export_to_huggingface(
 
 MODELS = ("google/gemma-3-1b-it", "distilgpt2", "your-model", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B")
 SHORT = {
-    "ICM_MAX_EXAMPLES": "8",
-    "ICM_MAX_ITERATIONS": "6",
+    "ICM_MAX_EXAMPLES": "6",
+    "ICM_MAX_ITERATIONS": "4",
     "ICM_FINAL_ORDERS": "1",
     "ICM_REFRESH_EVERY": "4",
+    "ICM_INITIAL_TEMPERATURE": "0.01",
     "ICM_GENERATION_MAX_TOKENS": "6",
     "ICM_ENGINE": "transformers",
 }
 
 QUESTIONS = {
-    "What do bees make?": (["Honey", "They make honey"], ["Milk", "Bees make silk"]),
-    "What falls upwards?": (["Nothing does"], ["Rain falls upwards", "Apples"]),
+    "What do bees make?": (["Honey"], ["Milk", "Bees make silk"]),
+    "What falls upwards?": (["Nothing does"], ["Rain"]),
 }
 
 
@@ -171,7 +172,7 @@ def gsm8k() -> list[dict[str, Any]]:
             "question": f"Ann has {n} figs and buys {n + 2}. How many?",
             "answer": f"{n}+{n + 2}={2 * n + 2}\n#### {2 * n + 2}",
         }
-        for n in (3, 5, 8)
+        for n in (3, 5)
     ]
 
 
@@ -259,7 +260,7 @@ def test_documented_runs(line: str, desk: Path, capsys: pytest.CaptureFixture[st
     given = dict(zip(shlex.split(line)[2::2], shlex.split(line)[3::2], strict=True))
     assert settings["engine"]["model"] == given["--model"]
     assert settings["search"]["alpha"] == float(given.get("--alpha", 50.0))
-    assert settings["data"]["max_examples"] == int(given.get("--max-examples", 8))
+    assert settings["data"]["max_examples"] == int(given.get("--max-examples", 6))
     gold = load_task(
         DataSource(**result.metadata["data"]["source"]), generate=lambda prompts: ["7"] * len(prompts)
     ).gold
@@ -381,7 +382,7 @@ def test_documented_commands_on_files(
 def test_documented_snippets(desk: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     names: dict[str, Any] = {}
     exec(compile(BASIC_USAGE, "basic usage", "exec"), names)
-    assert capsys.readouterr().out.startswith("Generated 7 labeled examples\nFinal score: -")
+    assert capsys.readouterr().out.startswith("Generated 5 labeled examples\nFinal score: -")
     exec(compile(STORAGE_AND_EXPORT, "storage and export", "exec"), names)
     (saved,) = (desk / "my_results").glob("experiment_1_*.jsonl")
     assert read_result(saved).labeled_examples == names["result"].labeled_examples

@@ -24,7 +24,8 @@ def test_two_processes_unpack_once_and_keep_the_chat_template(tmp_path: Path) ->
     ]
     answers = [process.communicate() for process in asking]
     assert [process.returncode for process in asking] == [0, 0]
-    folder = {out.decode().strip() for out, _ in answers}
+    # DeepSpeed says on standard output that it found no GPU.
+    folder = {out.decode().splitlines()[-1] for out, _ in answers}
     assert folder == {str(tmp_path / "models" / "smollm2-135m-instruct-0.1.2")}
     assert sum(error.count(b"Unpacking") for _, error in answers) == 1
     assert sorted(path.suffix for path in (tmp_path / "models").iterdir()) == [".2", ".lock"]

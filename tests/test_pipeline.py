@@ -2,8 +2,10 @@
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from rich.console import Console
 
 from icm.cli import make_parser
 from icm.commands.parser import canonical_arguments, given_settings
+from icm.config import SearchConfig
 from icm.errors import ConfigError, ICMError, ResumeError
 from icm.experiment import PipelineConfig, read_experiment
 from icm.pipeline import check_later_stages, read_manifest, run_pipeline, run_stages
-from icm.settings import resolve_settings
-from icm.stages import Stage, eval_settings, make_stages
+from icm.settings import PRESETS, resolve_settings
+from icm.stages import Stage, eval_settings, make_stages, train_words
+from train.arguments import accumulation_steps, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
@@ -136,11 +140,33 @@ def test_what_the_evaluation_refuses_is_refused_before_labelling(
     assert not config.output_dir.exists()
 
 
-@pytest.mark.slow
-def test_what_the_training_refuses_is_refused_before_labelling(tmp_path: Path) -> None:
-    config = read_experiment(write(tmp_path, ("train.overrides", {"learning_rte": 0.1})))
-    with pytest.raises(ConfigError, match=r"learning_rte.*did you mean.*learning_rate"):
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"learning_rte": 0.1}, r"learning_rte.*did you mean.*learning_rate"),
+        (
+            {"total_batch_size": 12, "per_device_train_batch_size": 8},
+            r"total_batch_size: found 12, expected a multiple",
+        ),
+    ],
+)
+def test_what_the_training_refuses_is_refused_before_labelling(
+    tmp_path: Path, overrides: dict[str, Any], expected: str
+) -> None:
+    config = read_experiment(write(tmp_path, ("train.overrides", overrides)))
+    with pytest.raises(ConfigError, match=expected):
         check_later_stages(config, make_stages(config))
+    assert "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_shipped_recipes_fit_the_ranks_of_their_layout(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = read_experiment(path).train
+    assert train is not None
+    layout = yaml.safe_load(Path(train.accelerate).read_text())
+    monkeypatch.setenv("WORLD_SIZE", str(layout["num_processes"]))
+    words = train_words({"labels": "-", **train.overrides})
+    assert accumulation_steps(read_settings(["--config", train.recipe, *words])) >= 1
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -184,6 +210,18 @@ def test_the_documented_gpu_runs(size: str, gpus: int) -> None:
     assert settings.data.dataset == "truthful_qa" and settings.data.max_examples == 256
     assert settings.search.max_iterations == 1500 and settings.search.batch_size == 256
     assert (settings.search.alpha, settings.search.initial_temperature) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["default", *PRESETS])
+def test_search_settings_files_can_be_given_to_icm_run(name: str) -> None:
+    path = ROOT / f"configs/search/{name}.yaml"
+    settings = resolve_settings({}, settings_file=path, environ={})
+    if name == "default":
+        assert settings == resolve_settings({}, environ={})
+        named = yaml.safe_load(path.read_text())["search_params"]
+        assert {*named, "seed"} == {field.name for field in fields(SearchConfig)}
+    else:
+        assert settings == resolve_settings({}, preset=name, environ={})
 
 
 def test_twins_share_examples_with_the_labels_they_are_compared_with(tmp_path: Path) -> None:

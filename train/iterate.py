@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from icm.consistency import rule_checker
 from icm.engines import create_engine
 from icm.errors import ConfigError, ICMError, PrerequisiteError, ResumeError
 from icm.examples import GoldLabels, ICMDataset, TaskData
@@ -29,7 +30,6 @@ from icm.labelers import run_labeling
 from icm.metadata import run_metadata
 from icm.options import Settings
 from icm.prompts import PromptEncoder, shared_context_tree
-from icm.run import rule_checker
 from icm.settings import resolve_settings
 from icm.storage import ICMResult, LabeledExample, read_result, trace_path, write_result
 from icm.tasks import load_task
@@ -190,8 +190,9 @@ def _label(iteration: Iteration, stage: Stage, adapter: Path | None) -> None:
     trace = trace_path(path)
     with create_engine(config) as engine:
         metadata = run_metadata(replace(settings, engine=config), stage.part, engine, datetime.now(UTC))
-        checker = rule_checker(stage.part.task, settings.search)
-        result = run_labeling(stage.part, engine, settings.search, checker, trace, trace.exists(), header)
+        result = run_labeling(
+            stage.part, engine, settings.search, trace_path=trace, resume=trace.exists(), header=header
+        )
     write_result(path, replace(result, metadata={**metadata, **result.metadata}))
 
 

@@ -72,16 +72,9 @@ def build_trainer(plan: Plan, rows: Sequence[TokenRow], tokenizer: Any, training
         model: precision, quantisation and LoRA settings.
     """
     total = plan.arguments.total_batch_size
-    order = row_order(len(rows), training.num_train_epochs, total, training.seed)
-    if training.max_steps > 0:
-        order = row_order(len(rows), training.max_steps * total / len(rows), total, training.seed)
+    order = _order(len(rows), total, training)
     training.max_steps = len(order) // total
-    training.model_init_kwargs = {
-        "revision": plan.revision or "main",
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(training.model_init_kwargs or {}),
-    }
+    training.model_init_kwargs = _loading(plan, model) | (training.model_init_kwargs or {})
     columns = [row.columns() for row in rows]
     options: dict[str, Any] = {
         "model": plan.model_path,
@@ -96,3 +89,16 @@ def build_trainer(plan: Plan, rows: Sequence[TokenRow], tokenizer: Any, training
         return PairTrainer(**options)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     return LabelTrainer(**options)
+
+
+def _order(rows: int, total_batch: int, training: Any) -> list[int]:
+    """Places of the rows for `max_steps` if given, else for `num_train_epochs`."""
+    steps = training.max_steps
+    epochs = steps * total_batch / rows if steps > 0 else training.num_train_epochs
+    return row_order(rows, epochs, total_batch, training.seed)
+
+
+def _loading(plan: Plan, model: ModelConfig) -> dict[str, Any]:
+    """How the base model is loaded."""
+    revision = plan.revision or "main"
+    return {"revision": revision, "attn_implementation": model.attn_implementation, "dtype": model.dtype}

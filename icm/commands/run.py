@@ -104,6 +104,8 @@ def _summary(result: ICMResult) -> str:
 def _synonyms(arguments: argparse.Namespace) -> dict[str, Any]:
     """Settings that were given under another name, which an option of our own overrides."""
     found: dict[str, Any] = dict(TESTBEDS.get(arguments.testbed, {}))
+    if Path(getattr(arguments, "config", "")).is_file():
+        raise ConfigError(f"--config {arguments.config}: names a data set's configuration; a file goes to --settings")
     if arguments.synthetic is not None:
         if hasattr(arguments, "dataset"):
             raise ConfigError(f"--synthetic {arguments.synthetic}: --dataset is given as well; leave one out")

@@ -82,6 +82,7 @@ class TransformersEngine:
         folder = resolve_model(config.model, config.revision)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, revision=config.revision)
         self._model = _load(folder, config, self.device)
+        self.dtype: torch.dtype = self._model.dtype
         self._head = LabelHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
         self.context_length = context_length(self._model.config, config.max_model_len)

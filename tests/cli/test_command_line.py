@@ -126,6 +126,7 @@ def test_only_option_names_are_respelt() -> None:
         ("run --verbalisers yes", ["--verbalisers", "'yes'", "LABEL=TEXT"]),
         ("run --synthetic math --dataset reviews", ["--synthetic math", "--dataset"]),
         ("run --testbed alpaca", ["alpaca", "--dataset"]),
+        ("run --config /etc/hostname", ["--config /etc/hostname", "--settings"]),
         ("run --dataset absent.jsonl", ["absent.jsonl", "no such file"]),
         ("run --dataset reviews --task-type reviws", ["reviws"]),
         ("run --model ./absent/model", ["./absent/model", "no such folder"]),

@@ -90,7 +90,7 @@ class Launcher:
         (("python", "/venv/bin/accelerate", "launch", "--config_file", "{cpu_2}", "run.py"), Launch(2, False)),
         (("python", "-m", "accelerate.commands.launch", "--config_file={zero3}", "run.py", "--x"), Launch(4, True)),
         (
-            ("python", "/v/accelerate-launch", "--num_processes=3", "--config_file", "{fsdp2}"),
+            ("python", "accelerate-launch", "--num_processes=3", "--config_file", "{fsdp2}", "x.py"),
             Launch(3, True),
         ),
     ],
