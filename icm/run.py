@@ -1,9 +1,10 @@
 """A labelling run from settings to a result file: everything that can be checked is checked before a model loads."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from icm.models import model_label, resolve_model
 from icm.options import OutputConfig, Settings
 from icm.storage import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_result
 from icm.tasks import load_task
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,15 +50,16 @@ def label(
         ICMError: a setting, the data, the model or the trace cannot be used. Data and settings are checked first.
         Interrupted: Ctrl-C while labelling.
     """
-    created = datetime.now(UTC)
+    created, config = datetime.now(UTC), settings.engine
+    logger.debug("settings: %s", asdict(settings))
     check_writable(settings.output)
-    resolve_model(settings.engine.model, settings.engine.revision)
-    choose_engine(settings.engine)
+    resolve_model(config.model, config.revision)
+    choose_engine(config)
     with ExitStack() as stack:
 
         @cache
         def engine() -> Engine:
-            return stack.enter_context(create_engine(settings.engine))
+            return stack.enter_context(create_engine(config))
 
         def generate(prompts: Sequence[str]) -> list[str]:
             return engine().generate(prompts, settings.generation, settings.data.seed)
@@ -63,7 +67,8 @@ def label(
         dataset = load_task(settings.data, generate).dataset
         path = _result_path(settings, dataset, created, resume)
         checker = rule_checker(dataset.task, settings.search)
-        check_model(settings.engine)
+        check_model(config)
+        logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, path, resume is not None, on_progress)
         metadata = run_metadata(settings, dataset, engine(), created)
     write_result(path, replace(result, metadata={**metadata, **result.metadata}))

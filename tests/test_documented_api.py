@@ -143,7 +143,8 @@ exporter.export_to_huggingface(
 
 MODELS = ("google/gemma-3-1b-it", "distilgpt2", "your-model", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B")
 SHORT = {
-    "ICM_MAX_EXAMPLES": "6",
+    "ICM_MAX_EXAMPLES": "4",
+    "ICM_MAX_FIX_STEPS": "2",
     "ICM_MAX_ITERATIONS": "4",
     "ICM_FINAL_ORDERS": "1",
     "ICM_REFRESH_EVERY": "4",
@@ -260,7 +261,7 @@ def test_documented_runs(line: str, desk: Path, capsys: pytest.CaptureFixture[st
     given = dict(zip(shlex.split(line)[2::2], shlex.split(line)[3::2], strict=True))
     assert settings["engine"]["model"] == given["--model"]
     assert settings["search"]["alpha"] == float(given.get("--alpha", 50.0))
-    assert settings["data"]["max_examples"] == int(given.get("--max-examples", 6))
+    assert settings["data"]["max_examples"] == int(given.get("--max-examples", 4))
     gold = load_task(
         DataSource(**result.metadata["data"]["source"]), generate=lambda prompts: ["7"] * len(prompts)
     ).gold
@@ -268,7 +269,8 @@ def test_documented_runs(line: str, desk: Path, capsys: pytest.CaptureFixture[st
     if given.get("--dataset") != "gsm8k":  # there the model writes the claims
         assert {item.example.id for item in result.labeled_examples} == set(gold)
     if "--log-file" in given:
-        assert "DEBUG" in (desk / given["--log-file"]).read_text() or "INFO" in (desk / given["--log-file"]).read_text()
+        logged = (desk / given["--log-file"]).read_text()
+        assert " DEBUG icm.run: settings: " in logged and f" {len(result.labeled_examples)} examples of " in logged
 
 
 def test_a_device_that_is_absent_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

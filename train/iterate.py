@@ -21,7 +21,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from icm.consistency import rule_checker
 from icm.engines import create_engine
 from icm.errors import ConfigError, ICMError, PrerequisiteError, ResumeError
 from icm.examples import GoldLabels, ICMDataset, TaskData
