@@ -3,11 +3,14 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from icm.config import EngineConfig, GenerationConfig
@@ -21,6 +24,7 @@ from icm.prompts import PromptTree
 _BLOCK_SIZE = {"cpu": 32, "cuda": 16}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as max_lora_rank
 _GIB = 1024**3
+_GRACE = 10.0  # seconds for vLLM's processes to end by themselves
 
 
 class VLLMEngine:
@@ -36,7 +40,13 @@ class VLLMEngine:
         self._adapter = _lora_request(config.adapter)
         # vLLM keeps one position for the token that follows the prompt.
         self.context_length = _own_context(folder, config) - 1
-        self._llm = LLM(model=folder, **_arguments(config), **_memory(config, platform))
+        before = _children()
+        try:
+            self._llm = LLM(model=folder, **_arguments(config), **_memory(config, platform))
+        except BaseException:
+            _end(_children() - before)
+            raise
+        self._processes = _children() - before
         self.tokenizer: Any = self._llm.get_tokenizer()
         self.usage = Usage()
 
@@ -96,12 +106,28 @@ class VLLMEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
+            _end(self._processes)
 
     def __enter__(self) -> "VLLMEngine":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _children() -> set[psutil.Process]:
+    """Processes below this one, Python's own resource tracker among them, which lives as long as this process."""
+    resource_tracker.ensure_running()
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    """Wait until processes are gone. vLLM's shutdown returns while its workers still hold their memory."""
+    _, alive = psutil.wait_procs(processes, timeout=_GRACE)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=_GRACE)
 
 
 def _set_environment(config: EngineConfig) -> None:

@@ -110,17 +110,18 @@ def test_what_cannot_be_asked_is_refused(
 
 
 @pytest.mark.slow
-def test_the_numbers_of_lm_evaluation_harness(settings_file: Callable[..., Path], questions_file: Path) -> None:
+def test_the_numbers_of_lm_evaluation_harness(
+    settings_file: Callable[..., Path], questions_file: Path, tiny_model: Path
+) -> None:
     """The harness's own prompt template, request building, scoring and metrics, on the same questions and model."""
     pytest.importorskip("lm_eval", reason="lm-eval is not installed (pip install lm-eval)")
     from harness import harness_scores
 
-    model = {"model": "embedded", "engine": "transformers", "dtype": "float32"}
     asked = {"questions": str(questions_file), "conditions": ["Base"]}
-    path = settings_file([{"name": "Base", "kind": "zero-shot"}], engine=model, multiple_choice=asked)
+    path = settings_file([{"name": "Base", "kind": "zero-shot"}], multiple_choice=asked)
     assert main(["--config", str(path)]) == 0
     found = json.loads((path.parent / "out" / "results.json").read_text(encoding="utf-8"))["results"]
-    theirs = harness_scores("embedded", json.loads(questions_file.read_text(encoding="utf-8")))
+    theirs = harness_scores(str(tiny_model), json.loads(questions_file.read_text(encoding="utf-8")))
     for name in ("mc1", "mc2"):
         assert found[f"truthfulqa_{name}-base-seed0"]["acc,none"] == pytest.approx(theirs[name], abs=5e-4)
 
