@@ -166,10 +166,8 @@ class Outputs:
         for run in self.chosen:
             for name, values in (("mc1", run.mc1), ("mc2", run.mc2)):
                 key = f"truthfulqa_{name}-{slug(run.run.config.name)}-seed{run.run.seed}"
-                found[key] = {
-                    "alias": f"{name.upper()}, {run.run.config.name}",
-                    **_accuracy("none", run.estimate(values)),
-                }
+                alias = f"{name.upper()}, {run.run.config.name}"
+                found[key] = {"alias": alias, **_accuracy("none", run.estimate(values)), "usage": run.usage}
         return found
 
     def _samples(self, condition: ConditionScores) -> list[dict[str, Any]]:

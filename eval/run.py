@@ -55,7 +55,8 @@ class Evaluator:
         return scored, chosen
 
     def _chosen(self, run: Run, questions: MultipleChoice, engines: EnginePool) -> MultipleChoiceRun:
-        file = AnswerFile(self.folder / "answers", f"mc-{run.key}", questions.identity(run))
+        # Named by content alone: conditions that share a model share the answers.
+        file = AnswerFile(self.folder / "answers", "multiple-choice", questions.identity(run))
         self._complete(file, run, list(questions.ids), lambda ids: questions.answer(run, ids, engines))
         return questions.scored(run, file)
 

@@ -75,7 +75,7 @@ def run_labeling(
     """
     batches = split_batches(dataset, engine, config)
     checker = checker or rule_checker(dataset.task, config)
-    identity = {"data": dataset.fingerprint, "settings": identity_settings(config), **(header or {})}
+    identity = {"data": dataset.fingerprint, **identity_settings(config), **(header or {})}
     with open_trace(trace_path, identity, resume) as trace:
         labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)
         outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
@@ -92,8 +92,8 @@ def run_labeling(
 
 
 def identity_settings(config: SearchConfig) -> dict[str, Any]:
-    """The settings that decide a result; `lookahead` only decides its cost."""
-    return {key: value for key, value in asdict(config).items() if key != "lookahead"}
+    """The settings that decide a result, by name; `lookahead` only decides its cost."""
+    return {f"settings.{key}": value for key, value in asdict(config).items() if key != "lookahead"}
 
 
 def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> list[ICMDataset]:

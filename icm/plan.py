@@ -4,11 +4,14 @@ The plan runs the real search on the accounting engine, so it counts what the se
 reached from here (a gated tokenizer, a data set on the hub) is replaced by a stated assumption.
 """
 
+import socket
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -29,6 +32,7 @@ ASSUMED_CHARACTERS = 180
 ASSUMED_CONTEXT = 8192
 GIB = 1024**3
 CALIBRATION_TOKENS = 1500
+HUB_TIMEOUT_SECONDS = 3
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def plan_run(settings: Settings) -> RunPlan:
     Raises:
         ICMError: the settings or local data are wrong; what merely cannot be reached is assumed instead.
     """
+    _offline_if_unreachable()
     planner = _Planner(settings)
     dataset = planner.dataset
     engine = _Recorder(planner.tokenizer, planner.context)
@@ -135,6 +140,18 @@ def plan_run(settings: Settings) -> RunPlan:
         seconds=planner.seconds(usage["computed_tokens"]),
         assumptions=planner.assumptions,
     )
+
+
+def _offline_if_unreachable() -> None:
+    """Ask the hub once whether it is there: its clients retry each file for up to half a minute."""
+    from datasets import config as datasets_config
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), HUB_TIMEOUT_SECONDS).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = datasets_config.HF_HUB_OFFLINE = True
 
 
 class _Recorder(AccountingEngine):
@@ -255,7 +272,7 @@ def _parameters(config: Any) -> float:
 def _character_tokenizer(text: str, add_special_tokens: bool = True) -> Any:
     """One id every few characters, distinct for distinct text."""
     pieces = (text[start : start + CHARACTERS_PER_TOKEN] for start in range(0, len(text), CHARACTERS_PER_TOKEN))
-    return SimpleNamespace(input_ids=[hash(piece) % 2**31 for piece in pieces])
+    return SimpleNamespace(input_ids=[zlib.crc32(piece.encode()) for piece in pieces])
 
 
 _character_tokenizer.bos_token_id = None  # type: ignore[attr-defined]

@@ -111,7 +111,7 @@ def test_resumed_run_is_the_uninterrupted_run(kept: float, tokenizer: Any, tmp_p
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"alpha": 3.0}, "settings"), ({"seed": 9}, "settings"), ({}, "data")],
+    [({"alpha": 3.0}, "settings.alpha"), ({"seed": 9}, "settings.seed"), ({}, "data")],
 )
 def test_resume_refuses_another_run(change: dict[str, Any], field: str, tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
