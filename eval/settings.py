@@ -131,8 +131,8 @@ class EvalConfig:
         labels: label files of the search, one, or one a seed.
         shots: demonstrations of the many-shot conditions.
         orders: demonstration orders over which log-probabilities are averaged.
-        calibration: `batch` centres the label log-odds over the held-out items (no labels needed); raw figures are
-            always reported beside it.
+        calibration: of the headline figures: `none` is the likelier label, as in the papers; `batch` first centres the
+            label log-odds over the held-out items (no labels needed). Both are always in results.json.
         seeds: each draws other demonstrations, orders and random labels.
         output_dir: folder of results.
         rerun: names of conditions to run again although they are finished.
@@ -145,7 +145,7 @@ class EvalConfig:
     labels: list[str] | None = None
     shots: int = 64
     orders: int = 1
-    calibration: Literal["none", "batch"] = "batch"
+    calibration: Literal["none", "batch"] = "none"
     seeds: tuple[int, ...] = (0,)
     output_dir: str = "eval_output"
     rerun: tuple[str, ...] = ()

