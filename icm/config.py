@@ -26,7 +26,7 @@ class EngineConfig:
         tensor_parallel_size: GPUs over which vLLM splits each layer.
         pipeline_parallel_size: GPUs over which vLLM splits the layers.
         gpu_memory_utilization: share of GPU memory that vLLM may use.
-        kv_cache_gib: memory for cached prefixes on the CPU, in GiB.
+        kv_cache_gib: memory for cached prefixes, in GiB; vLLM on a GPU sizes its own from `gpu_memory_utilization`.
         enforce_eager: vLLM without compilation: starts faster, runs slower.
         base_url: address of an OpenAI-compatible server, for `engine: server`.
     """
