@@ -74,6 +74,8 @@ def run_labeling(
         ResumeError: the trace belongs to another run.
     """
     batches = split_batches(dataset, engine, config)
+    if len(batches) > 1:
+        logger.warning("%d examples are labelled in %d batches: %s", len(dataset), len(batches), _why(batches, config))
     checker = checker or rule_checker(dataset.task, config)
     identity = {"data": dataset.fingerprint, **identity_settings(config), **(header or {})}
     with open_trace(trace_path, identity, resume) as trace:
@@ -110,8 +112,6 @@ def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> 
     order = np.random.default_rng(config.seed).permutation(len(groups))
     shuffled = [list(groups.values())[number] for number in order]
     batches = _pack(shuffled, length, budget, config.batch_size)
-    if len(batches) > 1:
-        logger.warning("%d examples are labelled in %d batches: %s", len(dataset), len(batches), _why(batches, config))
     return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
 
 

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from icm.config import EngineConfig
+from icm.config import EngineConfig, SearchConfig
 from icm.consistency import LogicalConsistencyChecker, rule_checker
 from icm.engines import choose_engine, create_engine
+from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
-from icm.errors import ConfigError, PrerequisiteError, ResumeError
+from icm.engines.common import context_length
+from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
 from icm.examples import ICMDataset
-from icm.labelers import Progress, run_labeling
+from icm.labelers import Progress, run_labeling, split_batches
 from icm.metadata import run_metadata
 from icm.models import model_label, resolve_model
 from icm.options import OutputConfig, Settings
@@ -67,7 +69,7 @@ def label(
         dataset = load_task(settings.data, generate).dataset
         path = _result_path(settings, dataset, created, resume)
         checker = rule_checker(dataset.task, settings.search)
-        check_model(config)
+        check_model(config, dataset, settings.search, settings.data.dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, path, resume is not None, on_progress)
         metadata = run_metadata(settings, dataset, engine(), created)
@@ -94,20 +96,32 @@ def _labelled(
         raise Interrupted(trace) from None
 
 
-def check_model(config: EngineConfig) -> None:
-    """Raise PrerequisiteError if a hub model cannot be had; asks for its configuration only."""
-    if config.engine == "server" or Path(resolve_model(config.model, config.revision)).is_dir():
-        return
-    from transformers import AutoConfig
+def check_model(config: EngineConfig, dataset: ICMDataset, search: SearchConfig, where: str) -> None:
+    """Check, with the model's configuration and tokenizer alone, that it can be had and that the examples fit.
 
+    Raises:
+        PrerequisiteError: a hub model cannot be had.
+        DataError: a question's examples do not fit the context; `where` is the file they came from.
+    """
+    if config.engine == "server":
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = resolve_model(config.model, config.revision)
     try:
-        AutoConfig.from_pretrained(config.model, revision=config.revision)
+        model_config = AutoConfig.from_pretrained(folder, revision=config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=config.revision)
     except (OSError, ValueError) as error:
         found = " ".join(str(error).split())[:300]
         raise PrerequisiteError(
-            f"model {config.model}: cannot be loaded from the hub; check the name, --revision and the connection "
+            f"model {config.model}: cannot be loaded; check the name, --revision and the connection "
             f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"
         ) from None
+    length = context_length(model_config, config.max_model_len)
+    try:
+        split_batches(dataset, AccountingEngine(tokenizer, length), search)
+    except ConfigError as error:
+        raise DataError(f"{where}: field 'input' (the rendered prompt): {error}") from None
 
 
 def check_writable(output: OutputConfig) -> None:
