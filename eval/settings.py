@@ -131,8 +131,8 @@ class EvalConfig:
         labels: label files of the search, one, or one a seed.
         shots: demonstrations of the many-shot conditions.
         orders: demonstration orders over which log-probabilities are averaged.
-        calibration: of the headline figures: `none` is the likelier label, as in the papers; `batch` first centres the
-            label log-odds over the held-out items (no labels needed). Both are always in results.json.
+        calibration: of the headline figures: `batch` centres the label log-odds over the held-out items (no labels
+            needed), `none` takes the likelier label as in the papers. Both are always in results.json.
         seeds: each draws other demonstrations, orders and random labels.
         output_dir: folder of results.
         rerun: names of conditions to run again although they are finished.
@@ -145,7 +145,7 @@ class EvalConfig:
     labels: list[str] | None = None
     shots: int = 64
     orders: int = 1
-    calibration: Literal["none", "batch"] = "none"
+    calibration: Literal["none", "batch"] = "batch"
     seeds: tuple[int, ...] = (0,)
     output_dir: str = "eval_output"
     rerun: tuple[str, ...] = ()

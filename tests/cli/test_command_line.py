@@ -261,7 +261,7 @@ def reviews(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(reviews: Path) -> None:
     folder = reviews.parent
-    words = ["run", "--dataset", reviews.name, "--max-iterations", "200", "--no-early-stop", "--engine", "transformers"]
+    words = ["run", "--dataset", reviews.name, "--max-iterations", "40", "--no-early-stop", "--engine", "transformers"]
     child = subprocess.Popen([*ICM, *words], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     (trace,) = wait_for_decisions(folder, 15)
     child.send_signal(signal.SIGINT)
@@ -279,7 +279,7 @@ def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
     uninterrupted = folder / again.stdout.splitlines()[0]
     assert resumed.read_text().splitlines()[1:] == uninterrupted.read_text().splitlines()[1:]
     metadata = json.loads(resumed.read_text().splitlines()[0])
-    assert metadata["iterations"] == 200
+    assert metadata["iterations"] == 40
     assert metadata["model"]["engine"] == "transformers"
     assert metadata["data"]["source"]["dataset"] == reviews.name
     finished = subprocess.run([*ICM, *shlex.split(command)[1:]], cwd=folder, capture_output=True, text=True)
