@@ -262,7 +262,15 @@ def reviews(tmp_path: Path) -> Path:
 def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(reviews: Path) -> None:
     folder = reviews.parent
     words = ["run", "--dataset", reviews.name, "--max-iterations", "40", "--no-early-stop", "--engine", "transformers"]
-    child = subprocess.Popen([*ICM, *words], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [*ICM, *words],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a shell ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     (trace,) = wait_for_decisions(folder, 15)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=120)
