@@ -242,7 +242,7 @@ class Search:
         """Compare the last labelling with the best one seen at a fresh order, both under unseen orders."""
         options = [state.labels] + ([self._best[1]] if self._best and self._best[1] != state.labels else [])
         outcomes = [self._judge(labels, iterations) for labels in options]
-        return max(outcomes, key=lambda outcome: outcome.utility or -math.inf)
+        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
     def _judge(self, labels: Labels, iterations: int) -> SearchOutcome:
         orders = [draw_order(labels, self._rng(number, FINAL)) for number in range(self.config.final_orders)]
