@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 
 NodeKV = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of a node's tokens, one pair a layer, each [1, heads, tokens, head size]."""
+"""Keys and values of a node's tokens, one pair a layer, each [heads, tokens, head size]."""
 
 
 class NodeStore:
