@@ -5,7 +5,8 @@
 
 Each seed draws other examples. All labelers of a seed label the same examples; the test items are those of the
 held-out part, of other questions. One row a run is appended to --output; runs that are there are not repeated. The
-table shows means over seeds and the share of the random → golden gap in many-shot test accuracy that was recovered.
+table shows means over seeds, many-shot test accuracy as the model gives it and after batch calibration, and for both
+the share of the random → golden gap that was recovered.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> None:
     rows = _read(arguments.output)
     done = {(row.data, row.model, row.seed, row.labeler, row.examples) for row in rows}
     for model in arguments.models:
-        cells = [(data, seed) for data in arguments.data for seed in arguments.seeds]
+        cells = [(data, seed) for seed in arguments.seeds for data in arguments.data]
         missing = [c for c in cells if any(_key(c, model, name, arguments) not in done for name in arguments.labelers)]
         if not missing:
             continue
@@ -166,9 +167,8 @@ def table(rows: Iterable[Row]) -> str:
     for row in rows:
         groups.setdefault((row.data, row.model, row.examples), {}).setdefault(row.labeler, []).append(row)
     lines = [
-        "| data | model | n | labeler | seeds | labels right | many-shot | calibrated | gap recovered | tokens | plain "
-        "|",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| data | model | n | labeler | seeds | labels right | many-shot | gap | calibrated | gap | tokens | plain |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (data, model, examples), labelers in groups.items():
         for name, found in labelers.items():
@@ -180,9 +180,11 @@ def _cells(found: Sequence[Row], labelers: dict[str, list[Row]]) -> str:
     def mean(rows: Sequence[Row], field: str) -> float:
         return float(np.mean([getattr(row, field) for row in rows]))
 
-    cells = [f"{mean(found, field):.3f}" for field in ("label_accuracy", "test_accuracy", "calibrated_accuracy")]
-    low, high = (mean(labelers.get(name, []) or found, "test_accuracy") for name in ("random", "golden"))
-    cells.append(f"{(mean(found, 'test_accuracy') - low) / (high - low):.0%}" if high > low else "–")
+    cells = [f"{mean(found, 'label_accuracy'):.3f}"]
+    for field in ("test_accuracy", "calibrated_accuracy"):
+        low, high = (mean(labelers.get(name, []) or found, field) for name in ("random", "golden"))
+        gap = (mean(found, field) - low) / (high - low) if high > low else None
+        cells += [f"{mean(found, field):.3f}", "–" if gap is None else f"{gap:.0%}"]
     tokens, plain = mean(found, "computed_tokens"), mean(found, "plain_tokens")
     return " | ".join([*cells, f"{tokens:,.0f}", f"{tokens / plain:.3f}" if plain else "–"])
 

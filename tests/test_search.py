@@ -225,3 +225,27 @@ def test_real_model_lookahead_and_resume_write_the_same(engine: Engine, tmp_path
     path.write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"type": "deci')
     run_labeling(dataset, engine, config, trace_path=path, resume=True)
     assert rows(path) == found[0]
+
+
+@pytest.mark.slow
+def test_fresh_orders_undo_the_label_that_means_neighbourhood(engine: Engine) -> None:
+    """In a fixed tree, one label a half is copied from the neighbours and looks coherent; no gold is needed for it."""
+    dataset = reviews(24, seed=1)
+    gold = load_task(DataSource("reviews")).gold
+    golden = {position: gold[example.id] for position, example in enumerate(dataset)}
+    search = Search(
+        Scorer(engine, dataset, SearchConfig()),
+        LogicalConsistencyChecker([]).index(dataset),
+        SearchConfig(),
+        (0,),
+        print,
+    )
+    known, *fresh = (draw_order(golden, np.random.default_rng(seed)) for seed in range(3))
+    names = dataset.label_space.labels
+    neighbours = {position: names[2 * number // 24] for number, position in enumerate(known.settled)}
+
+    def utility(labels: dict[int, str], *orders: Any) -> float:
+        return float(np.mean([search.evaluate(labels, order).utility for order in orders]))
+
+    assert utility(neighbours, known) > utility(neighbours, *fresh)
+    assert utility(golden, *fresh) > utility(neighbours, *fresh)

@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 import torch
 
-NodeKV = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of a node's tokens, one pair a layer, each [heads, tokens, head size]."""
+NodeKV = list[torch.Tensor]
+"""Keys and values of a node's tokens, one tensor a layer, [2, heads, tokens, head size]."""
 
 
 class NodeStore:
@@ -48,4 +48,4 @@ class NodeStore:
 
 
 def _bytes(node: NodeKV) -> int:
-    return sum(keys.nbytes + values.nbytes for keys, values in node)
+    return sum(layer.nbytes for layer in node)

@@ -15,7 +15,7 @@ from icm.engines.kv_cache import NodeKV
 from icm.errors import ConfigError
 
 ATTENTION = "icm_packed"
-_BLOCK = 128  # tokens: few enough that the scores of a block stay in the cache
+_BLOCK = 128  # tokens: few enough that the scores stay in the processor's cache
 
 
 @dataclass
@@ -37,7 +37,7 @@ class PackedNode:
     @property
     def start(self) -> int:
         """Tokens above the node."""
-        return sum(node[0][0].shape[1] for node in self.path)
+        return sum(node[0].shape[2] for node in self.path)
 
 
 class Pack:
@@ -46,6 +46,7 @@ class Pack:
     def __init__(self, nodes: Sequence[PackedNode]) -> None:
         self.nodes = nodes
         self._starts = [node.start for node in nodes]
+        self._later: dict[int, torch.Tensor] = {}
 
     def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Token ids and positions, each [1, tokens]."""
@@ -59,6 +60,12 @@ class Pack:
             "input_ids": torch.tensor([ids], device=device),
             "position_ids": torch.tensor([positions], device=device),
         }
+
+    def later(self, tokens: int, device: torch.device) -> torch.Tensor:
+        """[tokens, tokens], True where the column's token comes after the row's."""
+        if tokens not in self._later:
+            self._later[tokens] = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu_(1)
+        return self._later[tokens]
 
 
 def packed_attention(
@@ -78,55 +85,51 @@ def packed_attention(
     if unsupported:
         raise ConfigError(f"the model's attention uses {unsupported[0]}, which --engine transformers lacks; use vllm")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    own = torch.stack((key[0], value[0]))
     outputs, end = [], 0
     for node in pack.nodes:
         begin, end = end, end + len(node.segment)
-        own = (key[0, :, begin:end], value[0, :, begin:end])
+        new = own[:, :, begin:end]
         if node.keep:
-            node.kv.append((own[0].clone(), own[1].clone()))
-        keys, values = (torch.cat([*(above[layer][i] for above in node.path), own[i]], dim=1) for i in (0, 1))
-        outputs.append(_attend(query[0, :, begin:end], keys, values, scale, sliding_window))
+            node.kv.append(new.clone())
+        path = torch.cat([*(above[layer] for above in node.path), new], dim=2) if node.path else new
+        for first in range(begin, end, _BLOCK):
+            last = min(first + _BLOCK, end)
+            seen = path[:, :, : path.shape[2] - (end - last)]
+            outputs.append(_attend(scaled[0, :, first:last], seen[0], seen[1], sliding_window, pack))
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
 def _attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, window: int | None
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None, pack: Pack
 ) -> torch.Tensor:
-    """Causal attention of the last tokens of a path over the whole path, in blocks of `_BLOCK` tokens.
+    """Causal attention of the last tokens of a path over the whole path.
 
     Written as two batched products, in which the query heads that share a key head are rows of one matrix: on a CPU
     1.7 times as fast as torch's flash kernel, which has too few rows to work with in nodes of one demonstration.
 
     Args:
-        query: [heads, tokens, head size].
+        query: [heads, tokens, head size], scaled.
         keys: [key heads, path, head size]; its last tokens are the query's.
         values: as keys.
-        scale: factor of the scores.
         window: tokens that a token sees, itself included; None for all.
+        pack: holds the masks.
 
     Returns:
         [heads, tokens, head size].
     """
-    (heads, tokens, size), (key_heads, path, _) = query.shape, keys.shape
-    blocks = []
-    for first in range(0, tokens, _BLOCK):
-        rows = query[:, first : first + _BLOCK]
-        block = rows.shape[1]
-        end = path - tokens + first + block
-        begin = 0 if window is None else max(0, end - block - window + 1)
-        grouped = (rows * scale).reshape(key_heads, heads // key_heads * block, size)
-        scores = torch.bmm(grouped, keys[:, begin:end].transpose(1, 2)).view(heads, block, end - begin)
-        later = torch.ones(block, block, dtype=torch.bool, device=query.device).triu_(1)
-        scores[:, :, -block:].masked_fill_(later, float("-inf"))
-        if window is not None and end - begin > window:
-            distance = torch.arange(end - block, end, device=query.device)[:, None] - torch.arange(
-                begin, end, device=query.device
-            )
-            scores.masked_fill_(distance >= window, float("-inf"))
-        weights = scores.softmax(dim=-1).view(key_heads, -1, end - begin)
-        blocks.append(torch.bmm(weights, values[:, begin:end]).view(heads, block, size))
-    return torch.cat(blocks, dim=1)
+    (heads, tokens, size), key_heads = query.shape, keys.shape[0]
+    if window is not None:
+        keys, values = keys[:, -(window + tokens - 1) :], values[:, -(window + tokens - 1) :]
+    path = keys.shape[1]
+    scores = torch.bmm(query.reshape(key_heads, -1, size), keys.transpose(1, 2)).view(heads, tokens, path)
+    scores[:, :, path - tokens :].masked_fill_(pack.later(tokens, query.device), float("-inf"))
+    if window is not None and path > window:
+        rows = torch.arange(path - tokens, path, device=query.device)[:, None]
+        scores.masked_fill_(rows - torch.arange(path, device=query.device) >= window, float("-inf"))
+    weights = scores.softmax(dim=-1).view(key_heads, -1, path)
+    return torch.bmm(weights, values).view(heads, tokens, size)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

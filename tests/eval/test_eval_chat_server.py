@@ -10,11 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 from eval.chat_server import ServerChat, check_key
+from eval.conditions import LocalChat
 from eval.pool import EnginePool
 from eval.settings import ServerConfig
+from icm.config import EngineConfig
 from icm.errors import ConfigError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
 
@@ -240,3 +244,15 @@ def test_the_key_is_sent_but_not_cached(monkeypatch: pytest.MonkeyPatch, tmp_pat
     cached = list((tmp_path / "cache").rglob("*.json"))
     assert len(cached) == 6
     assert not any("sesame" in path.read_text(encoding="utf-8") for path in cached)
+
+
+@pytest.mark.slow
+def test_a_real_vllm_server_answers_as_the_local_chat_model(vllm_server: str) -> None:
+    model = httpx.get(f"{vllm_server}/v1/models").json()["data"][0]["id"]
+    remote, usage = asked(ServerChat(ServerConfig(f"{vllm_server}/v1"), model, SPACE))
+    with EnginePool() as engines:
+        [batch] = LocalChat(EngineConfig(model=model, device="cpu"), SPACE).answer(ITEMS, engines)
+    for local in batch.answers:
+        assert np.diff(remote[local.id].log_probs) == pytest.approx(np.diff(local.log_probs), abs=0.3)  # bfloat16
+    assert (usage["requests"], usage.get("failures", 0)) == (len(ITEMS), 0)
+    assert usage["generated_tokens"] > 0
