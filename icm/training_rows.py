@@ -86,7 +86,7 @@ def answer_pairs(
     """DPO rows within a question: an answer labelled True chosen over an answer labelled False.
 
     Answers are the examples' metadata `prompt` and `completion`, which tasks with answer texts write; questions
-    are the examples' groups.
+    are the examples' groups, or for comparisons each pair of responses.
 
     Args:
         result: labels True and False.
@@ -108,9 +108,9 @@ def answer_pairs(
     dropped = Counter(reasons)
     dropped["examples without an answer text"] = len(kept) - len(answers)
     rows: list[dict[str, Any]] = []
-    for group, items in _by_group(answers).items():
-        pairs = _group_pairs(items, dropped)
-        chosen = _draw(pairs, max_pairs, f"{seed}:{group}")
+    for key, items in _competing(answers).items():
+        pairs = _distinct_pairs(items, dropped)
+        chosen = _draw(pairs, max_pairs, f"{seed}:{key}")
         dropped[f"pairs above {max_pairs} a question"] += len(pairs) - len(chosen)
         rows += [_preference(*pair, conversational) for pair in chosen]
     return Rows(rows, {reason: count for reason, count in dropped.items() if count})
@@ -141,14 +141,18 @@ def confident_examples(
     return kept, {reason: count for reason, count in dropped.items() if count}
 
 
-def _by_group(items: Iterable[LabeledExample]) -> dict[str, list[LabeledExample]]:
-    groups: dict[str, list[LabeledExample]] = {}
+def _competing(items: Iterable[LabeledExample]) -> dict[str, list[LabeledExample]]:
+    """Examples whose answers compete: the two directions of a comparison, otherwise all answers to a question."""
+    sets: dict[str, list[LabeledExample]] = {}
     for item in items:
-        groups.setdefault(item.example.group, []).append(item)
-    return groups
+        inverse = item.example.relations.inverse
+        # A question may have several comparisons; of two winners or losers nothing is known.
+        key = item.example.group if inverse is None else min(item.example.id, inverse)
+        sets.setdefault(key, []).append(item)
+    return sets
 
 
-def _group_pairs(items: Sequence[LabeledExample], dropped: Counter[str]) -> list[tuple[str, str, str]]:
+def _distinct_pairs(items: Sequence[LabeledExample], dropped: Counter[str]) -> list[tuple[str, str, str]]:
     """Distinct (prompt, chosen, rejected) of one question; counts in `dropped` what gives no pair."""
     chosen = [item.example.metadata for item in items if item.label == CHOSEN]
     rejected = [item.example.metadata for item in items if item.label == REJECTED]

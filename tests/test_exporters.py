@@ -17,6 +17,8 @@ from icm.examples import ICMExample
 from icm.exporters import ICMExporter, answer_pairs, confidence_to_log_odds, label_pairs, sft_rows
 from icm.files import read_jsonl
 from icm.storage import ICMResult, ICMStorage, LabeledExample, example_row
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -79,6 +81,19 @@ def test_answer_pairs_are_all_combinations_within_a_question(seed: int) -> None:
         pairs = product(texts["True"], texts["False"])
         expected += [{"prompt": prompt, "chosen": good, "rejected": bad} for good, bad in pairs]
     assert expected and answer_pairs(result).rows == expected
+
+
+def test_two_comparisons_of_one_question_are_not_mixed(tmp_path: Path) -> None:
+    records = [{"prompt": "Tea?", "chosen": f"Yes, {n}.", "rejected": f"No, {n}."} for n in range(2)]
+    (tmp_path / "pairs.json").write_text(json.dumps(records))
+    task = load_task(DataSource(str(tmp_path / "pairs.json"), task_type="comparison"))
+    items = [LabeledExample(example, task.gold[example.id], 1.0) for example in task.dataset]
+    rows = answer_pairs(ICMResult(items, None)).rows
+    assert len({example.group for example in task.dataset}) == 1
+    assert sorted((row["chosen"], row["rejected"]) for row in rows) == [
+        (" Yes, 0.", " No, 0."),
+        (" Yes, 1.", " No, 1."),
+    ]
 
 
 def test_capped_pairs_are_a_repeatable_draw() -> None:

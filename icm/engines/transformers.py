@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment, shared_context_tree
 
 _GIB = 1024**3
-_PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass
+_PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
+_FEWEST_TOKENS = 128  # and below this a large one
 _TRIAL = shared_context_tree(tuple(range(40)), [tuple(range(length)) for length in (2, 5, 24, 61, 127)])
 
 
@@ -116,7 +118,7 @@ class TransformersEngine:
         scores = np.full((tree.queries, len(label_ids)), np.nan)
         stack = [_Visit(tree, path_key(b"", tree.segment), tree.segment)]
         while stack:
-            passes = self._next_passes(stack)
+            passes = _shares(self._next_visits(stack), self._workers)
             run = self._threads.map if len(passes) > 1 else map
             for visits, kept, log_probs in reversed(list(run(self._run, passes))):
                 self._finish(visits, kept, log_probs, stack, scores)
@@ -125,19 +127,11 @@ class TransformersEngine:
         self.usage.seconds += time.perf_counter() - started
         return scores
 
-    def _next_passes(self, stack: list[_Visit]) -> list[list[_Visit]]:
-        """What can be computed at once: one pass a thread where passes are packed, else one."""
-        passes: list[list[_Visit]] = []
-        while stack and len(passes) < (self._workers if self._pass_tokens else 1):
-            if visits := self._next_pass(stack):
-                passes.append(visits)
-        return passes
-
-    def _next_pass(self, stack: list[_Visit]) -> list[_Visit]:
-        """Take nodes to compute from the stack until a pass is full; kept nodes are opened on the way."""
+    def _next_visits(self, stack: list[_Visit]) -> list[_Visit]:
+        """Take nodes to compute from the stack until every worker has a full pass; kept nodes are opened on the way."""
         visits: list[_Visit] = []
         tokens = 0
-        while stack and (not visits or tokens + len(stack[-1].segment) <= self._pass_tokens):
+        while stack and (not visits or tokens + len(stack[-1].segment) <= self._workers * self._pass_tokens):
             visit = stack.pop()
             if visit.node.query is not None and not visit.segment:
                 raise ValueError(f"query {visit.node.query}: a prompt without tokens")
@@ -225,6 +219,17 @@ class TransformersEngine:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _shares(visits: Sequence[_Visit], count: int) -> list[list[_Visit]]:
+    """At most `count` runs of neighbours with about as many tokens each, and not too few."""
+    ends = list(accumulate(len(visit.segment) for visit in visits))
+    count = min(count, 1 + sum(ends[-1:]) // _FEWEST_TOKENS)
+    owners = [(end - 1) * count // ends[-1] for end in ends]
+    return [
+        [visit for visit, owner in zip(visits, owners, strict=True) if owner == share]
+        for share in dict.fromkeys(owners)
+    ]
 
 
 def _device(name: str) -> torch.device:

@@ -43,8 +43,11 @@ class VLLMEngine:
         before = _children()
         try:
             self._llm = LLM(model=folder, **_arguments(config), **_memory(config, platform))
-        except BaseException:
+        except BaseException as error:
             _end(_children() - before)
+            if isinstance(error, Exception):
+                message = " ".join(str(error).split())[:300]
+                raise PrerequisiteError(f"vLLM did not start with model {config.model}: {message}") from error
             raise
         self._processes = _children() - before
         self.tokenizer: Any = self._llm.get_tokenizer()
