@@ -116,20 +116,26 @@ def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> 
 
 
 def _why(batches: Sequence[Sequence[Any]], config: SearchConfig) -> str:
-    largest = max(len(batch) for batch in batches)
-    reason = "batch_size" if largest >= config.batch_size else "the context length"
-    return f"{reason} allows {largest} at a time, so examples of different batches do not see each other"
+    sizes = [len(batch) for batch in batches]
+    reason = f"the context length allows {max(sizes)} at a time"
+    if len(batches) <= -(-sum(sizes) // config.batch_size):
+        reason = f"batch_size is {config.batch_size}"
+    return f"{reason}, so examples of different batches do not see each other"
 
 
 def _pack(groups: list[list[Any]], length: Mapping[str, int], budget: int, size: int) -> list[list[Any]]:
     tokens = sum(length[example.id] for group in groups for example in group)
     count = sum(map(len, groups))
     needed = max(-(-count // size), -(-tokens // budget))
+
+    def filled(batch: list[Any]) -> float:
+        return max(len(batch) / size, sum(length[example.id] for example in batch) / budget)
+
     while True:
         batches: list[list[Any]] = [[] for _ in range(needed)]
         for group in groups:
-            min(batches, key=lambda batch: sum(length[e.id] for e in batch)).extend(group)
-        if all(len(b) <= size and sum(length[e.id] for e in b) <= budget for b in batches):
+            min(batches, key=filled).extend(group)
+        if all(filled(batch) <= 1 for batch in batches):
             return [batch for batch in batches if batch]
         if needed > len(groups):
             longest = max(sum(length[example.id] for example in group) for group in groups)

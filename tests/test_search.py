@@ -199,6 +199,7 @@ def test_batches_keep_groups_and_fit(tokenizer: Any) -> None:
     assert sum(map(len, groups)) == len(set().union(*groups))
     small = split_batches(dataset, AccountingEngine(tokenizer, context_length=150), config)
     assert len(small) > len(batches)
+    assert [len(batch) for batch in split_batches(reviews(60), AccountingEngine(tokenizer), config)] == [15] * 4
 
 
 def test_question_larger_than_the_context_is_refused(tokenizer: Any) -> None:
