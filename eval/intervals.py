@@ -83,7 +83,8 @@ def proportion_interval(totals: Any, sizes: Any) -> tuple[Any, Any, Any, Any]:
     # All right or all wrong: the variance says nothing, so each question counts as one item.
     effect = np.where(binomial > 0, variance / np.where(binomial > 0, binomial, 1), items / clusters)
     shrink = (stats.norm.ppf(0.5 + LEVEL / 2) / stats.t.ppf(0.5 + LEVEL / 2, clusters - 1)) ** 2
-    effective = items / np.maximum(effect, np.finfo(float).tiny) * shrink
+    # Clusters that all have the same share (one right of two, say) vary by nothing at all.
+    effective = items / np.maximum(effect, 1 / clusters) * shrink
     low, high = proportion_confint(share * effective, effective, alpha=1 - LEVEL, method="wilson")
     return share, low, high, np.sqrt(variance)
 
@@ -182,7 +183,12 @@ def gap_recovered(
     if gap.low <= 0:
         return None
     clusters = Clusters.of(np.stack([condition - zero_shot, golden - zero_shot], axis=1), groups)
-    found = _bootstrap(clusters, lambda gained, possible, items: gained / possible, seed)
-    interval = found.confidence_interval
     value = float((condition - zero_shot).sum() / (golden - zero_shot).sum())
-    return Estimate(value, float(interval.low), float(interval.high), float(found.standard_error))
+
+    def share(gained: Any, possible: Any, items: Any) -> Any:
+        return np.where(possible > 0, gained / np.where(possible > 0, possible, 1), np.nan)
+
+    # A few draws have no gap; what they would recover of it is undefined, not infinite.
+    draws = _bootstrap(clusters, share, seed).bootstrap_distribution
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), float(np.nanstd(draws, ddof=1)))

@@ -51,6 +51,12 @@ class EngineConfig:
         _check(self, "gpu_memory_utilization", self.gpu_memory_utilization <= 1, "at most 1")
         _check(self, "max_model_len", self.max_model_len is None or self.max_model_len > 0, "a number above 0 or null")
 
+    @property
+    def identity(self) -> dict[str, str | int | None]:
+        """What decides the scores, by name; an interrupted run continues only with the same."""
+        names = ("model", "revision", "adapter", "device", "dtype", "max_model_len")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
@@ -98,7 +104,7 @@ class SearchConfig:
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.
-        early_stop: stop when a full pass over the data changes nothing.
+        early_stop: stop when as many draws as there are examples change nothing, with a fresh order among them.
         restarts: independent searches; the best final utility is kept.
         bootstrap_rounds: rounds of relabelling for `bootstrap`, and for `init: bootstrap`.
         batch_size: examples labelled together; larger data sets are split into such batches.

@@ -21,6 +21,7 @@ _PARTS = {"data": "data", "model": "engine", "search": "search", "generation": "
 # Fields that the pipeline sets itself, and where the file says them.
 _ELSEWHERE = {
     ("data", "part"): "the stages choose it: train to label, test to evaluate",
+    ("data", "seed"): "give label.seeds",
     ("search", "algorithm"): "give label.algorithms",
     ("search", "seed"): "give label.seeds",
 }
@@ -32,7 +33,7 @@ class LabelStage:
 
     Attributes:
         algorithms: labelers. The first one's files are the labels that `eval` takes where it names no algorithm.
-        seeds: seeds of the search; the data stay the same.
+        seeds: of the search, and of the examples that `data.max_examples` draws.
         preset: `paper`, `codelion` or `fork`, under the values of `search`.
     """
 

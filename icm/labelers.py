@@ -182,8 +182,10 @@ class _Labeler:
         scorer = Scorer(self._engine, batch, self._config)
         checks = self._checker.index(batch)
         stream = (self._config.seed, restart, number)
+        before = self._plain_tokens
 
         def record(row: Row) -> None:
+            self._plain_tokens = before + scorer.plain_tokens
             self._trace.append({"restart": restart, "batch": number, **row})
             tokens = self._engine.usage.computed_tokens
             self._on_progress(Progress(row, restart, number, self._batches, tokens))
@@ -197,7 +199,7 @@ class _Labeler:
             outcome = self._search(Search(scorer, checks, self._config, stream, record), restart, number)
         else:
             outcome = self._baseline(scorer, checks, stream)
-        self._plain_tokens += scorer.plain_tokens
+        self._plain_tokens = before + scorer.plain_tokens
         self._trace.append({"type": "usage", **self.usage()})
         record(_end_row(outcome, batch))
         return outcome
@@ -215,17 +217,17 @@ class _Labeler:
         if self._config.algorithm == "random":
             labels = random_labels(everything, scorer.dataset.label_space.labels, rng)
             return SearchOutcome(labels, None, {}, 0)
-        found = (
-            zero_shot(scorer) if self._config.algorithm == "zero-shot" else bootstrap(scorer, checks, self._config, rng)
-        )
-        return _outcome(*found, scorer.dataset, self._config)
+        if self._config.algorithm == "zero-shot":
+            return _outcome(*zero_shot(scorer), scorer.dataset, self._config.alpha, 0)
+        found = bootstrap(scorer, checks, self._config, rng)
+        return _outcome(*found, scorer.dataset, self._config.alpha, self._config.bootstrap_rounds)
 
 
-def _outcome(labels: Labels, log_probs: Array, dataset: ICMDataset, config: SearchConfig) -> SearchOutcome:
+def _outcome(labels: Labels, log_probs: Array, dataset: ICMDataset, alpha: float, rounds: int) -> SearchOutcome:
     columns = np.array([dataset.label_space.index(labels[p]) for p in range(len(dataset))])
     odds = dict(enumerate(log_odds(log_probs, columns).tolist()))
     chosen = np.take_along_axis(log_probs, columns[:, None], axis=1)
-    return SearchOutcome(labels, config.alpha * float(chosen.mean()), odds, config.bootstrap_rounds)
+    return SearchOutcome(labels, alpha * float(chosen.mean()), odds, rounds)
 
 
 def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> Row:

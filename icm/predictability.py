@@ -125,12 +125,11 @@ class TreeBuilder:
 
     def _without_appended(self, appended: Sequence[int], row: Mapping[int, int]) -> tuple[PromptTree, ...]:
         """Leaves of the appended examples behind a context of all settled ones."""
-        if not appended:
-            return ()
-        first, rest = appended[0], appended[1:]
-        below = self._without_appended(rest, row)
-        with_first = (PromptTree(self.demonstration(first), below),) if below else ()
-        return (self._behind(rest, first, row), *with_first)
+        below: tuple[PromptTree, ...] = ()
+        for place in reversed(range(len(appended))):
+            with_this = (PromptTree(self.demonstration(appended[place]), below),) if below else ()
+            below = (self._behind(appended[place + 1 :], appended[place], row), *with_this)
+        return below
 
     def _behind(self, appended: Sequence[int], position: int, row: Mapping[int, int]) -> PromptTree:
         tree = PromptTree(self.query(position), query=row[position])

@@ -30,34 +30,45 @@ class PromptTree:
     children: tuple["PromptTree", ...] = ()
     query: int | None = None
 
-    def paths(self, prefix: Segment = ()) -> Iterator[tuple[int, Segment]]:
+    # Without recursion: appended demonstrations make trees deeper than Python recurses.
+    def paths(self) -> Iterator[tuple[int, Segment]]:
         """Yield (query, whole prompt) in visiting order."""
-        path = prefix + self.segment
-        if self.query is not None:
-            yield self.query, path
-        for child in self.children:
-            yield from child.paths(path)
+        stack: list[tuple[PromptTree, Segment]] = [(self, ())]
+        while stack:
+            node, above = stack.pop()
+            path = above + node.segment
+            if node.query is not None:
+                yield node.query, path
+            stack.extend((child, path) for child in reversed(node.children))
+
+    def _ends(self) -> Iterator[tuple["PromptTree", int]]:
+        """Yield every node with the tokens from the root to its end."""
+        stack = [(self, 0)]
+        while stack:
+            node, above = stack.pop()
+            end = above + len(node.segment)
+            yield node, end
+            stack.extend((child, end) for child in node.children)
 
     @cached_property
     def queries(self) -> int:
         """Number of prompts."""
-        return (self.query is not None) + sum(child.queries for child in self.children)
+        return sum(node.query is not None for node, _ in self._ends())
 
     @cached_property
     def tree_tokens(self) -> int:
         """Tokens computed when each node is computed once: the cost with a perfect prefix cache."""
-        return len(self.segment) + sum(child.tree_tokens for child in self.children)
+        return sum(len(node.segment) for node, _ in self._ends())
 
     @cached_property
     def prompt_tokens(self) -> int:
         """Tokens computed when each prompt is computed alone: the cost without any cache."""
-        below = sum(child.prompt_tokens for child in self.children)
-        return len(self.segment) * self.queries + below
+        return sum(end for node, end in self._ends() if node.query is not None)
 
     @cached_property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
-        return len(self.segment) + max((child.longest_prompt for child in self.children), default=0)
+        return max((end for node, end in self._ends() if node.query is not None), default=0)
 
 
 class PromptEncoder:

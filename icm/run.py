@@ -87,7 +87,7 @@ def _labelled(
     on_progress: Callable[[Progress], None],
 ) -> ICMResult:
     config, trace = settings.engine, trace_path(path)
-    header = {"model": config.model, "revision": config.revision, "adapter": config.adapter, "engine": engine.name}
+    header = {**config.identity, "engine": engine.name}
     try:
         return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress)
     except KeyboardInterrupt:

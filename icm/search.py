@@ -180,7 +180,7 @@ class Search:
             self._proposals.clear()
 
     def _settled(self) -> bool:
-        """A full pass, and at least one fresh order, changed nothing."""
+        """As many draws as there are examples, with a fresh order among them, changed nothing."""
         quiet = max(len(self._ids), 2 * self.config.refresh_every)
         return self.config.early_stop and self._unchanged >= quiet
 
@@ -236,7 +236,8 @@ class Search:
         if not rest:
             return state
         labels = {**state.labels, **self._argmax(state, rest)}
-        return self.fix(self.evaluate(labels, state.order.append(rest)), self._rng(COMPLETE, COMPLETE))
+        order = draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER))
+        return self.fix(self.evaluate(labels, order), self._rng(COMPLETE, COMPLETE))
 
     def _finish(self, state: State, iterations: int) -> SearchOutcome:
         """Compare the last labelling with the best one seen at a fresh order, both under unseen orders."""

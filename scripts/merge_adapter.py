@@ -49,7 +49,8 @@ def merge(adapter: Path, output: Path, base: str | None = None, dtype: str = "au
     name, revision = _base(adapter)
     if output.exists():
         raise ConfigError(f"{output}: exists already; choose another folder or remove it")
-    path = resolve_model(base or name, None if base else revision)
+    revision = None if base else revision
+    path = resolve_model(base or name, revision)
 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -36,7 +36,7 @@ class Row:
     """One labelling and what it is worth.
 
     Attributes:
-        data, model, seed, labeler, examples: the run.
+        data, model, seed, labeler, examples, iterations, test_examples: the run.
         label_accuracy: share of labels that equal gold.
         test_accuracy: many-shot accuracy on held-out items, argmax of the label probabilities, mean over orders.
         calibrated_accuracy: the same after batch calibration over the test items.
@@ -49,6 +49,8 @@ class Row:
     seed: int
     labeler: str
     examples: int
+    iterations: int
+    test_examples: int
     label_accuracy: float
     test_accuracy: float
     calibrated_accuracy: float
@@ -61,7 +63,7 @@ def main() -> None:
     """Run what is missing, then print the table of everything in the output file."""
     arguments = _parser().parse_args()
     rows = _read(arguments.output)
-    done = {(row.data, row.model, row.seed, row.labeler, row.examples) for row in rows}
+    done = {(r.data, r.model, r.seed, r.labeler, r.examples, r.iterations, r.test_examples) for r in rows}
     for model in arguments.models:
         cells = [(data, seed) for seed in arguments.seeds for data in arguments.data]
         missing = [c for c in cells if any(_key(c, model, name, arguments) not in done for name in arguments.labelers)]
@@ -89,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _key(cell: tuple[str, int], model: str, labeler: str, arguments: argparse.Namespace) -> tuple[object, ...]:
-    return Path(cell[0]).name, model, cell[1], labeler, arguments.examples
+    return cell[0], model, cell[1], labeler, arguments.examples, arguments.iterations, arguments.test_examples
 
 
 def _run(
@@ -107,11 +109,13 @@ def _run(
             _many_shot(engine, train.dataset, labels, test.dataset, test.gold, order) for order in UNSEEN_ORDERS
         ]
         row = Row(
-            data=Path(data).name,
+            data=data,
             model=model,
             seed=seed,
             labeler=name,
             examples=arguments.examples,
+            iterations=arguments.iterations,
+            test_examples=arguments.test_examples,
             label_accuracy=float(np.mean([labels[e.id] == train.gold[e.id] for e in train.dataset])),
             test_accuracy=float(np.mean([raw for raw, _ in accuracy])),
             calibrated_accuracy=float(np.mean([calibrated for _, calibrated in accuracy])),
@@ -165,7 +169,7 @@ def table(rows: Iterable[Row]) -> str:
     """Markdown: one line a (data, model, labeler), means over seeds and the recovered gap of the means."""
     groups: dict[tuple[str, str, int], dict[str, list[Row]]] = {}
     for row in rows:
-        groups.setdefault((row.data, row.model, row.examples), {}).setdefault(row.labeler, []).append(row)
+        groups.setdefault((Path(row.data).name, row.model, row.examples), {}).setdefault(row.labeler, []).append(row)
     lines = [
         "| data | model | n | labeler | seeds | labels right | many-shot | gap | calibrated | gap | tokens | plain |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",

@@ -202,6 +202,15 @@ def test_batches_keep_groups_and_fit(tokenizer: Any) -> None:
     assert [len(batch) for batch in split_batches(reviews(60), AccountingEngine(tokenizer), config)] == [15] * 4
 
 
+def test_a_short_search_labels_a_long_rest(tokenizer: Any) -> None:
+    examples = [ICMExample(f"Note {number}\nMood:") for number in range(400)]
+    dataset = ICMDataset(examples, LabelSpace(("calm", "happy"), (" calm", " happy")), "notes", "classification")
+    config = replace(FAST, max_iterations=2, batch_size=400, final_orders=1)
+    result = run_labeling(dataset, AccountingEngine(tokenizer, context_length=4000), config)
+    assert len(labels(result)) == 400
+    assert result.metadata["usage"]["computed_tokens"] < 4 * 400 * 10 * 9  # a few sweeps of n·log2(n) demonstrations
+
+
 def test_question_larger_than_the_context_is_refused(tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="do not fit the context"):
         split_batches(pairs(4), AccountingEngine(tokenizer, context_length=20), FAST)

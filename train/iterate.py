@@ -7,7 +7,7 @@
 `kfold`: label everything with the base model; for each fold fine-tune on the others and label it again.
 
 SETTINGS is a settings file of `icm run`. Every stage keeps its files; run the same command again to continue. The end
-is labels.jsonl with all labels, an adapter trained on them, its golden twin, and comparison.json.
+is labels.jsonl with all labels, an adapter trained on them, its golden twin where there is gold, and comparison.json.
 """
 
 import argparse
@@ -128,7 +128,9 @@ def iterate(iteration: Iteration) -> None:
     final = iteration.output_dir / "labels.jsonl"
     last = ["base"] if iteration.scheme == "kfold" else []
     write_result(final, merged_labels(iteration, [s.name for s in iteration.stages if s.name not in last]))
-    adapters = {"icm": _train(iteration, final, "labels"), "gold": _train(iteration, final, "gold")}
+    adapters = {"icm": _train(iteration, final, "labels")}
+    if all(example.id in iteration.data.gold for example in iteration.data.dataset):
+        adapters["gold"] = _train(iteration, final, "gold")
     write_json(iteration.output_dir / "comparison.json", comparison(iteration, adapters))
     say(f"written: {iteration.output_dir / 'comparison.json'}")
 
@@ -138,7 +140,7 @@ def check_folder(iteration: Iteration) -> None:
     search = asdict(iteration.settings.search)
     identity = {
         "data": iteration.data.dataset.fingerprint,
-        "model": iteration.settings.engine.model,
+        **iteration.settings.engine.identity,
         "search": fingerprint(search),
         "train_config": file_sha256(iteration.train_config),
         "rounds": iteration.rounds,
@@ -184,10 +186,10 @@ def _label(iteration: Iteration, stage: Stage, adapter: Path | None) -> None:
     """Label a part; an interrupted one continues from its trace."""
     settings, path = iteration.settings, iteration.labels(stage.name)
     config = replace(settings.engine, adapter=None if adapter is None else str(adapter))
-    header = {"model": config.model, "revision": config.revision, "adapter": config.adapter}
     path.parent.mkdir(parents=True, exist_ok=True)
     trace = trace_path(path)
     with create_engine(config) as engine:
+        header = {**config.identity, "engine": engine.name}
         metadata = run_metadata(replace(settings, engine=config), stage.part, engine, datetime.now(UTC))
         result = run_labeling(
             stage.part, engine, settings.search, trace_path=trace, resume=trace.exists(), header=header
@@ -244,6 +246,8 @@ def _held_out_accuracies(iteration: Iteration, adapters: Mapping[str, Path | Non
         return
     test = load_task(replace(source, part="test", max_examples=None))
     judged = [example for example in test.dataset if example.id in test.gold]
+    if not judged:
+        return
     for name, adapter in adapters.items():
         config = replace(iteration.settings.engine, adapter=None if adapter is None else str(adapter))
         with create_engine(config) as engine:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from icm.files import atomic_write, parse_object, write_json, write_jsonl
@@ -29,7 +30,7 @@ class Results:
     """How the run went. Times and memory count this start alone, not what ran before a resume.
 
     Attributes:
-        train_loss: mean loss over all steps, nats a label token (SFT) or a pair (DPO).
+        train_loss: mean of the logged losses, nats a label token (SFT) or a pair (DPO).
         final_loss: loss at the last logged step.
         steps: optimiser steps.
         examples: labelled examples.
@@ -68,7 +69,7 @@ def write_outputs(plan: Plan, trainer: Any, lengths: LengthStatistics, push: boo
         print(_summary(plan, results), file=sys.stderr)
     trainer.accelerator.wait_for_everyone()
     if push and trainer.is_world_process_zero():
-        _push(plan, trainer.args)
+        push_outputs(plan, trainer.args)
     trainer.end()
 
 
@@ -93,7 +94,7 @@ def _results(plan: Plan, trainer: Any, lengths: LengthStatistics) -> Results:
     # ZeRO-3 leaves empty shards in place of parameters and keeps their size beside them.
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     return Results(
-        train_loss=summary["train_loss"],
+        train_loss=fmean(losses or [summary["train_loss"]]),  # the summary's counts this start alone
         final_loss=losses[-1] if losses else summary["train_loss"],
         steps=trainer.state.global_step,
         examples=len(plan.result.labeled_examples),
@@ -185,7 +186,8 @@ def _summary(plan: Plan, results: Results) -> str:
     )
 
 
-def _push(plan: Plan, training: Any) -> None:
+def push_outputs(plan: Plan, training: Any) -> None:
+    """Publish a finished run."""
     name = training.hub_model_id or plan.output_dir.name
     repo = name if "/" in name else f"{check_hub_token()}/{name}"
     print(f"pushed   {push_adapter(plan.output_dir, repo, private=bool(training.hub_private_repo))}", file=sys.stderr)

@@ -35,6 +35,7 @@ def main(words: Sequence[str]) -> int:
         plan = make_plan(settings)
         if is_finished(plan.output_dir) and not plan.arguments.overwrite_output_dir:
             _say(f"{plan.output_dir}: finished before; --overwrite_output_dir trains again")
+            _push_again(plan)
             return 0
         _say(plan.report())
         train(plan)
@@ -43,6 +44,15 @@ def main(words: Sequence[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _push_again(plan: Plan) -> None:
+    """A run may have finished without reaching the hub."""
+    training, _ = training_arguments(plan.settings, plan.arguments.method, plan.output_dir)
+    if training.push_to_hub and rank() == 0:
+        from train.outputs import push_outputs
+
+        push_outputs(plan, training)
 
 
 def train(plan: Plan) -> None:

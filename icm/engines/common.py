@@ -36,9 +36,13 @@ def context_length(model_config: Any, limit: int | None) -> int:
     """Longest prompt in tokens: the model's own, or the smaller one the user set.
 
     Raises:
-        ConfigError: the limit is not within the model's context.
+        ConfigError: the limit is not within the model's context, or the model does not say what that is.
     """
-    own = int(model_config.get_text_config().max_position_embeddings)
+    own = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    if own is None:
+        raise ConfigError(
+            f"{model_config.model_type} models are not supported: they do not say how long their context is"
+        )
     if limit is not None and not 0 < limit <= own:
         raise ConfigError(f"max_model_len: found {limit}, expected 1 to {own}, the model's context in tokens")
     return limit or own

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.base import Usage
@@ -25,7 +25,7 @@ from icm.prompts import PromptTree, Segment, shared_context_tree
 _GIB = 1024**3
 _PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
 _FEWEST_TOKENS = 128  # and below this a large one
-_TRIAL = shared_context_tree(tuple(range(40)), [tuple(range(length)) for length in (2, 5, 24, 61, 127)])
+_TRIAL = shared_context_tree(tuple(range(40)), [tuple(range(length)) for length in (2, 5, 24, 61, 127, 300)])
 
 
 class LabelHead(nn.Module):
@@ -249,8 +249,28 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
+def _check_architecture(model: str, config: Any) -> None:
+    """Raise ConfigError for models that cannot be run node by node with this attention function."""
+    text = config.get_text_config()
+    layers = set(getattr(text, "layer_types", None) or ["full_attention"])
+    ropes = getattr(text, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type") for rope in (ropes, *ropes.values()) if isinstance(rope, dict)}
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    reasons = {
+        f"{sorted(layers)} layers": not layers <= {"full_attention", "sliding_attention"},
+        # Their angles depend on the longest prompt in a pass, so a node's keys would depend on other nodes.
+        "positions that depend on the prompt's length": bool(kinds & {"longrope", "dynamic"}),
+        "attention of its own": not getattr(architecture, "_supports_attention_backend", False)
+        or hasattr(text, "v_head_dim"),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"model {model}: has {reason}, which --engine transformers lacks; use --engine vllm")
+
+
 def _load(folder: str, config: EngineConfig, device: torch.device) -> Any:
     """The model in evaluation mode, with the adapter merged into it."""
+    _check_architecture(config.model, AutoConfig.from_pretrained(folder, revision=config.revision))
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         revision=config.revision,
@@ -258,9 +278,6 @@ def _load(folder: str, config: EngineConfig, device: torch.device) -> Any:
         attn_implementation=ATTENTION,
         use_safetensors=True,
     )
-    layer_types = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-    if not layer_types <= {"full_attention", "sliding_attention"}:
-        raise ConfigError(f"model {config.model}: has {sorted(layer_types)} layers; use --engine vllm for such models")
     if config.adapter:
         from peft import PeftModel
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from engine_models import CONFIGS, Reviews, only, plain_scores, save_tiny_model, words_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, FalconConfig, Phi3Config, PreTrainedConfig
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines import create_engine
@@ -163,3 +163,31 @@ def test_gemma_beyond_its_sliding_window() -> None:
         tree = PromptTree(context[:300], (shared_context_tree(context[300:], reviews.queries[32:]),))
         scores = engine.score(tree, reviews.labels)
     np.testing.assert_allclose(scores, plain_scores(model, tree, reviews.labels), atol=2e-3)
+
+
+ROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (FalconConfig(), "attention of its own"),
+        (
+            Phi3Config(
+                hidden_size=32,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                original_max_position_embeddings=64,
+                rope_parameters={**ROPE, "original_max_position_embeddings": 64},
+                pad_token_id=0,
+            ),
+            "positions that depend on the prompt's length",
+        ),
+    ],
+)
+def test_models_that_cannot_run_node_by_node_are_refused(config: PreTrainedConfig, reason: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()  # it is said before the weights are read
+    words_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"has {reason}.*use --engine vllm"):
+        TransformersEngine(EngineConfig(model=str(tmp_path), device="cpu"))

@@ -160,3 +160,15 @@ def test_three_labels() -> None:
     )
     assert found["auroc"] == 1.0
     assert found["brier"] == pytest.approx(0.04 + 0.01 + 0.01)
+
+
+def test_draws_without_a_gap_do_not_spoil_the_share() -> None:
+    zero_shot = np.array([1.0] * 57 + [0.0] * 43)
+    golden = np.array([1.0] * 45 + [0.0] * 12 + [1.0] * 35 + [0.0] * 8)
+    found = gap_recovered(golden, zero_shot, golden, [str(number) for number in range(100)])
+    assert found is not None and (found.value, found.low, found.high, found.stderr) == (1, 1, 1, 0)
+
+
+def test_one_right_of_every_pair_has_a_narrow_interval() -> None:
+    found = accuracy(np.array([1.0, 0.0] * 50), [str(number // 2) for number in range(100)])
+    assert 0.48 < found.low < found.value == 0.5 < found.high < 0.52
