@@ -92,7 +92,8 @@ class SearchConfig:
         beta: of the log schedule.
         cooling_rate: of the geometric schedule. `icm run` takes it as beta where the schedule is log.
         initial_examples: K, examples labelled before the first iteration.
-        init: how those K get their labels.
+        init: how those K get their labels: at `random` on random examples (the paper), as the `zero-shot` answers that
+            the model is surest of, balanced, or by `bootstrap`, which labels all examples.
         max_iterations: N_iter.
         priority_weight: sampling weight of unlabelled examples that share a rule with a labelled one.
         consistency: fix inconsistent labels (Algorithm 2).
@@ -120,7 +121,7 @@ class SearchConfig:
     beta: float = 0.99
     cooling_rate: float = 0.98
     initial_examples: int = 8
-    init: Literal["random", "zero-shot", "bootstrap"] = "random"
+    init: Literal["random", "zero-shot", "bootstrap"] = "zero-shot"
     max_iterations: int = 1000
     priority_weight: float = 100.0
     consistency: bool = True
