@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Label, train and evaluate offline on a small embedded model and data set: ten to fifteen minutes on two CPU
+# Label, train and evaluate offline on a small embedded model and data set: about ten minutes on two CPU
 # cores after the set-up. Run it again to continue after an interruption; finished stages are not repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
