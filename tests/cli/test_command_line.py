@@ -262,6 +262,7 @@ def reviews(tmp_path: Path) -> Path:
 def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(reviews: Path) -> None:
     folder = reviews.parent
     words = ["run", "--dataset", reviews.name, "--max-iterations", "40", "--no-early-stop", "--engine", "transformers"]
+    words += ["--initial-examples", "2"]  # the rest is still to be labelled when the interruption comes
     child = subprocess.Popen(
         [*ICM, *words],
         cwd=folder,
@@ -271,7 +272,7 @@ def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
         # A test run in the background of a shell ignores Ctrl-C, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    (trace,) = wait_for_decisions(folder, 15)
+    (trace,) = wait_for_decisions(folder, 6)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=120)
     assert child.returncode == 130
