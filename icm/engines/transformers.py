@@ -25,7 +25,9 @@ from icm.prompts import PromptTree, Segment, shared_context_tree
 _GIB = 1024**3
 _PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
 _FEWEST_TOKENS = 128  # and below this a large one
-_TRIAL = shared_context_tree(tuple(range(40)), [tuple(range(length)) for length in (2, 5, 24, 61, 127, 300)])
+_TRIAL = shared_context_tree(
+    tuple(range(40)), [tuple(token % 100 for token in range(length)) for length in (2, 5, 24, 61, 127, 300)]
+)
 
 
 class LabelHead(nn.Module):
