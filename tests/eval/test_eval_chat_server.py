@@ -14,13 +14,15 @@ import httpx
 import numpy as np
 import pytest
 
-from eval.chat_server import ServerChat, check_key
-from eval.conditions import LocalChat
+from eval.chat_server import ServerChat, _label_log_probs, check_key
+from eval.conditions import LocalChat, label_words
 from eval.pool import EnginePool
 from eval.settings import ServerConfig
 from icm.config import EngineConfig
+from icm.engines import create_engine
 from icm.errors import ConfigError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
+from icm.prompts import shared_context_tree
 
 SPACE = LabelSpace(("negative", "positive"))
 ITEMS = [ICMExample(f"Review: thing {number} is {word}\nSentiment:") for number, word in enumerate(["good", "bad"] * 3)]
@@ -247,12 +249,18 @@ def test_the_key_is_sent_but_not_cached(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_real_vllm_server_answers_as_the_local_chat_model(vllm_server: str) -> None:
+def test_a_real_vllm_server_gives_what_the_model_gives(vllm_server: str) -> None:
     model = httpx.get(f"{vllm_server}/v1/models").json()["data"][0]["id"]
     remote, usage = asked(ServerChat(ServerConfig(f"{vllm_server}/v1"), model, SPACE))
-    with EnginePool() as engines:
-        [batch] = LocalChat(EngineConfig(model=model, device="cpu"), SPACE).answer(ITEMS, engines)
-    for local in batch.answers:
-        assert np.diff(remote[local.id].log_probs) == pytest.approx(np.diff(local.log_probs), abs=0.3)  # bfloat16
+    words = label_words(SPACE)
+    with create_engine(EngineConfig(model=model, engine="transformers", device="cpu")) as engine:
+        texts = {token: engine.tokenizer.decode([token]) for token in range(len(engine.tokenizer))}
+        tokens = [t for t, text in texts.items() if any(_label_log_probs([(text, 0.0)], [word]) for word in words)]
+        prompts = [LocalChat(EngineConfig(), SPACE)._prompt(engine.tokenizer, item) for item in ITEMS]
+        scores = engine.score(shared_context_tree((), prompts), tokens)
+    for item, row in zip(ITEMS, scores, strict=True):
+        expected = _label_log_probs([(texts[t], score) for t, score in zip(tokens, row, strict=True)], words)
+        # bfloat16 logits, and the server lists its twenty likeliest tokens only
+        assert np.diff(remote[item.id].log_probs) == pytest.approx(np.diff(expected), abs=0.3)
     assert (usage["requests"], usage.get("failures", 0)) == (len(ITEMS), 0)
     assert usage["generated_tokens"] > 0
