@@ -167,16 +167,20 @@ def _read(path: Path) -> list[Row]:
 
 def table(rows: Iterable[Row]) -> str:
     """Markdown: one line a (data, model, labeler), means over seeds and the recovered gap of the means."""
-    groups: dict[tuple[str, str, int], dict[str, list[Row]]] = {}
+    groups: dict[tuple[str, str, int, int, int], dict[str, list[Row]]] = {}
     for row in rows:
-        groups.setdefault((Path(row.data).name, row.model, row.examples), {}).setdefault(row.labeler, []).append(row)
+        run = row.data, row.model, row.examples, row.iterations, row.test_examples
+        groups.setdefault(run, {}).setdefault(row.labeler, []).append(row)
     lines = [
-        "| data | model | n | labeler | seeds | labels right | many-shot | gap | calibrated | gap | tokens | plain |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| data | model | n | iterations | labeler | seeds | labels right | many-shot | gap | calibrated | gap | tokens "
+        "| plain |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (data, model, examples), labelers in groups.items():
+    for (data, model, examples, iterations, _), labelers in groups.items():
         for name, found in labelers.items():
-            lines.append(f"| {data} | {model} | {examples} | {name} | {len(found)} | {_cells(found, labelers)} |")
+            cells = _cells(found, labelers)
+            start = f"| {Path(data).name} | {model} | {examples} | {iterations}"
+            lines.append(f"{start} | {name} | {len(found)} | {cells} |")
     return "\n".join(lines)
 
 

@@ -106,8 +106,8 @@ def _attend(
 ) -> torch.Tensor:
     """Causal attention of the last tokens of a path over the whole path.
 
-    Written as two batched products, in which the query heads that share a key head are rows of one matrix: on a CPU
-    1.7 times as fast as torch's flash kernel, which has too few rows to work with in nodes of one demonstration.
+    Written as two batched products, in which the query heads that share a key head are rows of one matrix: torch's
+    flash kernel for CPUs has too few rows to work with in nodes of one demonstration.
 
     Args:
         query: [heads, tokens, head size], scaled.

@@ -93,7 +93,7 @@ class TransformersEngine:
         self.context_length = context_length(self._model.config, config.max_model_len)
         self._store = NodeStore(int(config.kv_cache_gib * _GIB))
         self._pass_tokens = 0
-        # Small products leave the threads of one pass waiting for each other: a pass a thread is 1.2 times as fast.
+        # Small products leave the threads of one pass waiting for each other, so each thread has a pass of its own.
         self._workers = torch.get_num_threads()
         self._threads = ThreadPoolExecutor(self._workers, "pass", torch.set_num_threads, (1,))
         if self.device.type == "cpu" and self.context_length >= _TRIAL.longest_prompt and self._packing_keeps_bits():
