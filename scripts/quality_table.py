@@ -172,8 +172,8 @@ def table(rows: Iterable[Row]) -> str:
         run = row.data, row.model, row.examples, row.iterations, row.test_examples
         groups.setdefault(run, {}).setdefault(row.labeler, []).append(row)
     lines = [
-        "| data | model | n | iterations | labeler | seeds | labels right | many-shot | gap | calibrated | gap | tokens "
-        "| plain |",
+        "| data | model | n | iterations | labeler | seeds | labels right | many-shot | gap | calibrated | gap "
+        "| tokens | plain |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (data, model, examples, iterations, _), labelers in groups.items():
