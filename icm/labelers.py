@@ -16,7 +16,7 @@ from icm.consistency import ConsistencyIndex, LogicalConsistencyChecker, rule_ch
 from icm.engines.base import Engine
 from icm.errors import ConfigError
 from icm.examples import ICMDataset
-from icm.predictability import Labels, Scorer
+from icm.predictability import Labels, PlainCost, Scorer
 from icm.prompts import PromptEncoder
 from icm.search import Search, SearchOutcome
 from icm.storage import ICMResult, LabeledExample
@@ -164,7 +164,7 @@ class _Labeler:
         self._trace = trace
         self._batches = batches
         self._on_progress = on_progress
-        self._plain_tokens = 0
+        self._plain = PlainCost()
         earlier = trace.rows(type="usage")
         self._earlier = earlier[-1] if earlier else {}
 
@@ -175,17 +175,15 @@ class _Labeler:
 
     def usage(self) -> dict[str, float]:
         """Cost of the whole run, interrupted parts included."""
-        now = {**vars(self._engine.usage), "plain_tokens": self._plain_tokens}
+        now = {**vars(self._engine.usage), **vars(self._plain)}
         return {key: value + self._earlier.get(key, 0) for key, value in now.items()}
 
     def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
-        scorer = Scorer(self._engine, batch, self._config)
+        scorer = Scorer(self._engine, batch, self._config, self._plain)
         checks = self._checker.index(batch)
         stream = (self._config.seed, restart, number)
-        before = self._plain_tokens
 
         def record(row: Row) -> None:
-            self._plain_tokens = before + scorer.plain_tokens
             self._trace.append({"restart": restart, "batch": number, **row})
             tokens = self._engine.usage.computed_tokens
             self._on_progress(Progress(row, restart, number, self._batches, tokens))
@@ -199,7 +197,6 @@ class _Labeler:
             outcome = self._search(Search(scorer, checks, self._config, stream, record), restart, number)
         else:
             outcome = self._baseline(scorer, checks, stream)
-        self._plain_tokens = before + scorer.plain_tokens
         self._trace.append({"type": "usage", **self.usage()})
         record(_end_row(outcome, batch))
         return outcome

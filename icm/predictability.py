@@ -165,21 +165,41 @@ class Sweep:
         return np.asarray(self.log_probs[np.arange(len(columns)), columns])
 
 
+MemoryKey = tuple[Order, tuple[tuple[int, str], ...]]
+"""An order and a labelling: what a sweep is remembered by."""
+
+
+@dataclass
+class PlainCost:
+    """What plain order, every prompt of the algorithm computed alone, would have cost.
+
+    Attributes:
+        plain_tokens: of all proposals, and of a sweep of each labelling that was compared; those answered from memory
+            are prompts too.
+        unchanged_tokens: of the further sweeps of Algorithm 1 as printed: it computes U(D') in each iteration, also
+            where the proposal is the label that the example has. The published code skips these.
+    """
+
+    plain_tokens: int = 0
+    unchanged_tokens: int = 0
+
+
 class Scorer:
     """Scores label assignments of one dataset with one engine.
 
     Attributes:
-        plain_tokens: tokens that plain order (every prompt of the algorithm computed alone) would have cost so far;
-            sweeps answered from memory and proposals known from a sweep are prompts too.
+        plain: counts what plain order would have cost.
     """
 
-    def __init__(self, engine: Engine, dataset: ICMDataset, config: SearchConfig) -> None:
+    def __init__(
+        self, engine: Engine, dataset: ICMDataset, config: SearchConfig, plain: PlainCost | None = None
+    ) -> None:
         self.dataset = dataset
         self.engine = engine
         self.encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
-        self.plain_tokens = 0
+        self.plain = plain or PlainCost()
         self._calibration = config.calibration
-        self._memory: dict[tuple[Order, tuple[tuple[int, str], ...]], tuple[Sweep, int]] = {}
+        self._memory: dict[MemoryKey, tuple[Sweep, int]] = {}
 
     def trees(self, labels: Labels) -> TreeBuilder:
         """The tree builder for D = `labels`."""
@@ -191,7 +211,7 @@ class Scorer:
 
     def sweep(self, labels: Labels, order: Order) -> Sweep:
         """Leave-one-out scores of D = `labels` under `order`. Repeats are answered from memory."""
-        key = (order, tuple(sorted(labels.items())))
+        key = _memory_key(labels, order)
         if key not in self._memory:
             tree = self.trees(labels).leave_one_out(order)
             scores = self.engine.score(tree, self.encoder.label_ids)
@@ -199,7 +219,7 @@ class Scorer:
             sweep = Sweep(order.positions, calibrate(scores, bias), bias, self.dataset.label_space.labels)
             self._memory[key] = (sweep, tree.prompt_tokens)
         sweep, tokens = self._memory[key]
-        self.plain_tokens += tokens
+        self.plain.plain_tokens += tokens
         return sweep
 
     def forget(self) -> None:
@@ -219,12 +239,16 @@ class Scorer:
         """Note that plain order would have computed one prompt, all of D but the example itself, for its proposal."""
         trees = self.trees(labels)
         context = sum(len(trees.demonstration(other)) for other in labels if other != position)
-        self.plain_tokens += len(self.encoder.prefix) + context + len(trees.query(position))
+        self.plain.plain_tokens += len(self.encoder.prefix) + context + len(trees.query(position))
+
+    def count_unchanged(self, labels: Labels, order: Order) -> None:
+        """Note that Algorithm 1 as printed would have swept D = `labels` once more."""
+        self.plain.unchanged_tokens += self._memory[_memory_key(labels, order)][1]
 
     def zero_shot(self, positions: Sequence[int]) -> Array:
         """Calibrated label log-probabilities without demonstrations, [positions, labels]."""
         tree = self.trees({}).given_all(Order(()), positions)
-        self.plain_tokens += tree.prompt_tokens
+        self.plain.plain_tokens += tree.prompt_tokens
         scores = self.engine.score(tree, self.encoder.label_ids)
         return calibrate(scores, self._bias(scores, Order(()), {}))
 
@@ -237,6 +261,10 @@ class Scorer:
         context = replace(self.trees(labels), query=lambda row: self.encoder.query(content_free[row]))
         tree = context.given_all(order, range(len(content_free)))
         return label_bias(self.engine.score(tree, self.encoder.label_ids))
+
+
+def _memory_key(labels: Labels, order: Order) -> MemoryKey:
+    return order, tuple(sorted(labels.items()))
 
 
 def content_free_examples(dataset: ICMDataset) -> list[ICMExample]:

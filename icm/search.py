@@ -142,6 +142,7 @@ class Search:
         proposal = self._propose(state, position, iteration)
         previous = state.labels.get(position)
         if proposal == previous:
+            self.scorer.count_unchanged(state.labels, state.order)
             return self._decide(state, state, iteration, position, proposal, True)
         order = state.order if previous is not None else state.order.append([position])
         candidate = self.fix(self.evaluate({**state.labels, position: proposal}, order), rng)

@@ -109,6 +109,26 @@ def test_resumed_run_is_the_uninterrupted_run(kept: float, tokenizer: Any, tmp_p
     assert resumed.score == whole.score
 
 
+def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path: Path) -> None:
+    path, dataset = tmp_path / "t.jsonl", pairs(10)
+    config = replace(FAST, consistency=False, early_stop=False, refresh_every=10**6, final_orders=1)
+    usage = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path).metadata["usage"]
+    scorer = Scorer(AccountingEngine(tokenizer), dataset, config)
+    position = {example.id: number for number, example in enumerate(dataset)}
+    current: dict[int, str] = {}
+    unchanged = 0
+    for row in rows(path):
+        if row["type"] == "start":
+            current = {position[key]: label for key, label in row["labels"].items()}
+        elif row["type"] == "decision" and row["proposal"] == row["previous"]:
+            prompts = scorer.trees(current).leave_one_out(draw_order(current, np.random.default_rng(0)))
+            unchanged += prompts.prompt_tokens
+        elif row["type"] == "decision" and row["accepted"]:
+            current |= {position[key]: label for key, label in row["changes"].items()}
+    assert usage["unchanged_tokens"] == unchanged > 0
+    assert usage["plain_tokens"] > usage["computed_tokens"]
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [({"alpha": 3.0}, "settings.alpha"), ({"seed": 9}, "settings.seed"), ({}, "data")],

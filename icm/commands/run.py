@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,17 @@ def _summary(result: ICMResult) -> str:
     counts = Counter(item.label for item in result.labeled_examples)
     balance = ", ".join(f"{counts[label]} {label}" for label in result.label_space.labels)
     score = "no utility" if result.score is None else f"utility {result.score:.4f}"
-    return f"{len(result.labeled_examples)} examples: {balance}; {score}"
+    return f"{len(result.labeled_examples)} examples: {balance}; {score}\n{_cost(result.metadata['usage'])}"
+
+
+def _cost(usage: Mapping[str, float]) -> str:
+    computed, plain, repeated = (usage[name] for name in ("computed_tokens", "plain_tokens", "unchanged_tokens"))
+    cost = f"{computed:,} tokens computed in {usage['seconds']:.0f} s"
+    if plain:
+        cost += f": {computed / plain:.3f} of plain order"
+    if repeated:
+        cost += f", {computed / (plain + repeated):.3f} of Algorithm 1 as printed (it sweeps unchanged labels again)"
+    return cost
 
 
 def _synonyms(arguments: argparse.Namespace) -> dict[str, Any]:
