@@ -19,7 +19,7 @@ def random_labels(positions: Sequence[int], names: Sequence[str], rng: np.random
 def initial_labels(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Labels:
     """The labels a search starts from: K of them, or all for `init: bootstrap`."""
     if config.init == "bootstrap":
-        return bootstrap(scorer, checks, config, rng)[0]
+        return bootstrap(scorer, checks, config, rng)
     return seed_labels(scorer, config, rng)
 
 
@@ -56,27 +56,21 @@ def zero_shot(scorer: Scorer) -> tuple[Labels, Array]:
     return argmax_labels(log_probs, everything, scorer.dataset.label_space.labels), log_probs
 
 
-def bootstrap(
-    scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator
-) -> tuple[Labels, Array]:
-    """Rounds of relabelling everything with the last round's labels as balanced demonstrations.
+def bootstrap(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Labels:
+    """Labels of all examples: rounds of relabelling them with the last round's labels as balanced demonstrations.
 
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels.
-
-    Returns:
-        Labels of all examples and their log-probabilities [examples, labels] in the last round.
     """
     names = scorer.dataset.label_space.labels
     labels, shots = seed_labels(scorer, config, rng), config.initial_examples
-    log_probs = np.zeros((len(scorer.dataset), len(names)))
     for _ in range(config.bootstrap_rounds):
         log_probs = relabel(scorer, balanced(labels, names, shots, rng), rng)
         labels = argmax_labels(log_probs, range(len(scorer.dataset)), names)
         if config.consistency:
             labels = make_consistent(labels, log_probs, checks, scorer)
         shots = min(2 * shots, len(scorer.dataset))
-    return labels, log_probs
+    return labels
 
 
 def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
@@ -87,6 +81,7 @@ def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) ->
     log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))
     log_probs[list(sweep.positions)] = sweep.log_probs
     if rest:
+        scorer.count_proposals(demonstrations, rest)
         log_probs[rest] = scorer.proposals(demonstrations, sweep, order, rest)
     scorer.forget()
     return log_probs
@@ -103,13 +98,26 @@ def balanced(labels: Labels, names: Sequence[str], shots: int, rng: np.random.Ge
 def make_consistent(
     labels: dict[int, str], log_probs: Array, checks: ConsistencyIndex, scorer: Scorer
 ) -> dict[int, str]:
-    """Give inconsistent pairs their likeliest consistent labels, at most once a pair."""
-    space = scorer.dataset.label_space
-    for i, j in checks.violations(labels):
-        options = checks.options(i, j, space)
-        if options and (labels[i], labels[j]) not in options:
-            labels[i], labels[j] = max(
-                options,
-                key=lambda pair: log_probs[i, space.index(pair[0])] + log_probs[j, space.index(pair[1])],
-            )
+    """Give inconsistent pairs their likeliest labels that leave fewer inconsistencies, the likeliest changes first."""
+
+    def gain(repair: Labels) -> float:
+        rows, space = list(repair), scorer.dataset.label_space
+        after, before = ([space.index(source[row]) for row in rows] for source in (repair, labels))
+        return float((log_probs[rows, after] - log_probs[rows, before]).sum())
+
+    def repair(pair: tuple[int, int]) -> Labels:
+        i, j = pair
+        options = [{i: a, j: b} for a, b in checks.options(i, j, scorer.dataset.label_space)]
+        now = _broken(pair, labels, checks)
+        helpful = [option for option in options if _broken(pair, {**labels, **option}, checks) < now]
+        return max(helpful, key=gain, default={})
+
+    repairs = {pair: repair(pair) for pair in checks.violations(labels)}
+    for pair in sorted(repairs, key=lambda pair: -gain(repairs[pair])):
+        labels = {**labels, **repair(pair)}
     return labels
+
+
+def _broken(pair: tuple[int, int], labels: Labels, checks: ConsistencyIndex) -> int:
+    """Inconsistencies that the labels of a pair take part in."""
+    return len({broken for position in pair for broken in checks.violations_of(position, labels)})

@@ -52,9 +52,10 @@ class EngineConfig:
         _check(self, "max_model_len", self.max_model_len is None or self.max_model_len > 0, "a number above 0 or null")
 
     @property
-    def identity(self) -> dict[str, str | int | None]:
-        """What decides the scores, by name; an interrupted run continues only with the same."""
-        names = ("model", "revision", "adapter", "device", "dtype", "max_model_len")
+    def identity(self) -> dict[str, str | int | float | None]:
+        """What decides the scores and when the order is redrawn, by name; an interrupted run continues only with the
+        same."""
+        names = ("model", "revision", "adapter", "device", "dtype", "max_model_len", "kv_cache_gib")
         return {name: getattr(self, name) for name in names}
 
 
@@ -101,7 +102,8 @@ class SearchConfig:
             path `package.module:RuleClass` of your own.
         max_fix_steps: M of Algorithm 2.
         calibration: of the label log-odds: `none`, `batch` (centred over the sweep), `contextual` (content-free query).
-        refresh_every: iterations between two draws of the demonstration order.
+        refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
+            keep the prompt tree.
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.

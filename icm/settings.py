@@ -38,15 +38,19 @@ def resolve_settings(
     Raises:
         ConfigError: an unknown key (with the nearest known one) or a value of the wrong type or out of range.
     """
-    values: dict[str, Any] = {}
+    sources: list[Mapping[str, Any]] = []
     if preset is not None:
-        values |= preset_values(preset)
+        sources.append(preset_values(preset))
     if settings_file is not None:
-        values |= file_values(settings_file)
-    values |= environment_values(os.environ if environ is None else environ)
-    for name, value in given.items():
-        option = known_option(name, "command line")
-        values[name] = checked(option, value, option.flag)
+        sources.append(file_values(settings_file))
+    sources.append(environment_values(os.environ if environ is None else environ))
+    named = {name: known_option(name, "command line") for name in given}
+    sources.append({name: checked(option, given[name], option.flag) for name, option in named.items()})
+    values: dict[str, Any] = {}
+    for source in sources:
+        if "cooling_rate" in source:  # beta under another name, see `build`
+            values.pop("beta", None)
+        values |= source
     return build(values)
 
 

@@ -46,7 +46,8 @@ class ICMResult:
 
     Attributes:
         labeled_examples: in dataset order.
-        score: final utility U(D) under demonstration orders that the search has not used; None without a model.
+        score: final utility U(D) under demonstration orders that the search has not used; None for the
+            random and zero-shot labelers, which use no demonstrations.
         label_space: labels and verbalisers.
         task: task type.
         metadata: everything else on the first line: settings, model, data, versions, seed, iterations, usage.
@@ -197,7 +198,7 @@ class StoredResult:
         task: task type; empty for a broken file, like the fields below.
         model: model that labelled.
         examples: number of labelled examples.
-        score: final utility, None without a model.
+        score: final utility, None for the random and zero-shot labelers.
         error: why the file cannot be read; None for a sound one.
     """
 

@@ -1,7 +1,6 @@
 """What a finished run leaves: weights, tokenizer, settings, environment, metrics, loss plot, card, results."""
 
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from icm.files import atomic_write, parse_object, write_json, write_jsonl
 from icm.hub import push_adapter
-from icm.metadata import package_versions
+from icm.metadata import package_versions, peak_memory_gib
 from train.card import write_card
 from train.checkpoints import FINISHED_FILE
 from train.plan import Plan, check_hub_token
@@ -111,9 +110,7 @@ def _peak_memory(trainer: Any) -> dict[str, float]:
     """GiB, largest over the ranks."""
     import torch
 
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    host = peak_memory_gib()
     gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
     every = trainer.accelerator.gather(torch.tensor([[host, gpu]], device=trainer.accelerator.device))
     host, gpu = (round(value, 2) for value in every.max(dim=0).values.tolist())

@@ -40,7 +40,9 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     """Add `icm run`."""
     parser = parsing.add_command(subparsers, "run", run, "label a data set", EXAMPLES)
     run_group = parser.add_argument_group("run")
-    run_group.add_argument("--dry-run", action="store_true", help="print prompts, tokens and memory; load no model")
+    run_group.add_argument(
+        "--dry-run", action="store_true", help="print prompts, tokens, memory and time; label nothing"
+    )
     run_group.add_argument("--resume", metavar="TRACE", type=Path, help="continue an interrupted run from its trace")
     run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
     run_group.add_argument("--settings", metavar="FILE", type=Path, help="settings file (JSON or YAML)")
@@ -98,14 +100,15 @@ def _summary(result: ICMResult) -> str:
     counts = Counter(item.label for item in result.labeled_examples)
     balance = ", ".join(f"{counts[label]} {label}" for label in result.label_space.labels)
     score = "no utility" if result.score is None else f"utility {result.score:.4f}"
-    return f"{len(result.labeled_examples)} examples: {balance}; {score}\n{_cost(result.metadata['usage'])}"
+    return f"{len(result.labeled_examples)} examples: {balance}; {score}\n{_cost(result.metadata)}"
 
 
-def _cost(usage: Mapping[str, float]) -> str:
+def _cost(metadata: Mapping[str, Any]) -> str:
+    usage = metadata["usage"]
     computed, plain, repeated = (usage[name] for name in ("computed_tokens", "plain_tokens", "unchanged_tokens"))
-    cost = f"{computed:,} tokens computed in {usage['seconds']:.0f} s"
+    cost = f"{computed:,} tokens computed in {usage['seconds']:.0f} s, peak memory {metadata['peak_memory_gib']} GiB"
     if plain:
-        cost += f": {computed / plain:.3f} of plain order"
+        cost += f"; {computed / plain:.3f} of plain order"
     if repeated:
         cost += f", {computed / (plain + repeated):.3f} of Algorithm 1 as printed (it sweeps unchanged labels again)"
     return cost

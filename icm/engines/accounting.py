@@ -1,6 +1,8 @@
 """Token figures without a model: what a sweep or a whole search costs with a perfect prefix cache."""
 
+import math
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
@@ -20,25 +22,31 @@ AGREEMENT = 4.0
 
 
 class AccountingEngine:
-    """Counts tokens as the transformers engine would with unlimited memory, and answers with noise.
+    """Counts tokens as the transformers engine would, and answers with noise.
 
-    Nodes with children are computed once and kept for ever; a query at the end of a prompt is computed each time.
+    Nodes with children are kept, and the least recently used dropped when there is no more room; a query at the end of
+    a prompt is computed each time.
     Segments may be any integer sequences, so a tree of `range` objects of the right lengths will do.
 
     Args:
         tokenizer: for callers that encode text; not used here.
         context_length: longest prompt in tokens.
+        cache_tokens: room for nodes in tokens.
         seed: of the log-probabilities, which are a hash of (seed, prompt).
     """
 
     name = "accounting"
 
-    def __init__(self, tokenizer: Any = None, context_length: int = 2**31, seed: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Any = None, context_length: int = 2**31, cache_tokens: float = math.inf, seed: int = 0
+    ) -> None:
         self.tokenizer = tokenizer
         self.context_length = context_length
+        self.cache_tokens = cache_tokens
         self.usage = Usage()
         self._seed = seed
-        self._kept: set[bytes] = set()
+        self._kept: OrderedDict[bytes, int] = OrderedDict()
+        self._kept_tokens = 0
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
         """See `Engine.score`; the log-probabilities mean nothing, but equal prompts get equal ones."""
@@ -58,9 +66,15 @@ class AccountingEngine:
         if node.query is not None or key not in self._kept:
             self.usage.computed_tokens += len(node.segment)
         if node.children:
-            self._kept.add(key)
+            self._keep(key, len(node.segment))
         for child in node.children:
             self._visit(child, key, scores)
+
+    def _keep(self, key: bytes, tokens: int) -> None:
+        self._kept_tokens += tokens - self._kept.pop(key, 0)
+        self._kept[key] = tokens
+        while self._kept_tokens > self.cache_tokens:
+            self._kept_tokens -= self._kept.popitem(last=False)[1]
 
     def _noise(self, key: bytes, query: Segment, labels: int) -> NDArray[np.float64]:
         """Prompts that end in the same query mostly agree, so that a search takes a course a real one could take."""

@@ -39,12 +39,14 @@ class Engine(Protocol):
         name: `vllm`, `transformers`, `server` or `accounting`.
         tokenizer: Hugging Face tokenizer of the model.
         context_length: longest prompt in tokens.
+        cache_tokens: tokens of tree nodes that stay cached between calls; infinite where that is not known.
         usage: cumulative cost.
     """
 
     name: str
     tokenizer: Any
     context_length: int
+    cache_tokens: float
     usage: Usage
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:

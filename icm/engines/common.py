@@ -48,6 +48,14 @@ def context_length(model_config: Any, limit: int | None) -> int:
     return limit or own
 
 
+def kv_numbers_per_token(model_config: Any) -> int:
+    """Keys and values of one token in all layers: how many numbers."""
+    text = model_config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * head_dim)
+
+
 def cut_at(text: str, stop: Sequence[str]) -> str:
     """The text in front of the first stop string."""
     return text[: min((position for end in stop if (position := text.find(end)) >= 0), default=len(text))]

@@ -1,5 +1,6 @@
 """Scores a prompt tree on an OpenAI-compatible completions server (`vllm serve`, Together AI, OpenRouter, …)."""
 
+import math
 import os
 import random
 import time
@@ -140,6 +141,7 @@ class ServerEngine:
         if config.adapter is not None:
             raise ConfigError("engine server: the server loads adapters; name the adapter it serves as --model")
         folder = resolve_model(config.model, config.revision)
+        self.cache_tokens = math.inf
         self.usage = Usage()
         with self._closing_on_error():
             served = self._served(config.model, folder)

@@ -15,7 +15,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.base import Usage
-from icm.engines.common import check_lengths, check_room, context_length, cut_at, path_key
+from icm.engines.common import check_lengths, check_room, context_length, cut_at, kv_numbers_per_token, path_key
 from icm.engines.kv_cache import NodeKV, NodeStore
 from icm.engines.packing import ATTENTION, Pack, PackedNode
 from icm.errors import ConfigError, PrerequisiteError
@@ -91,12 +91,14 @@ class TransformersEngine:
         self._head = LabelHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
         self.context_length = context_length(self._model.config, config.max_model_len)
-        self._store = NodeStore(int(config.kv_cache_gib * _GIB))
+        capacity = int(config.kv_cache_gib * _GIB)
+        self._store = NodeStore(capacity)
+        self.cache_tokens = capacity / (kv_numbers_per_token(self._model.config) * self.dtype.itemsize)
         self._pass_tokens = 0
         # Small products leave the threads of one pass waiting for each other, so each thread has a pass of its own.
-        self._workers = torch.get_num_threads()
+        self._workers = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._threads = ThreadPoolExecutor(self._workers, "pass", torch.set_num_threads, (1,))
-        if self.device.type == "cpu" and self.context_length >= _TRIAL.longest_prompt and self._packing_keeps_bits():
+        if self.context_length >= _TRIAL.longest_prompt and self._packing_keeps_bits():
             self._pass_tokens = _PASS_TOKENS
         self.usage = Usage()
 

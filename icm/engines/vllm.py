@@ -51,6 +51,8 @@ class VLLMEngine:
             raise
         self._processes = _children() - before
         self.tokenizer: Any = self._llm.get_tokenizer()
+        cache = self._llm.llm_engine.vllm_config.cache_config
+        self.cache_tokens: float = cache.num_gpu_blocks * cache.block_size  # on a CPU too
         self.usage = Usage()
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:

@@ -144,6 +144,7 @@ def test_cooling_rate_is_beta_of_the_log_schedule_unless_beta_is_given() -> None
     assert resolve({"cooling_rate": "0.5"}).search.beta == 0.5
     assert resolve({"cooling_rate": "0.5", "beta": "0.7"}).search.beta == 0.7
     assert resolve({"cooling_rate": "0.5", "schedule": "geometric"}).search.beta == SearchConfig.beta
+    assert resolve({"cooling_rate": "0.5"}, preset="codelion").search.beta == 0.5
 
 
 @pytest.mark.parametrize(
