@@ -227,6 +227,10 @@ class Scorer:
         self.plain.plain_tokens += tokens
         return sweep
 
+    def outgrown(self, sweep: Sweep, order: Order) -> bool:
+        """Whether folding the appended examples into the tree pays before the next sweep."""
+        return order.outgrown(fits=sweep.tree_tokens <= self.engine.cache_tokens)
+
     def forget(self) -> None:
         """Drop remembered sweeps: they belong to an order that is not used any more."""
         self._memory.clear()

@@ -214,8 +214,9 @@ class Search:
     def _needs_order(self, state: State, iteration: int) -> bool:
         if iteration == self._refreshed:  # an interrupted run had drawn this order already
             return False
-        fits = state.sweep.tree_tokens <= self.scorer.engine.cache_tokens
-        return state.order.outgrown(fits) or iteration - self._refreshed >= self.config.refresh_every
+        return (
+            self.scorer.outgrown(state.sweep, state.order) or iteration - self._refreshed >= self.config.refresh_every
+        )
 
     def _refresh(self, state: State, iteration: int) -> State:
         """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order

@@ -143,7 +143,7 @@ def _grow(scorer: Scorer, start: int) -> None:
     order: Order = draw_order(labels, np.random.default_rng(0))
     sweep = scorer.sweep(labels, order)
     for position in range(start, len(scorer.dataset)):
-        if order.outgrown:
+        if scorer.outgrown(sweep, order):
             order = draw_order(labels, np.random.default_rng(position))
             sweep = scorer.sweep(labels, order)
         best = int(scorer.proposals(labels, sweep, order, [position]).argmax())

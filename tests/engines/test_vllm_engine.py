@@ -19,12 +19,14 @@ def test_scores_cost_and_shutdown() -> None:
         reviews = Reviews(engine.tokenizer, 64, seed=4, words=(8, 16))
         small = reviews.leave_one_out(8)
         expected = engine.score(small, reviews.labels)
+        gib = engine.cache_tokens / EngineConfig().kv_cache_gib
     resource_tracker.ensure_running()  # a helper of Python's own, which stays
     before = set(psutil.Process().children(recursive=True))
     config = EngineConfig(engine="vllm", device="cpu", max_model_len=2048, kv_cache_gib=1, enforce_eager=True)
     with pytest.raises(KeyboardInterrupt), create_engine(config) as engine:
         workers = set(psutil.Process().children(recursive=True)) - before
         np.testing.assert_allclose(engine.score(small, reviews.labels), expected, atol=0.25)  # bfloat16 logits
+        assert engine.cache_tokens == pytest.approx(gib, rel=0.02)  # tokens that a GiB of keys and values holds
         texts = engine.generate(["The capital of France is"], GenerationConfig(0.0, 1.0, 8), 0, ["\n"])
         assert "Paris" in texts[0]
         spent = engine.usage.computed_tokens
