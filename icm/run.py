@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from icm.config import EngineConfig, SearchConfig
@@ -17,6 +17,7 @@ from icm.engines.base import Engine
 from icm.engines.common import context_length
 from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
 from icm.examples import ICMDataset
+from icm.files import fingerprint, parse_json, write_json
 from icm.labelers import Progress, run_labeling, split_batches
 from icm.metadata import run_metadata
 from icm.models import model_label, resolve_model
@@ -25,6 +26,9 @@ from icm.storage import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_r
 from icm.tasks import load_task
 
 logger = logging.getLogger(__name__)
+
+PROMPTS_PER_FILE = 256
+"""Solutions that the model writes before they are kept."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -67,10 +71,7 @@ def label(
         def engine() -> Engine:
             return stack.enter_context(create_engine(config))
 
-        def generate(prompts: Sequence[str]) -> list[str]:
-            return engine().generate(prompts, settings.generation, settings.data.seed)
-
-        dataset = load_task(settings.data, generate).dataset
+        dataset = load_task(settings.data, partial(_written_claims, settings, engine)).dataset
         path = _result_path(settings, dataset.name, created, resume)
         checker = rule_checker(dataset.task, settings.search)
         check_model(config, dataset, settings.search, settings.data.dataset)
@@ -79,6 +80,23 @@ def label(
         metadata = run_metadata(settings, dataset, engine(), created)
     write_result(path, replace(result, metadata={**metadata, **result.metadata}))
     return path
+
+
+def _written_claims(settings: Settings, engine: Callable[[], Engine], prompts: Sequence[str]) -> list[str]:
+    """One sampled continuation a prompt, kept in `output_dir/generated`: an interrupted run loses little of them, and
+    judges the same claims when it is resumed, whatever the engine would write the second time."""
+    folder, config = Path(settings.output.output_dir) / "generated", settings.generation
+    sampler = [settings.engine.identity, choose_engine(settings.engine), asdict(config)]
+    texts: list[str] = []
+    for start in range(0, len(prompts), PROMPTS_PER_FILE):
+        part, seed = prompts[start : start + PROMPTS_PER_FILE], settings.data.seed + start
+        path = folder / f"{fingerprint([sampler, seed, part])}.json"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, engine().generate(part, config, seed))
+        texts += parse_json(path.read_text(encoding="utf-8"), str(path))
+        logger.info("%d of %d solutions written", len(texts), len(prompts))
+    return texts
 
 
 def _labelled(
