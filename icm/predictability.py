@@ -166,10 +166,8 @@ class Sweep:
 
     @property
     def by_position(self) -> Array:
-        """log_probs with the rows numbered by position; NaN where nothing is labelled."""
-        rows = np.full((max(self.positions) + 1, len(self.labels)), np.nan)
-        rows[list(self.positions)] = self.log_probs
-        return rows
+        """log_probs with the rows in the order of the positions."""
+        return np.asarray(self.log_probs[np.argsort(self.positions)])
 
     def predictabilities(self, labels: Labels) -> Array:
         """log p(y_i | x_i, D without x_i) of the given labels, [rows], nats."""

@@ -229,33 +229,9 @@ class Search:
         self.scorer.forget()
         self._proposals.clear()
         state = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
-        proposal, before = self._joint_proposal(state), state.labels
-        if proposal != before:
-            state = max(state, self.evaluate(proposal, state.order), key=lambda option: option.utility)
-        changes = {p: label for p, label in state.labels.items() if before[p] != label}
         self._refreshed = iteration
-        self._record(
-            {
-                "type": "order",
-                "iteration": iteration,
-                "changes": self._by_id(changes),
-                "utility": state.utility,
-                "labelled": len(state.labels),
-            }
-        )
-        if changes:
-            self._count(True)
+        self._record({"type": "order", "iteration": iteration, "utility": state.utility, "labelled": len(state.labels)})
         return state
-
-    def _joint_proposal(self, state: State) -> Labels:
-        """The argmax labels of all labelled examples at once. Each alone would cost a sweep of nearly the whole tree;
-        and what was labelled early, given few others, is out of date until it is drawn again."""
-        if not self.config.joint_proposals:
-            return state.labels
-        proposal = state.sweep.proposals()
-        if self.config.consistency:
-            proposal = make_consistent(proposal, state.sweep.by_position, self.checks, self.scorer)
-        return proposal
 
     def _complete(self, state: State) -> State:
         """Label what the iterations have not reached, by argmax given D."""
@@ -268,9 +244,15 @@ class Search:
         return self.fix(self.evaluate(labels, order), self._rng(COMPLETE, COMPLETE))
 
     def _finish(self, state: State, iterations: int) -> SearchOutcome:
-        """Judge the labels and a last joint proposal, both under unseen orders; the better one is the outcome."""
-        last, proposal = self.judge(state.labels, iterations), self._joint_proposal(state)
-        return last if proposal == state.labels else max(last, self.judge(proposal, iterations), key=best_utility)
+        """Judge the labels, and those of a last proposal: the argmax labels of the last sweep, all at once. What was
+        labelled early, given few others, is out of date where it was not drawn again."""
+        last = self.judge(state.labels, iterations)
+        proposal = state.sweep.proposals()
+        if self.config.consistency:
+            proposal = make_consistent(proposal, state.sweep.by_position, self.checks, self.scorer)
+        if not self.config.final_proposal or proposal == state.labels:
+            return last
+        return max(last, self.judge(proposal, iterations), key=best_utility)
 
     def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
         """What labels are worth under orders that no search has used."""
@@ -298,10 +280,6 @@ class Search:
             elif row["type"] == "order":
                 order = draw_order(labels, self._rng(row["iteration"], ORDER))
                 self._refreshed = row["iteration"]
-                changes = self._by_position(row["changes"])
-                labels = {**labels, **changes}
-                if changes:
-                    self._count(True)
             elif row["type"] == "decision":
                 iteration = row["iteration"]
                 changes = self._by_position(row["changes"]) if row["accepted"] else {}
