@@ -105,8 +105,6 @@ class SearchConfig:
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
         final_orders: fresh orders over which the final utility is averaged.
-        final_proposal: propose all argmax labels at once when the iterations are over; accepted if the final utility is
-            higher.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.
         early_stop: stop when as many draws as there are examples change nothing, with a fresh order among them.
@@ -134,7 +132,6 @@ class SearchConfig:
     calibration: Literal["none", "batch", "contextual"] = "batch"
     refresh_every: int = 32
     final_orders: int = 2
-    final_proposal: bool = True
     lookahead: int = 1
     early_stop: bool = True
     restarts: int = 1

@@ -1,6 +1,7 @@
 """From a dataset and an engine to a result: batches, restarts, and the choice of the labeler."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample
 from icm.predictability import CONTENT_FREE, PlainCost, Scorer
 from icm.prompts import PromptEncoder
-from icm.search import Search, SearchOutcome, best_utility
+from icm.search import Search, SearchOutcome
 from icm.storage import ICMResult, LabeledExample
 from icm.trace import Row, Trace, open_trace
 
@@ -170,7 +171,7 @@ class _Labeler:
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
         """The best outcome over all restarts."""
         outcomes = [self._restart(batch, number, restart) for restart in range(self._config.restarts)]
-        return max(outcomes, key=best_utility)
+        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
     def usage(self) -> dict[str, float]:
         """Cost of the whole run, interrupted parts included."""

@@ -164,11 +164,6 @@ class Sweep:
         best = self.log_probs.argmax(axis=1)
         return {position: self.labels[column] for position, column in zip(self.positions, best, strict=True)}
 
-    @property
-    def by_position(self) -> Array:
-        """log_probs with the rows in the order of the positions."""
-        return np.asarray(self.log_probs[np.argsort(self.positions)])
-
     def predictabilities(self, labels: Labels) -> Array:
         """log p(y_i | x_i, D without x_i) of the given labels, [rows], nats."""
         columns = [self.labels.index(labels[position]) for position in self.positions]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icm.baselines import make_consistent
 from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
 from icm.predictability import Labels, Order, PlainCost, Scorer, Sweep, draw_order
@@ -56,11 +55,6 @@ class SearchOutcome:
     iterations: int
 
 
-def best_utility(outcome: SearchOutcome) -> float:
-    """Key by which outcomes are compared; those without a utility come last."""
-    return -math.inf if outcome.utility is None else outcome.utility
-
-
 def temperature(config: SearchConfig, iteration: int) -> float:
     """T at `iteration` (from 1), driven by iterations, not by accepted changes."""
     start, end = config.initial_temperature, config.final_temperature
@@ -100,6 +94,7 @@ class Search:
         self._proposals: dict[int, str] = {}
         self._refreshed = 0
         self._unchanged = 0
+        self._best: tuple[float, Labels] | None = None
 
     def run(self, initial: Labels, history: Sequence[Row] = ()) -> SearchOutcome:
         """Search from `initial`, or continue after the rows of an interrupted run."""
@@ -229,9 +224,15 @@ class Search:
         self.scorer.forget()
         self._proposals.clear()
         state = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
-        self._refreshed = iteration
+        self._note_order(state.labels, iteration, state.utility)
         self._record({"type": "order", "iteration": iteration, "utility": state.utility, "labelled": len(state.labels)})
         return state
+
+    def _note_order(self, labels: Labels, iteration: int, utility: float) -> None:
+        self._refreshed = iteration
+        complete = len(labels) == len(self._ids)
+        if complete and (self._best is None or utility > self._best[0]):
+            self._best = (utility, dict(labels))
 
     def _complete(self, state: State) -> State:
         """Label what the iterations have not reached, by argmax given D."""
@@ -244,15 +245,10 @@ class Search:
         return self.fix(self.evaluate(labels, order), self._rng(COMPLETE, COMPLETE))
 
     def _finish(self, state: State, iterations: int) -> SearchOutcome:
-        """Judge the labels, and those of a last proposal: the argmax labels of the last sweep, all at once. What was
-        labelled early, given few others, is out of date where it was not drawn again."""
-        last = self.judge(state.labels, iterations)
-        proposal = state.sweep.proposals()
-        if self.config.consistency:
-            proposal = make_consistent(proposal, state.sweep.by_position, self.checks, self.scorer)
-        if not self.config.final_proposal or proposal == state.labels:
-            return last
-        return max(last, self.judge(proposal, iterations), key=best_utility)
+        """Compare the last labelling with the best one seen at a fresh order, both under unseen orders."""
+        options = [state.labels] + ([self._best[1]] if self._best and self._best[1] != state.labels else [])
+        outcomes = [self.judge(labels, iterations) for labels in options]
+        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
     def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
         """What labels are worth under orders that no search has used."""
@@ -279,7 +275,7 @@ class Search:
                 labels = dict(self.fix(self.evaluate(labels, order), self._rng(0)).labels)
             elif row["type"] == "order":
                 order = draw_order(labels, self._rng(row["iteration"], ORDER))
-                self._refreshed = row["iteration"]
+                self._note_order(labels, row["iteration"], row["utility"])
             elif row["type"] == "decision":
                 iteration = row["iteration"]
                 changes = self._by_position(row["changes"]) if row["accepted"] else {}

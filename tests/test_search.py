@@ -251,15 +251,6 @@ class OneAnswer(AccountingEngine):
         return np.tile(np.log([0.9, 0.1]), (len(super().score(tree, label_ids)), 1))
 
 
-def test_a_last_proposal_is_taken_where_it_raises_the_utility(tokenizer: Any) -> None:
-    outcomes = {}
-    for proposed in (False, True):
-        config = SearchConfig(max_iterations=8, final_proposal=proposed, seed=3)
-        outcomes[proposed] = run_labeling(reviews(24), AccountingEngine(tokenizer), config)
-    assert outcomes[True].score > outcomes[False].score
-    assert labels(outcomes[True]) != labels(outcomes[False])
-
-
 def test_collapse_is_said(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     config = replace(FAST, calibration="none", max_iterations=200)
     result = run_labeling(reviews(10), OneAnswer(tokenizer), config)
