@@ -92,8 +92,9 @@ def _written_claims(settings: Settings, engine: Callable[[], Engine], prompts: S
         part, seed = prompts[start : start + PROMPTS_PER_FILE], settings.data.seed + start
         path = folder / f"{fingerprint([sampler, seed, part])}.json"
         if not path.exists():
+            written = engine().generate(part, config, seed)
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, engine().generate(part, config, seed))
+            write_json(path, written)
         texts += parse_json(path.read_text(encoding="utf-8"), str(path))
         logger.info("%d of %d solutions written", len(texts), len(prompts))
     return texts
