@@ -281,7 +281,7 @@ def test_a_short_search_labels_a_long_rest(tokenizer: Any) -> None:
 
 def test_batches_leave_room_for_contextual_calibration(tokenizer: Any) -> None:
     config, dataset = SearchConfig(calibration="contextual", max_iterations=60), reviews(40)
-    for length in range(900, 1100, 10):
+    for length in range(900, 1100, 25):
         engine = AccountingEngine(tokenizer, context_length=length)
         assert sum(run_labeling(dataset, engine, config).metadata["batches"]) == 40
 
