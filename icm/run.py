@@ -96,7 +96,7 @@ def _written_claims(settings: Settings, engine: Callable[[], Engine], prompts: S
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, written)
         texts += parse_json(path.read_text(encoding="utf-8"), str(path))
-        logger.info("%d of %d solutions written", len(texts), len(prompts))
+        logger.info("%d of %d solutions are there", len(texts), len(prompts))
     return texts
 
 

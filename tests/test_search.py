@@ -251,6 +251,19 @@ class OneAnswer(AccountingEngine):
         return np.tile(np.log([0.9, 0.1]), (len(super().score(tree, label_ids)), 1))
 
 
+def test_bootstrap_mends_groups_that_break_a_rule(tokenizer: Any) -> None:
+    examples = [
+        ICMExample(f"Answer {place} to question {group}\nI think this Claim is", {}, Relations(f"question {group}"))
+        for group in range(6)
+        for place in range(4)
+    ]
+    dataset = ICMDataset(examples, LabelSpace(), "groups")
+    config = SearchConfig(algorithm="bootstrap", rules=("exactly-one",))
+    found = labels(run_labeling(dataset, AccountingEngine(tokenizer), config))
+    true = [sum(found[e.id] == "True" for e in examples if e.group == f"question {group}") for group in range(6)]
+    assert true == [1] * 6
+
+
 def test_collapse_is_said(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     config = replace(FAST, calibration="none", max_iterations=200)
     result = run_labeling(reviews(10), OneAnswer(tokenizer), config)
