@@ -1,6 +1,7 @@
 """Labelers without a search: random, zero-shot, bootstrap. Baselines, and ways to initialise the search."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,17 +11,30 @@ from icm.consistency import ConsistencyIndex
 from icm.predictability import Labels, Scorer, draw_order
 
 
+@dataclass(frozen=True)
+class Initial:
+    """What a search starts from.
+
+    Attributes:
+        labels: some examples' or all.
+        preferences: position → mean label log-probabilities, [labels], of the rounds that led to the labels.
+    """
+
+    labels: Labels
+    preferences: Mapping[int, Array] = field(default_factory=dict)
+
+
 def random_labels(positions: Sequence[int], names: Sequence[str], rng: np.random.Generator) -> Labels:
     """Labels at random, as balanced as the count allows."""
     order = rng.permutation(len(positions))
     return {positions[place]: names[turn % len(names)] for turn, place in enumerate(order)}
 
 
-def initial_labels(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Labels:
+def initial(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Initial:
     """The labels a search starts from: K of them, or all for `init: bootstrap`."""
     if config.init == "bootstrap":
         return bootstrap(scorer, checks, config, rng)
-    return seed_labels(scorer, config, rng)
+    return Initial(seed_labels(scorer, config, rng))
 
 
 def seed_labels(scorer: Scorer, config: SearchConfig, rng: np.random.Generator) -> Labels:
@@ -56,27 +70,31 @@ def zero_shot(scorer: Scorer) -> tuple[Labels, Array]:
     return argmax_labels(log_probs, everything, scorer.dataset.label_space.labels), log_probs
 
 
-def bootstrap(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Labels:
+def bootstrap(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Initial:
     """Labels of all examples: rounds of relabelling them with the last round's labels as balanced demonstrations.
 
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
-    Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels.
+    Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
+    mean over the rounds, each counting half as much as the next.
     """
     names = scorer.dataset.label_space.labels
     labels, shots = seed_labels(scorer, config, rng), config.initial_examples
-    for _ in range(config.bootstrap_rounds):
+    preferences = np.zeros((len(scorer.dataset), len(names)))
+    for turn in range(config.bootstrap_rounds):
         log_probs = relabel(scorer, balanced(labels, names, shots, rng), rng)
         labels = argmax_labels(log_probs, range(len(scorer.dataset)), names)
         if config.consistency:
             labels = make_consistent(labels, log_probs, checks, scorer)
+        preferences = (preferences + log_probs) / 2 if turn else log_probs
         shots = min(2 * shots, len(scorer.dataset))
-    return labels
+    return Initial(labels, dict(enumerate(preferences)))
 
 
 def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
     """Log-probabilities of every example given the demonstrations (without itself), [examples, labels]."""
     order = draw_order(demonstrations, rng)
     sweep = scorer.sweep(demonstrations, order)
+    scorer.count_sweep(demonstrations, order)
     rest = [position for position in range(len(scorer.dataset)) if position not in demonstrations]
     log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))
     log_probs[list(sweep.positions)] = sweep.log_probs

@@ -104,6 +104,11 @@ class SearchConfig:
         calibration: of the label log-odds: `none`, `batch` (centred over the sweep), `contextual` (content-free query).
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
+        joint_proposals: proposals for labelled examples are the argmax of the mean over the orders so far, and each
+            fresh order starts with a proposal of all of them at once, accepted where U rises. False is as published:
+            one order, one example at a time.
+        acceptance_error: bound on the probability of a wrong decision, for decisions from growing samples of the leaves
+            (icm/acceptance.py); saves most where many examples are labelled. 0 scores every leaf.
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.
@@ -117,13 +122,13 @@ class SearchConfig:
     algorithm: Literal["icm", "bootstrap", "random", "zero-shot"] = "icm"
     alpha: float = 50.0
     objective: Literal["mean", "sum"] = "mean"
-    initial_temperature: float = 10.0
+    initial_temperature: float = 1.0
     final_temperature: float = 0.01
     schedule: Literal["log", "geometric", "linear"] = "log"
     beta: float = 0.99
     cooling_rate: float = 0.98
     initial_examples: int = 8
-    init: Literal["random", "zero-shot", "bootstrap"] = "zero-shot"
+    init: Literal["random", "zero-shot", "bootstrap"] = "bootstrap"
     max_iterations: int = 1000
     priority_weight: float = 100.0
     consistency: bool = True
@@ -131,6 +136,8 @@ class SearchConfig:
     max_fix_steps: int = 10
     calibration: Literal["none", "batch", "contextual"] = "batch"
     refresh_every: int = 32
+    joint_proposals: bool = True
+    acceptance_error: float = 0.0
     final_orders: int = 2
     lookahead: int = 1
     early_stop: bool = True
@@ -146,6 +153,7 @@ class SearchConfig:
             _check(self, name, getattr(self, name) > 0, "a number above 0")
         for name in ("beta", "max_fix_steps", "seed"):
             _check(self, name, getattr(self, name) >= 0, "a number of at least 0")
+        _check(self, "acceptance_error", 0 <= self.acceptance_error < 0.5, "at least 0 and below 0.5")
         _check(self, "cooling_rate", 0 < self.cooling_rate <= 1, "above 0 and at most 1")
         coolest = self.final_temperature <= self.initial_temperature
         _check(self, "final_temperature", coolest, f"at most initial_temperature {self.initial_temperature}")

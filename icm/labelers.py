@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from icm.baselines import bootstrap, initial_labels, random_labels, zero_shot
+from icm.baselines import Initial, bootstrap, initial, random_labels, zero_shot
 from icm.calibration import log_odds
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker, rule_checker
@@ -202,8 +202,8 @@ class _Labeler:
 
     def _search(self, search: Search, rng: np.random.Generator, history: Sequence[Row]) -> SearchOutcome:
         if history:
-            return search.run({}, history)
-        return search.run(initial_labels(search.scorer, search.checks, self._config, rng))
+            return search.run(Initial({}), history)
+        return search.run(initial(search.scorer, search.checks, self._config, rng))
 
     def _baseline(self, search: Search, rng: np.random.Generator) -> SearchOutcome:
         scorer = search.scorer
@@ -215,8 +215,8 @@ class _Labeler:
             labels, log_probs = zero_shot(scorer)
             columns = np.array([scorer.dataset.label_space.index(labels[position]) for position in everything])
             return SearchOutcome(labels, None, dict(enumerate(log_odds(log_probs, columns).tolist())), 0)
-        labels = bootstrap(scorer, search.checks, self._config, rng)
-        return search.judge(labels, self._config.bootstrap_rounds)
+        found = bootstrap(scorer, search.checks, self._config, rng)
+        return search.judge(found.labels, self._config.bootstrap_rounds)
 
 
 def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> Row:

@@ -6,16 +6,20 @@ one batch without changing the result, and an interrupted run continues as if it
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from icm.acceptance import FIRST_SAMPLE, is_settled, sample_sizes
+from icm.baselines import Initial, make_consistent
+from icm.calibration import Array
 from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
-from icm.predictability import Labels, Order, PlainCost, Scorer, Sweep, draw_order
+from icm.predictability import Labels, Order, Scorer, Sweep, draw_order
+from icm.preferences import Preferences
 from icm.trace import Row
 
-ORDER, FINAL, COMPLETE = 1, 2, 3
+ORDER, FINAL, COMPLETE, SAMPLE = 1, 2, 3, 4
 """Purposes of random streams other than an iteration's own decision."""
 
 
@@ -26,7 +30,7 @@ class State:
     Attributes:
         labels: D.
         order: demonstration order of the sweep.
-        sweep: leave-one-out scores of D.
+        sweep: leave-one-out scores of D; of a sample where decisions are made from samples.
         inconsistencies: I(D).
         utility: U(D) = alpha·P(D) - I(D).
     """
@@ -92,11 +96,11 @@ class Search:
         self._ids = [example.id for example in scorer.dataset]
         self._positions = {example_id: position for position, example_id in enumerate(self._ids)}
         self._proposals: dict[int, str] = {}
+        self._preferences = Preferences()
         self._refreshed = 0
         self._unchanged = 0
-        self._best: tuple[float, Labels] | None = None
 
-    def run(self, initial: Labels, history: Sequence[Row] = ()) -> SearchOutcome:
+    def run(self, initial: Initial, history: Sequence[Row] = ()) -> SearchOutcome:
         """Search from `initial`, or continue after the rows of an interrupted run."""
         state, done = self._resume(history) if history else (self._start(initial), 0)
         iteration = done
@@ -105,15 +109,36 @@ class Search:
             if self._needs_order(state, iteration):
                 state = self._refresh(state, iteration)
             state = self._step(state, iteration)
-        return self._finish(self._complete(state), iteration)
+        return self.judge(self._complete(state).labels, iteration)
 
     def evaluate(self, labels: Labels, order: Order) -> State:
         """Score D = `labels` under `order`."""
+        state = self._scored(labels, order)
+        self.scorer.count_sweep(labels, order)
+        return state
+
+    def _scored(self, labels: Labels, order: Order) -> State:
         sweep = self.scorer.sweep(labels, order)
         terms = sweep.predictabilities(labels)
         predictability = float(terms.mean() if self.config.objective == "mean" else terms.sum())
-        broken = len(self.checks.violations(labels)) if self.config.consistency else 0
+        broken = self._inconsistencies(labels)
         return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
+
+    def _view(self, labels: Labels, order: Order) -> Sweep:
+        """The leaves that proposals are read from: all, or the first sample where decisions are made from samples."""
+        sampled = self._sample(labels)[:FIRST_SAMPLE] if self.config.acceptance_error else None
+        return self.scorer.sweep(labels, order, sampled)
+
+    def _viewed(self, state: State) -> State:
+        return replace(state, sweep=self._view(state.labels, state.order))
+
+    def _sample(self, labels: Labels) -> list[int]:
+        """The labelled positions in the random sequence in which samples of the leaves are taken under this order."""
+        sequence = self._rng(self._refreshed, SAMPLE).permutation(len(self._ids))
+        return [int(position) for position in sequence if position in labels]
+
+    def _inconsistencies(self, labels: Labels) -> int:
+        return len(self.checks.violations(labels)) if self.config.consistency else 0
 
     def fix(self, state: State, rng: np.random.Generator) -> State:
         """Algorithm 2 (consistencyfix). States are values, so a rejected proposal leaves nothing behind."""
@@ -130,26 +155,71 @@ class Search:
     def _rng(self, *purpose: int) -> np.random.Generator:
         return np.random.default_rng((*self._stream, *purpose))
 
-    def _start(self, initial: Labels) -> State:
-        order = draw_order(initial, self._rng(0, ORDER))
-        state = self.fix(self.evaluate(initial, order), self._rng(0))
-        self._record({"type": "start", "labels": self._by_id(initial)})
-        return state
+    def _start(self, initial: Initial) -> State:
+        self._preferences.earlier = dict(initial.preferences)
+        first = self.evaluate(initial.labels, draw_order(initial.labels, self._rng(0, ORDER)))
+        better = max(first, self._joint_candidate(first), key=lambda state: state.utility)
+        state = self.fix(better, self._rng(0))
+        self._preferences.enter(state.sweep.by_position)
+        self._record(
+            {
+                "type": "start",
+                "iteration": 0,
+                "changes": self._by_id(state.labels),
+                "utility": state.utility,
+                **self._preferences.to_row(self._ids),
+            }
+        )
+        return self._viewed(state)
 
     def _step(self, state: State, iteration: int) -> State:
         rng = self._rng(iteration)
         position = self._pick(state, rng.random())
-        threshold = rng.random()
+        # U(D') - U(D) > T·ln(u) is the published rule: where U rises, else with probability exp(delta / T).
+        threshold = temperature(self.config, iteration) * math.log(1 - rng.random())
         proposal = self._propose(state, position, iteration)
         previous = state.labels.get(position)
         if proposal == previous:
             self.scorer.count_unchanged(state.labels, state.order)
             return self._decide(state, state, iteration, position, proposal, True)
         order = state.order if previous is not None else state.order.append([position])
-        candidate = self.fix(self.evaluate({**state.labels, position: proposal}, order), rng)
-        delta = candidate.utility - state.utility
-        accepted = delta > 0 or threshold < math.exp(delta / temperature(self.config, iteration))
-        return self._decide(state, candidate, iteration, position, proposal, accepted)
+        state, candidate = self._compare(state, {**state.labels, position: proposal}, order, position, threshold)
+        candidate = self.fix(candidate, rng)
+        accepted = candidate.utility - state.utility > threshold
+        return self._viewed(self._decide(state, candidate, iteration, position, proposal, accepted))
+
+    def _compare(
+        self, state: State, labels: Labels, order: Order, position: int, threshold: float
+    ) -> tuple[State, State]:
+        """D and D', which differ at `position`, scored on as many leaves as it takes to tell U(D') - U(D) from
+        `threshold`."""
+        if not self.config.acceptance_error or self._inconsistencies(labels):
+            return self._scored(state.labels, state.order), self.evaluate(labels, order)
+        others = [p for p in self._sample(state.labels) if p != position]
+        for size in sample_sizes(len(others)):
+            estimates = self._estimates(state, labels, order, position, others[:size]) + state.inconsistencies
+            if is_settled(estimates, len(others), threshold, self.config.acceptance_error):
+                self.scorer.count_sweep(labels, order)
+                sweep = self.scorer.sweep(labels, order, others[:size])
+                return state, State(labels, order, sweep, 0, state.utility + float(estimates.mean()))
+        return self._scored(state.labels, state.order), self.evaluate(labels, order)
+
+    def _estimates(self, state: State, labels: Labels, order: Order, position: int, sample: Sequence[int]) -> Array:
+        """What each sampled leaf says of alpha·(P(D') - P(D)), [sample]; their mean over all leaves is just that. The
+        leaf at `position`, where the labels differ, is no matter of sampling."""
+        mean = self.config.objective == "mean"
+        sizes = [len(state.labels), len(labels)] if mean else [1, 1]
+        sweeps = [
+            self.scorer.sweep(labelled, ordered, {*sample, position} & labelled.keys())
+            for labelled, ordered in ((state.labels, state.order), (labels, order))
+        ]
+        before, after = (
+            dict(zip(sweep.positions, sweep.predictabilities(labelled) / size, strict=True))
+            for sweep, labelled, size in zip(sweeps, (state.labels, labels), sizes, strict=True)
+        )
+        others = len(state.labels.keys() - {position})
+        certain = after[position] - before.get(position, 0.0)
+        return self.config.alpha * np.array([others * (after[p] - before[p]) + certain for p in sample])
 
     def _decide(
         self, state: State, candidate: State, iteration: int, position: int, proposal: str, accepted: bool
@@ -199,7 +269,13 @@ class Search:
         """argmax_y p(y | x_i, D without x_i): known for labelled examples, one query for the others."""
         self.scorer.count_proposals(state.labels, [position])
         if position in state.labels:
-            return state.sweep.proposals()[position]
+            sweep = state.sweep
+            if position not in sweep.positions:
+                sweep = self.scorer.sweep(state.labels, state.order, {*sweep.positions, position})
+            log_probs = sweep.by_position[position]
+            if self.config.joint_proposals:
+                log_probs = self._preferences.averaged(position, log_probs)
+            return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
         if position not in self._proposals:
             ahead = range(iteration, iteration + self.config.lookahead)
             picks = dict.fromkeys(self._pick(state, self._rng(later).random()) for later in ahead)
@@ -221,34 +297,65 @@ class Search:
     def _refresh(self, state: State, iteration: int) -> State:
         """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order
         it was found with does not survive this."""
+        self._preferences.leave(state.sweep.by_position)
         self.scorer.forget()
-        self._proposals.clear()
-        state = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
-        self._note_order(state.labels, iteration, state.utility)
-        self._record({"type": "order", "iteration": iteration, "utility": state.utility, "labelled": len(state.labels)})
-        return state
-
-    def _note_order(self, labels: Labels, iteration: int, utility: float) -> None:
         self._refreshed = iteration
-        complete = len(labels) == len(self._ids)
-        if complete and (self._best is None or utility > self._best[0]):
-            self._best = (utility, dict(labels))
+        before = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
+        candidate = self._joint_candidate(before)
+        changes = {p: label for p, label in candidate.labels.items() if before.labels[p] != label}
+        accepted = candidate.utility > before.utility
+        state = candidate if accepted else before
+        self._preferences.enter(state.sweep.by_position)
+        self._record(
+            {
+                "type": "order",
+                "iteration": iteration,
+                "proposed": len(changes),
+                "changes": self._by_id(changes) if accepted else {},
+                "delta": candidate.utility - before.utility,
+                "utility": state.utility,
+                "labelled": len(state.labels),
+                **self._preferences.to_row(self._ids),
+            }
+        )
+        self._turn(accepted)
+        return self._viewed(state)
+
+    def _turn(self, changed: bool) -> None:
+        """What holds at a fresh order, whether it is drawn or read from a trace."""
+        self._proposals.clear()
+        if changed:
+            self._count(True)
+
+    def _joint_candidate(self, state: State) -> State:
+        """D', with the labels that earlier orders prefer for all of D at once, scored under the present order.
+
+        A label that is proposed and judged in the same order can be a copy of its neighbours there; and what was
+        labelled early, given few others, is out of date until it is drawn again.
+        """
+        if not self.config.joint_proposals:
+            return state
+        names, earlier = self.scorer.dataset.label_space.labels, self._preferences.earlier
+        log_probs = np.zeros((len(self._ids), len(names)))
+        proposal = dict(state.labels)
+        for position in state.labels.keys() & earlier.keys():
+            log_probs[position] = earlier[position]
+            proposal[position] = names[int(earlier[position].argmax())]
+        if self.config.consistency:
+            proposal = make_consistent(proposal, log_probs, self.checks, self.scorer)
+        return state if proposal == state.labels else self.evaluate(proposal, state.order)
 
     def _complete(self, state: State) -> State:
-        """Label what the iterations have not reached, by argmax given D."""
+        """Label what the iterations have not reached, by argmax given D, and propose jointly a last time."""
         rest = [position for position in range(len(self._ids)) if position not in state.labels]
-        if not rest:
+        if not rest and not self.config.joint_proposals:
             return state
         self.scorer.count_proposals(state.labels, rest)
-        labels = {**state.labels, **self._argmax(state, rest)}
-        order = draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER))
-        return self.fix(self.evaluate(labels, order), self._rng(COMPLETE, COMPLETE))
-
-    def _finish(self, state: State, iterations: int) -> SearchOutcome:
-        """Compare the last labelling with the best one seen at a fresh order, both under unseen orders."""
-        options = [state.labels] + ([self._best[1]] if self._best and self._best[1] != state.labels else [])
-        outcomes = [self.judge(labels, iterations) for labels in options]
-        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
+        labels = {**state.labels, **(self._argmax(state, rest) if rest else {})}
+        self._preferences.leave(state.sweep.by_position)
+        complete = self.evaluate(labels, draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER)))
+        better = max(complete, self._joint_candidate(complete), key=lambda state: state.utility)
+        return self.fix(better, self._rng(COMPLETE, COMPLETE))
 
     def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
         """What labels are worth under orders that no search has used."""
@@ -266,24 +373,23 @@ class Search:
 
     def _resume(self, history: Sequence[Row]) -> tuple[State, int]:
         """Replay the decisions; only the last sweep is computed again."""
-        labels, order, iteration = {}, Order(()), 0
-        counted, self.scorer.plain = self.scorer.plain, PlainCost()
+        labels: dict[int, str] = {}
+        order, iteration, utility = Order(()), 0, 0.0
         for row in history:
-            if row["type"] == "start":
-                labels = self._by_position(row["labels"])
-                order = draw_order(labels, self._rng(0, ORDER))
-                labels = dict(self.fix(self.evaluate(labels, order), self._rng(0)).labels)
-            elif row["type"] == "order":
-                order = draw_order(labels, self._rng(row["iteration"], ORDER))
-                self._note_order(labels, row["iteration"], row["utility"])
+            if row["type"] in ("start", "order"):
+                labels = {**labels, **self._by_position(row["changes"])}
+                self._refreshed = row["iteration"]
+                order = draw_order(labels, self._rng(self._refreshed, ORDER))
+                self._preferences.from_row(row, self._positions)
+                self._turn(bool(row["changes"]))
             elif row["type"] == "decision":
                 iteration = row["iteration"]
                 changes = self._by_position(row["changes"]) if row["accepted"] else {}
                 order = order.append(position for position in changes if position not in labels)
                 labels = {**labels, **changes}
                 self._count(bool(changes))
-        state = self.evaluate(labels, order)
-        self.scorer.plain = counted
+            utility = row.get("utility", utility)
+        state = State(labels, order, self._view(labels, order), self._inconsistencies(labels), utility)
         return state, iteration
 
 

@@ -2,7 +2,7 @@
 
 Rows, after a header that names data, model and settings:
     start     labels before the first iteration
-    order     a fresh demonstration order, and the utility of D under it
+    order     a fresh demonstration order, what became of the joint proposal, and what earlier orders preferred
     decision  one iteration of Algorithm 1
     usage     cost so far (cumulative)
     end       the labels a search ended with

@@ -1,4 +1,4 @@
-"""What all tests share. That this file is here also puts its folder on the path, for `made_results`."""
+"""What all tests share. That this file is here also puts its folder on the path, for the modules beside it."""
 
 import os
 import socket
@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+from transformers import AutoTokenizer
 
 from icm.models import resolve_model
 
@@ -21,6 +23,12 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("ICM_") and name != "ICM_CACHE":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The embedded model's."""
+    return AutoTokenizer.from_pretrained(resolve_model("embedded"))
 
 
 @pytest.fixture(scope="session")

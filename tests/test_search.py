@@ -1,6 +1,5 @@
 """Algorithms 1 and 2: decisions, consistency, look-ahead, resume, batches."""
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from search_runs import labels, pairs, reviews, rows
 
 import icm.predictability
 from icm.config import EngineConfig, SearchConfig
@@ -19,56 +18,25 @@ from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.errors import ConfigError, ResumeError
-from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
+from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations
 from icm.labelers import run_labeling, split_batches
-from icm.models import resolve_model
 from icm.predictability import Order, Scorer, draw_order
 from icm.search import Search, temperature
-from icm.storage import ICMResult
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(resolve_model("embedded"))
-
-
-def reviews(count: int, seed: int = 0) -> ICMDataset:
-    return load_task(DataSource("reviews")).dataset.sample(count, seed)
-
-
-def pairs(count: int) -> ICMDataset:
-    """Comparison claims in both directions: exactly one of each pair can be True."""
-    examples = []
-    for number in range(count):
-        texts = [f"Response {number} beats its rival.\nI think this Claim is", f"The rival beats {number}.\nI think"]
-        for text, other in zip(texts, reversed(texts), strict=True):
-            examples.append(ICMExample(text, {}, Relations(f"pair {number}", None, example_id(other))))
-    return ICMDataset(examples, LabelSpace(), "pairs", "comparison")
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """Trace rows that do not speak of cost."""
-    return [row for row in map(json.loads, path.read_text().splitlines()) if row["type"] != "usage"]
-
-
-def labels(result: ICMResult) -> dict[str, str]:
-    return {item.example.id: item.label for item in result.labeled_examples}
-
-
-FAST = SearchConfig(max_iterations=60, refresh_every=16, early_stop=False)
+FAST = SearchConfig(init="zero-shot", initial_temperature=10, max_iterations=60, refresh_every=16, early_stop=False)
 
 
 def test_published_schedule() -> None:
-    config = SearchConfig()
+    config = SearchConfig(initial_temperature=10)
     assert temperature(config, 1) == 10
     assert temperature(config, 100) == pytest.approx(10 / (1 + 0.99 * math.log(100)))
     assert temperature(replace(config, initial_temperature=0.02), 10**6) == 0.01
 
 
 def test_other_schedules_reach_the_final_temperature() -> None:
-    geometric = SearchConfig(schedule="geometric", cooling_rate=0.5, final_temperature=0.5)
+    geometric = SearchConfig(initial_temperature=10, schedule="geometric", cooling_rate=0.5, final_temperature=0.5)
     assert [temperature(geometric, n) for n in (1, 2, 50)] == [5, 2.5, 0.5]
     linear = SearchConfig(schedule="linear", max_iterations=10)
     assert temperature(linear, 10) == pytest.approx(0.01)
@@ -98,10 +66,11 @@ def test_lookahead_does_not_change_the_search(dataset: ICMDataset, tokenizer: An
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("init", ["zero-shot", "bootstrap"])
 @pytest.mark.parametrize("kept", [0.1, 0.35, 0.6, 0.85, 1.0])
-def test_resumed_run_is_the_uninterrupted_run(kept: float, tokenizer: Any, tmp_path: Path) -> None:
+def test_resumed_run_is_the_uninterrupted_run(kept: float, init: Any, tokenizer: Any, tmp_path: Path) -> None:
     path, dataset = tmp_path / "t.jsonl", pairs(10)
-    config = replace(FAST, restarts=2)
+    config = replace(FAST, init=init, restarts=2)
     whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path)
     expected, raw = rows(path), path.read_bytes()
     path.write_bytes(raw[: max(raw.index(b"\n") + 1, int(len(raw) * kept))])
@@ -122,7 +91,7 @@ def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path
         return scorer.trees(labels).leave_one_out(draw_order(labels, np.random.default_rng(0))).prompt_tokens
 
     first, *others = rows(path)[1:]
-    current = {position[key]: label for key, label in first["labels"].items()}
+    current = {position[key]: label for key, label in first["changes"].items()}
     plain = sweep(current) + sum(len(scorer.encoder.query(example)) for example in dataset)  # the zero-shot start
     unchanged = 0
     for row in others:
@@ -137,10 +106,11 @@ def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path
                 plain += sweep(after)
             current = after if row["accepted"] else current
         elif row["type"] == "order":
-            plain += sweep(current)
+            plain += sweep(current) * (2 if row["proposed"] else 1)  # Both labels are one token.
+            current |= {position[key]: label for key, label in row["changes"].items()}
     assert usage["unchanged_tokens"] == unchanged > 0
-    final = sweep(current)  # once, or twice where an earlier labelling is compared with the last
-    assert usage["plain_tokens"] - plain in (final, 2 * final)
+    final = sweep(current)  # at the last fresh order, perhaps of the last joint proposal, and at the unseen order
+    assert usage["plain_tokens"] - plain in (2 * final, 3 * final)
 
 
 @pytest.mark.parametrize("calibration", ["batch", "contextual"])
@@ -168,7 +138,7 @@ def test_cost_outlives_an_interruption(algorithm: Any, tokenizer: Any, tmp_path:
 def test_appended_examples_are_folded_before_the_cache_overflows(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, costs = SearchConfig(max_iterations=96, seed=1), []
+    config, costs = replace(FAST, max_iterations=96, seed=1), []
     for crowded in (icm.predictability.MIN_FOLD_CROWDED, 10**6):
         monkeypatch.setattr("icm.predictability.MIN_FOLD_CROWDED", crowded)
         engine = AccountingEngine(tokenizer, cache_tokens=6000)  # a sweep of 48 reviews takes about 9,000
@@ -199,7 +169,7 @@ def test_consistency_is_restored_and_rejected_proposals_leave_nothing(tokenizer:
     state: dict[str, str] = {}
     for row in rows(path):
         if row["type"] == "start":
-            state = dict(row["labels"])
+            state = dict(row["changes"])
         elif row["type"] == "decision":
             before = len(state)
             state |= row["changes"] if row["accepted"] else {}
@@ -262,6 +232,17 @@ def test_bootstrap_mends_groups_that_break_a_rule(tokenizer: Any) -> None:
     found = labels(run_labeling(dataset, AccountingEngine(tokenizer), config))
     true = [sum(found[e.id] == "True" for e in examples if e.group == f"question {group}") for group in range(6)]
     assert true == [1] * 6
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_joint_proposals_mend_many_labels_at_once(joint: bool, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 20.0)  # a model that is sure of most examples
+    dataset, engine = reviews(40), AccountingEngine(tokenizer)
+    sure = labels(run_labeling(dataset, engine, SearchConfig(algorithm="zero-shot")))
+    config = SearchConfig(init="random", initial_examples=40, max_iterations=1, joint_proposals=joint)
+    found = labels(run_labeling(dataset, engine, config))
+    agreement = np.mean([found[key] == sure[key] for key in sure])
+    assert agreement > 0.9 if joint else agreement < 0.75
 
 
 def test_collapse_is_said(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:

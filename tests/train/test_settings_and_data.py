@@ -142,13 +142,6 @@ def test_flip_probability_is_the_mean_doubt(labels: Path) -> None:
         flip_probability(replace(found, labeled_examples=[replace(item, log_odds=None) for item in doubt]))
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> object:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(resolve_model("embedded"))
-
-
 def test_sft_rows_are_the_ids_that_evaluation_scores(labels: Path, tokenizer: object) -> None:
     found = read_result(labels)
     rows = token_rows(text_rows(found, "sft").rows, tokenizer, found, "sft")

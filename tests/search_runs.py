@@ -1,0 +1,33 @@
+"""Data for searches, and what is read from their results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
+from icm.storage import ICMResult
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+
+def reviews(count: int, seed: int = 0) -> ICMDataset:
+    return load_task(DataSource("reviews")).dataset.sample(count, seed)
+
+
+def pairs(count: int) -> ICMDataset:
+    """Comparison claims in both directions: exactly one of each pair can be True."""
+    examples = []
+    for number in range(count):
+        texts = [f"Response {number} beats its rival.\nI think this Claim is", f"The rival beats {number}.\nI think"]
+        for text, other in zip(texts, reversed(texts), strict=True):
+            examples.append(ICMExample(text, {}, Relations(f"pair {number}", None, example_id(other))))
+    return ICMDataset(examples, LabelSpace(), "pairs", "comparison")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Trace rows that do not speak of cost."""
+    return [row for row in map(json.loads, path.read_text().splitlines()) if row["type"] != "usage"]
+
+
+def labels(result: ICMResult) -> dict[str, str]:
+    return {item.example.id: item.label for item in result.labeled_examples}
