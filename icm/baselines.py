@@ -94,7 +94,6 @@ def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) ->
     """Log-probabilities of every example given the demonstrations (without itself), [examples, labels]."""
     order = draw_order(demonstrations, rng)
     sweep = scorer.sweep(demonstrations, order)
-    scorer.count_sweep(demonstrations, order)
     rest = [position for position in range(len(scorer.dataset)) if position not in demonstrations]
     log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))
     log_probs[list(sweep.positions)] = sweep.log_probs

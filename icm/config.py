@@ -107,8 +107,6 @@ class SearchConfig:
         joint_proposals: proposals for labelled examples are the argmax of the mean over the orders so far, and each
             fresh order starts with a proposal of all of them at once, accepted where U rises. False is as published:
             one order, one example at a time.
-        acceptance_error: bound on the probability of a wrong decision, for decisions from growing samples of the leaves
-            (icm/acceptance.py); saves most where many examples are labelled. 0 scores every leaf.
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.
@@ -137,7 +135,6 @@ class SearchConfig:
     calibration: Literal["none", "batch", "contextual"] = "batch"
     refresh_every: int = 32
     joint_proposals: bool = True
-    acceptance_error: float = 0.0
     final_orders: int = 2
     lookahead: int = 1
     early_stop: bool = True
@@ -153,7 +150,6 @@ class SearchConfig:
             _check(self, name, getattr(self, name) > 0, "a number above 0")
         for name in ("beta", "max_fix_steps", "seed"):
             _check(self, name, getattr(self, name) >= 0, "a number of at least 0")
-        _check(self, "acceptance_error", 0 <= self.acceptance_error < 0.5, "at least 0 and below 0.5")
         _check(self, "cooling_rate", 0 < self.cooling_rate <= 1, "above 0 and at most 1")
         coolest = self.final_temperature <= self.initial_temperature
         _check(self, "final_temperature", coolest, f"at most initial_temperature {self.initial_temperature}")

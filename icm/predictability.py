@@ -10,8 +10,8 @@ the tree; nothing here knows which engine that is.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -176,24 +176,7 @@ class Sweep:
 
 
 MemoryKey = tuple[Order, tuple[tuple[int, str], ...]]
-"""An order and a labelling: what leaves are remembered by."""
-
-
-@dataclass
-class _Leaves:
-    """What is known of the leaves of one order and labelling.
-
-    Attributes:
-        prompt_tokens: tokens of all its prompts, each counted whole.
-        tree_tokens: tokens of the whole tree.
-        scores: position → label log-probabilities over the full vocabulary.
-        bias: what contextual calibration takes out, [labels].
-    """
-
-    prompt_tokens: int
-    tree_tokens: int
-    scores: dict[int, Array] = field(default_factory=dict)
-    bias: Array | None = None
+"""An order and a labelling: what a sweep is remembered by."""
 
 
 @dataclass
@@ -225,7 +208,7 @@ class Scorer:
         self.encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
         self.plain = plain or PlainCost()
         self._calibration = config.calibration
-        self._memory: dict[MemoryKey, _Leaves] = {}
+        self._memory: dict[MemoryKey, tuple[Sweep, int]] = {}
 
     def trees(self, labels: Labels) -> TreeBuilder:
         """The tree builder for D = `labels`."""
@@ -235,40 +218,19 @@ class Scorer:
             self.encoder.prefix,
         )
 
-    def sweep(self, labels: Labels, order: Order, positions: Collection[int] | None = None) -> Sweep:
-        """Leave-one-out scores of D = `labels` under `order`. Repeats are answered from memory. See `count_sweep`.
-
-        Args:
-            labels: D.
-            order: demonstration order of all of D.
-            positions: the leaves that are wanted, and over which batch calibration takes the bias; None for all.
-        """
-        wanted = [position for position in order.positions if positions is None or position in positions]
-        leaves = self._leaves(labels, order, wanted)
-        scores = np.array([leaves.scores[position] for position in wanted])
-        bias = leaves.bias if leaves.bias is not None else self._bias(scores, order, labels)
-        if self._calibration == "contextual":
-            leaves.bias = bias
-        names = self.dataset.label_space.labels
-        return Sweep(tuple(wanted), calibrate(scores, bias), bias, names, leaves.tree_tokens)
-
-    def _leaves(self, labels: Labels, order: Order, wanted: Sequence[int]) -> _Leaves:
-        """What is known of a labelling's leaves, after computing what is missing of `wanted`."""
+    def sweep(self, labels: Labels, order: Order) -> Sweep:
+        """Leave-one-out scores of D = `labels` under `order`. Repeats are answered from memory."""
         key = _memory_key(labels, order)
-        known = self._memory.get(key)
-        if known is not None and all(position in known.scores for position in wanted):
-            return known
-        tree = self.trees(labels).leave_one_out(order)
-        row = {position: number for number, position in enumerate(order.positions)}
-        leaves = self._memory.setdefault(key, _Leaves(tree.prompt_tokens, tree.tree_tokens))
-        missing = [position for position in wanted if position not in leaves.scores]
-        scores = self.engine.score(tree.only([row[position] for position in missing]), self.encoder.label_ids)
-        leaves.scores |= dict(zip(missing, scores, strict=True))
-        return leaves
-
-    def count_sweep(self, labels: Labels, order: Order) -> None:
-        """Note that the algorithm asks for all leaves of D = `labels`; some of them are known under `order`."""
-        self.plain.plain_tokens += self._memory[_memory_key(labels, order)].prompt_tokens
+        if key not in self._memory:
+            tree = self.trees(labels).leave_one_out(order)
+            scores = self.engine.score(tree, self.encoder.label_ids)
+            bias = self._bias(scores, order, labels)
+            log_probs, names = calibrate(scores, bias), self.dataset.label_space.labels
+            sweep = Sweep(order.positions, log_probs, bias, names, tree.tree_tokens)
+            self._memory[key] = (sweep, tree.prompt_tokens)
+        sweep, tokens = self._memory[key]
+        self.plain.plain_tokens += tokens
+        return sweep
 
     def outgrown(self, sweep: Sweep, order: Order) -> bool:
         """Whether folding the appended examples into the tree pays before the next sweep."""
@@ -297,7 +259,7 @@ class Scorer:
 
     def count_unchanged(self, labels: Labels, order: Order) -> None:
         """Note that Algorithm 1 as printed would have swept D = `labels` once more."""
-        self.plain.unchanged_tokens += self._memory[_memory_key(labels, order)].prompt_tokens
+        self.plain.unchanged_tokens += self._memory[_memory_key(labels, order)][1]
 
     def zero_shot(self, positions: Sequence[int]) -> Array:
         """Calibrated label log-probabilities without demonstrations, [positions, labels]."""

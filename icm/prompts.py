@@ -4,7 +4,7 @@ Segments are tokenised one by one and concatenated as ids, so a prefix of the te
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -49,16 +49,6 @@ class PromptTree:
             end = above + len(node.segment)
             yield node, end
             stack.extend((child, end) for child in node.children)
-
-    def only(self, queries: Sequence[int]) -> "PromptTree":
-        """The part of the tree that leads to `queries`, which are numbered anew in the given order."""
-        row = {query: number for number, query in enumerate(queries)}
-        kept: dict[int, PromptTree | None] = {}
-        for node in reversed([node for node, _ in self._ends()]):  # children before their parents
-            children = tuple(child for child in (kept[id(child)] for child in node.children) if child is not None)
-            wanted = children or node.query in row
-            kept[id(node)] = replace(node, children=children, query=row.get(node.query)) if wanted else None  # type: ignore[arg-type]
-        return kept[id(self)] or PromptTree()
 
     @cached_property
     def queries(self) -> int:

@@ -6,20 +6,18 @@ one batch without changing the result, and an interrupted run continues as if it
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from icm.acceptance import FIRST_SAMPLE, is_settled, sample_sizes
 from icm.baselines import Initial, make_consistent
 from icm.calibration import Array
 from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
-from icm.predictability import Labels, Order, Scorer, Sweep, draw_order
-from icm.preferences import Preferences
+from icm.predictability import Labels, Order, PlainCost, Scorer, Sweep, draw_order
 from icm.trace import Row
 
-ORDER, FINAL, COMPLETE, SAMPLE = 1, 2, 3, 4
+ORDER, FINAL, COMPLETE = 1, 2, 3
 """Purposes of random streams other than an iteration's own decision."""
 
 
@@ -30,7 +28,7 @@ class State:
     Attributes:
         labels: D.
         order: demonstration order of the sweep.
-        sweep: leave-one-out scores of D; of a sample where decisions are made from samples.
+        sweep: leave-one-out scores of D.
         inconsistencies: I(D).
         utility: U(D) = alpha·P(D) - I(D).
     """
@@ -96,7 +94,7 @@ class Search:
         self._ids = [example.id for example in scorer.dataset]
         self._positions = {example_id: position for position, example_id in enumerate(self._ids)}
         self._proposals: dict[int, str] = {}
-        self._preferences = Preferences()
+        self._preferences: dict[int, Array] = {}  # mean log-probabilities over the orders before the present one
         self._refreshed = 0
         self._unchanged = 0
 
@@ -113,29 +111,11 @@ class Search:
 
     def evaluate(self, labels: Labels, order: Order) -> State:
         """Score D = `labels` under `order`."""
-        state = self._scored(labels, order)
-        self.scorer.count_sweep(labels, order)
-        return state
-
-    def _scored(self, labels: Labels, order: Order) -> State:
         sweep = self.scorer.sweep(labels, order)
         terms = sweep.predictabilities(labels)
         predictability = float(terms.mean() if self.config.objective == "mean" else terms.sum())
         broken = self._inconsistencies(labels)
         return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
-
-    def _view(self, labels: Labels, order: Order) -> Sweep:
-        """The leaves that proposals are read from: all, or the first sample where decisions are made from samples."""
-        sampled = self._sample(labels)[:FIRST_SAMPLE] if self.config.acceptance_error else None
-        return self.scorer.sweep(labels, order, sampled)
-
-    def _viewed(self, state: State) -> State:
-        return replace(state, sweep=self._view(state.labels, state.order))
-
-    def _sample(self, labels: Labels) -> list[int]:
-        """The labelled positions in the random sequence in which samples of the leaves are taken under this order."""
-        sequence = self._rng(self._refreshed, SAMPLE).permutation(len(self._ids))
-        return [int(position) for position in sequence if position in labels]
 
     def _inconsistencies(self, labels: Labels) -> int:
         return len(self.checks.violations(labels)) if self.config.consistency else 0
@@ -156,70 +136,36 @@ class Search:
         return np.random.default_rng((*self._stream, *purpose))
 
     def _start(self, initial: Initial) -> State:
-        self._preferences.earlier = dict(initial.preferences)
+        self._preferences = dict(initial.preferences)
         first = self.evaluate(initial.labels, draw_order(initial.labels, self._rng(0, ORDER)))
         better = max(first, self._joint_candidate(first), key=lambda state: state.utility)
         state = self.fix(better, self._rng(0))
-        self._preferences.enter(state.sweep.by_position)
         self._record(
             {
                 "type": "start",
                 "iteration": 0,
                 "changes": self._by_id(state.labels),
+                "accepted": True,
                 "utility": state.utility,
-                **self._preferences.to_row(self._ids),
+                "preferences": {self._ids[p]: row.tolist() for p, row in sorted(self._preferences.items())},
             }
         )
-        return self._viewed(state)
+        return state
 
     def _step(self, state: State, iteration: int) -> State:
         rng = self._rng(iteration)
         position = self._pick(state, rng.random())
-        # U(D') - U(D) > T·ln(u) is the published rule: where U rises, else with probability exp(delta / T).
-        threshold = temperature(self.config, iteration) * math.log(1 - rng.random())
+        threshold = rng.random()
         proposal = self._propose(state, position, iteration)
         previous = state.labels.get(position)
         if proposal == previous:
             self.scorer.count_unchanged(state.labels, state.order)
             return self._decide(state, state, iteration, position, proposal, True)
         order = state.order if previous is not None else state.order.append([position])
-        state, candidate = self._compare(state, {**state.labels, position: proposal}, order, position, threshold)
-        candidate = self.fix(candidate, rng)
-        accepted = candidate.utility - state.utility > threshold
-        return self._viewed(self._decide(state, candidate, iteration, position, proposal, accepted))
-
-    def _compare(
-        self, state: State, labels: Labels, order: Order, position: int, threshold: float
-    ) -> tuple[State, State]:
-        """D and D', which differ at `position`, scored on as many leaves as it takes to tell U(D') - U(D) from
-        `threshold`."""
-        if not self.config.acceptance_error or self._inconsistencies(labels):
-            return self._scored(state.labels, state.order), self.evaluate(labels, order)
-        others = [p for p in self._sample(state.labels) if p != position]
-        for size in sample_sizes(len(others)):
-            estimates = self._estimates(state, labels, order, position, others[:size]) + state.inconsistencies
-            if is_settled(estimates, len(others), threshold, self.config.acceptance_error):
-                self.scorer.count_sweep(labels, order)
-                sweep = self.scorer.sweep(labels, order, others[:size])
-                return state, State(labels, order, sweep, 0, state.utility + float(estimates.mean()))
-        return self._scored(state.labels, state.order), self.evaluate(labels, order)
-
-    def _estimates(self, state: State, labels: Labels, order: Order, position: int, sample: Sequence[int]) -> Array:
-        """What each sampled leaf says of alpha·(P(D') - P(D)), [sample]; their mean over all leaves is just that. The
-        leaf at `position`, where the labels differ, is no matter of sampling."""
-        mean = self.config.objective == "mean"
-        sizes = [len(state.labels), len(labels)] if mean else [1, 1]
-        sweeps = [
-            self.scorer.sweep(labelled, ordered, {*sample, position} & labelled.keys())
-            for labelled, ordered in ((state.labels, state.order), (labels, order))
-        ]
-        before, after = (
-            dict(zip(sweep.positions, sweep.predictabilities(labelled) / size, strict=True))
-            for sweep, labelled, size in zip(sweeps, (state.labels, labels), sizes, strict=True)
-        )
-        others = len(state.labels.keys() - {position})
-        certain = after[position] - before.get(position, 0.0)
-        return self.config.alpha * np.array([others * (after[p] - before[p]) + certain for p in sample])
+        candidate = self.fix(self.evaluate({**state.labels, position: proposal}, order), rng)
+        delta = candidate.utility - state.utility
+        accepted = delta > 0 or threshold < math.exp(delta / temperature(self.config, iteration))
+        return self._decide(state, candidate, iteration, position, proposal, accepted)
 
     def _decide(
         self, state: State, candidate: State, iteration: int, position: int, proposal: str, accepted: bool
@@ -269,12 +215,9 @@ class Search:
         """argmax_y p(y | x_i, D without x_i): known for labelled examples, one query for the others."""
         self.scorer.count_proposals(state.labels, [position])
         if position in state.labels:
-            sweep = state.sweep
-            if position not in sweep.positions:
-                sweep = self.scorer.sweep(state.labels, state.order, {*sweep.positions, position})
-            log_probs = sweep.by_position[position]
+            log_probs = state.sweep.by_position[position]
             if self.config.joint_proposals:
-                log_probs = self._preferences.averaged(position, log_probs)
+                log_probs = self._averaged(position, log_probs)
             return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
         if position not in self._proposals:
             ahead = range(iteration, iteration + self.config.lookahead)
@@ -297,35 +240,40 @@ class Search:
     def _refresh(self, state: State, iteration: int) -> State:
         """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order
         it was found with does not survive this."""
-        self._preferences.leave(state.sweep.by_position)
-        self.scorer.forget()
+        self._leave_order(state)
         self._refreshed = iteration
         before = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
         candidate = self._joint_candidate(before)
         changes = {p: label for p, label in candidate.labels.items() if before.labels[p] != label}
         accepted = candidate.utility > before.utility
         state = candidate if accepted else before
-        self._preferences.enter(state.sweep.by_position)
         self._record(
             {
                 "type": "order",
                 "iteration": iteration,
-                "proposed": len(changes),
-                "changes": self._by_id(changes) if accepted else {},
+                "changes": self._by_id(changes),
+                "accepted": accepted,
                 "delta": candidate.utility - before.utility,
                 "utility": state.utility,
                 "labelled": len(state.labels),
-                **self._preferences.to_row(self._ids),
+                "preferences": {self._ids[p]: row.tolist() for p, row in sorted(self._preferences.items())},
             }
         )
-        self._turn(accepted)
-        return self._viewed(state)
-
-    def _turn(self, changed: bool) -> None:
-        """What holds at a fresh order, whether it is drawn or read from a trace."""
-        self._proposals.clear()
-        if changed:
+        if accepted:
             self._count(True)
+        return state
+
+    def _leave_order(self, state: State) -> None:
+        """The present order becomes an earlier one; each counts half as much as the next."""
+        rows = state.sweep.by_position
+        self._preferences |= {position: self._averaged(position, row) for position, row in rows.items()}
+        self._proposals.clear()
+        self.scorer.forget()
+
+    def _averaged(self, position: int, log_probs: Array) -> Array:
+        """The mean of log-probabilities and those of the earlier orders."""
+        earlier = self._preferences.get(position)
+        return log_probs if earlier is None else (earlier + log_probs) / 2
 
     def _joint_candidate(self, state: State) -> State:
         """D', with the labels that earlier orders prefer for all of D at once, scored under the present order.
@@ -335,12 +283,12 @@ class Search:
         """
         if not self.config.joint_proposals:
             return state
-        names, earlier = self.scorer.dataset.label_space.labels, self._preferences.earlier
+        names = self.scorer.dataset.label_space.labels
         log_probs = np.zeros((len(self._ids), len(names)))
         proposal = dict(state.labels)
-        for position in state.labels.keys() & earlier.keys():
-            log_probs[position] = earlier[position]
-            proposal[position] = names[int(earlier[position].argmax())]
+        for position in state.labels.keys() & self._preferences.keys():
+            log_probs[position] = self._preferences[position]
+            proposal[position] = names[int(log_probs[position].argmax())]
         if self.config.consistency:
             proposal = make_consistent(proposal, log_probs, self.checks, self.scorer)
         return state if proposal == state.labels else self.evaluate(proposal, state.order)
@@ -352,7 +300,7 @@ class Search:
             return state
         self.scorer.count_proposals(state.labels, rest)
         labels = {**state.labels, **(self._argmax(state, rest) if rest else {})}
-        self._preferences.leave(state.sweep.by_position)
+        self._leave_order(state)
         complete = self.evaluate(labels, draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER)))
         better = max(complete, self._joint_candidate(complete), key=lambda state: state.utility)
         return self.fix(better, self._rng(COMPLETE, COMPLETE))
@@ -374,22 +322,25 @@ class Search:
     def _resume(self, history: Sequence[Row]) -> tuple[State, int]:
         """Replay the decisions; only the last sweep is computed again."""
         labels: dict[int, str] = {}
-        order, iteration, utility = Order(()), 0, 0.0
+        order, iteration = Order(()), 0
         for row in history:
-            if row["type"] in ("start", "order"):
-                labels = {**labels, **self._by_position(row["changes"])}
-                self._refreshed = row["iteration"]
-                order = draw_order(labels, self._rng(self._refreshed, ORDER))
-                self._preferences.from_row(row, self._positions)
-                self._turn(bool(row["changes"]))
-            elif row["type"] == "decision":
+            if row["type"] not in ("start", "order", "decision"):
+                continue
+            changes = self._by_position(row["changes"]) if row["accepted"] else {}
+            if row["type"] == "decision":
                 iteration = row["iteration"]
-                changes = self._by_position(row["changes"]) if row["accepted"] else {}
                 order = order.append(position for position in changes if position not in labels)
-                labels = {**labels, **changes}
                 self._count(bool(changes))
-            utility = row.get("utility", utility)
-        state = State(labels, order, self._view(labels, order), self._inconsistencies(labels), utility)
+            else:
+                self._refreshed = row["iteration"]
+                order = draw_order(labels or changes, self._rng(self._refreshed, ORDER))
+                self._preferences = {self._positions[key]: np.array(p) for key, p in row["preferences"].items()}
+                if changes:
+                    self._count(True)
+            labels = {**labels, **changes}
+        counted, self.scorer.plain = self.scorer.plain, PlainCost()
+        state = self.evaluate(labels, order)
+        self.scorer.plain = counted
         return state, iteration
 
 

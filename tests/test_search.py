@@ -106,8 +106,8 @@ def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path
                 plain += sweep(after)
             current = after if row["accepted"] else current
         elif row["type"] == "order":
-            plain += sweep(current) * (2 if row["proposed"] else 1)  # Both labels are one token.
-            current |= {position[key]: label for key, label in row["changes"].items()}
+            plain += sweep(current) * (2 if row["changes"] else 1)  # Both labels are one token.
+            current |= {position[key]: label for key, label in row["changes"].items() if row["accepted"]}
     assert usage["unchanged_tokens"] == unchanged > 0
     final = sweep(current)  # at the last fresh order, perhaps of the last joint proposal, and at the unseen order
     assert usage["plain_tokens"] - plain in (2 * final, 3 * final)
@@ -138,7 +138,7 @@ def test_cost_outlives_an_interruption(algorithm: Any, tokenizer: Any, tmp_path:
 def test_appended_examples_are_folded_before_the_cache_overflows(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, costs = replace(FAST, max_iterations=96, seed=1), []
+    config, costs = replace(FAST, max_iterations=96, refresh_every=32, seed=1), []
     for crowded in (icm.predictability.MIN_FOLD_CROWDED, 10**6):
         monkeypatch.setattr("icm.predictability.MIN_FOLD_CROWDED", crowded)
         engine = AccountingEngine(tokenizer, cache_tokens=6000)  # a sweep of 48 reviews takes about 9,000
