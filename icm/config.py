@@ -81,20 +81,21 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Algorithms 1 and 2 and their neighbours. Published values (arXiv 2506.10139) unless a comment says otherwise.
+    """Algorithms 1 and 2 and their neighbours. Published values (arXiv 2506.10139) come with `--preset paper`.
 
     Attributes:
         algorithm: `icm`; or a baseline under the same file format: `bootstrap`, `random`, `zero-shot`.
         alpha: weight of mutual predictability against inconsistency in U(D) = alpha·P(D) - I(D).
         objective: P(D) as the mean over examples (the published code) or the sum (the paper).
-        initial_temperature: T_0.
+        initial_temperature: T_0; the paper's 10 accepts nearly everything, which suits a start from random labels.
         final_temperature: T_min.
         schedule: `log` T_0/(1+beta·ln n); `geometric` T_0·cooling_rate^n; `linear` from T_0 to T_min.
         beta: of the log schedule.
         cooling_rate: of the geometric schedule. `icm run` takes it as beta where the schedule is log.
         initial_examples: K, examples labelled before the first iteration.
-        init: how those K get their labels: at `random` on random examples (the paper), as the `zero-shot` answers that
-            the model is surest of, balanced, or by `bootstrap`, which labels all examples.
+        init: how those K get their labels: at `random` on random examples (the paper), or as the `zero-shot` answers
+            that the model is surest of, balanced; `bootstrap` goes on from these to labels of all examples, so that the
+            search need not grow one example at a time.
         max_iterations: N_iter.
         priority_weight: sampling weight of unlabelled examples that share a rule with a labelled one.
         consistency: fix inconsistent labels (Algorithm 2).
@@ -104,9 +105,8 @@ class SearchConfig:
         calibration: of the label log-odds: `none`, `batch` (centred over the sweep), `contextual` (content-free query).
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
-        joint_proposals: proposals for labelled examples are the argmax of the mean over the orders so far, and each
-            fresh order starts with a proposal of all of them at once, accepted where U rises. False is as published:
-            one order, one example at a time.
+        joint_proposals: labelled examples are proposed the labels that earlier orders preferred on average, and all of
+            them at once at each fresh order. False is as published: the present order's, one example at a time.
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.

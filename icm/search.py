@@ -216,8 +216,8 @@ class Search:
         self.scorer.count_proposals(state.labels, [position])
         if position in state.labels:
             log_probs = state.sweep.by_position[position]
-            if self.config.joint_proposals:
-                log_probs = self._averaged(position, log_probs)
+            if self.config.joint_proposals:  # what is judged under the present order comes from the others
+                log_probs = self._preferences.get(position, log_probs)
             return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
         if position not in self._proposals:
             ahead = range(iteration, iteration + self.config.lookahead)
@@ -265,15 +265,10 @@ class Search:
 
     def _leave_order(self, state: State) -> None:
         """The present order becomes an earlier one; each counts half as much as the next."""
-        rows = state.sweep.by_position
-        self._preferences |= {position: self._averaged(position, row) for position, row in rows.items()}
+        for position, row in state.sweep.by_position.items():
+            self._preferences[position] = (self._preferences.get(position, row) + row) / 2
         self._proposals.clear()
         self.scorer.forget()
-
-    def _averaged(self, position: int, log_probs: Array) -> Array:
-        """The mean of log-probabilities and those of the earlier orders."""
-        earlier = self._preferences.get(position)
-        return log_probs if earlier is None else (earlier + log_probs) / 2
 
     def _joint_candidate(self, state: State) -> State:
         """D', with the labels that earlier orders prefer for all of D at once, scored under the present order.
