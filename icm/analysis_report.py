@@ -127,7 +127,7 @@ def _search_facts(analysis: Analysis) -> list[tuple[str, str]]:
         return [("search", "no trace beside the result")]
     return [
         ("search", f"{search.decisions} decisions in {search.searches} searches"),
-        ("changes", f"{search.proposed} proposed, {search.accepted} accepted"),
+        ("changes of one label", f"{search.proposed} proposed, {search.accepted} accepted"),
         ("utility, first to last", f"{search.first_utility:.3f} → {search.last_utility:.3f}"),
     ]
 

@@ -75,7 +75,7 @@ def bootstrap(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rn
 
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
-    mean over the rounds, each counting half as much as the next.
+    mean over the rounds, in which each new one counts as much as all before it.
     """
     names = scorer.dataset.label_space.labels
     labels, shots = seed_labels(scorer, config, rng), config.initial_examples

@@ -159,11 +159,6 @@ class Sweep:
     labels: tuple[str, ...]
     tree_tokens: int
 
-    def proposals(self) -> dict[int, str]:
-        """argmax_y p(y | x_i, D without x_i) for every labelled position: no further model call."""
-        best = self.log_probs.argmax(axis=1)
-        return {position: self.labels[column] for position, column in zip(self.positions, best, strict=True)}
-
     @property
     def by_position(self) -> dict[int, Array]:
         """Position → its row of `log_probs`."""
@@ -224,10 +219,10 @@ class Scorer:
         if key not in self._memory:
             tree = self.trees(labels).leave_one_out(order)
             scores = self.engine.score(tree, self.encoder.label_ids)
-            bias = self._bias(scores, order, labels)
+            bias, bias_tokens = self._bias(scores, order, labels)
             log_probs, names = calibrate(scores, bias), self.dataset.label_space.labels
             sweep = Sweep(order.positions, log_probs, bias, names, tree.tree_tokens)
-            self._memory[key] = (sweep, tree.prompt_tokens)
+            self._memory[key] = (sweep, tree.prompt_tokens + bias_tokens)
         sweep, tokens = self._memory[key]
         self.plain.plain_tokens += tokens
         return sweep
@@ -264,20 +259,21 @@ class Scorer:
     def zero_shot(self, positions: Sequence[int]) -> Array:
         """Calibrated label log-probabilities without demonstrations, [positions, labels]."""
         tree = self.trees({}).given_all(Order(()), positions)
-        self.plain.plain_tokens += tree.prompt_tokens
         scores = self.engine.score(tree, self.encoder.label_ids)
-        return calibrate(scores, self._bias(scores, Order(()), {}))
+        bias, bias_tokens = self._bias(scores, Order(()), {})
+        self.plain.plain_tokens += tree.prompt_tokens + bias_tokens
+        return calibrate(scores, bias)
 
-    def _bias(self, scores: Array, order: Order, labels: Labels) -> Array:
+    def _bias(self, scores: Array, order: Order, labels: Labels) -> tuple[Array, int]:
+        """What calibration takes out, [labels], and the tokens of the prompts that it asks for in plain order."""
         if self._calibration == "batch":
-            return label_bias(scores)
+            return label_bias(scores), 0
         if self._calibration == "none":
-            return np.zeros(scores.shape[1])
+            return np.zeros(scores.shape[1]), 0
         content_free = content_free_examples(self.dataset)
         context = replace(self.trees(labels), query=lambda row: self.encoder.query(content_free[row]))
         tree = context.given_all(order, range(len(content_free)))
-        self.plain.plain_tokens += tree.prompt_tokens
-        return label_bias(self.engine.score(tree, self.encoder.label_ids))
+        return label_bias(self.engine.score(tree, self.encoder.label_ids)), tree.prompt_tokens
 
 
 def _memory_key(labels: Labels, order: Order) -> MemoryKey:

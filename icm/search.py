@@ -17,7 +17,7 @@ from icm.consistency import ConsistencyIndex
 from icm.predictability import Labels, Order, PlainCost, Scorer, Sweep, draw_order
 from icm.trace import Row
 
-ORDER, FINAL, COMPLETE = 1, 2, 3
+ORDER, FINAL, COMPLETE, FIX = 1, 2, 3, 4
 """Purposes of random streams other than an iteration's own decision."""
 
 
@@ -114,11 +114,8 @@ class Search:
         sweep = self.scorer.sweep(labels, order)
         terms = sweep.predictabilities(labels)
         predictability = float(terms.mean() if self.config.objective == "mean" else terms.sum())
-        broken = self._inconsistencies(labels)
+        broken = len(self.checks.violations(labels)) if self.config.consistency else 0
         return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
-
-    def _inconsistencies(self, labels: Labels) -> int:
-        return len(self.checks.violations(labels)) if self.config.consistency else 0
 
     def fix(self, state: State, rng: np.random.Generator) -> State:
         """Algorithm 2 (consistencyfix). States are values, so a rejected proposal leaves nothing behind."""
@@ -136,7 +133,7 @@ class Search:
         return np.random.default_rng((*self._stream, *purpose))
 
     def _start(self, initial: Initial) -> State:
-        self._preferences = dict(initial.preferences)
+        self._preferences = dict(initial.preferences) if self.config.joint_proposals else {}
         first = self.evaluate(initial.labels, draw_order(initial.labels, self._rng(0, ORDER)))
         better = max(first, self._joint_candidate(first), key=lambda state: state.utility)
         state = self.fix(better, self._rng(0))
@@ -147,7 +144,7 @@ class Search:
                 "changes": self._by_id(state.labels),
                 "accepted": True,
                 "utility": state.utility,
-                "preferences": {self._ids[p]: row.tolist() for p, row in sorted(self._preferences.items())},
+                "preferences": self._preferences_by_id(),
             }
         )
         return state
@@ -212,23 +209,23 @@ class Search:
         return int(np.searchsorted(edges, draw * edges[-1], side="right"))
 
     def _propose(self, state: State, position: int, iteration: int) -> str:
-        """argmax_y p(y | x_i, D without x_i): known for labelled examples, one query for the others."""
+        """The label that earlier orders prefer, if any did; else argmax_y p(y | x_i, D without x_i), known for labelled
+        examples and one query for the others."""
+        if position in state.labels and position in self._preferences:
+            return self._label(self._preferences[position])
         self.scorer.count_proposals(state.labels, [position])
         if position in state.labels:
-            log_probs = state.sweep.by_position[position]
-            if self.config.joint_proposals:  # what is judged under the present order comes from the others
-                log_probs = self._preferences.get(position, log_probs)
-            return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
+            return self._label(state.sweep.by_position[position])
         if position not in self._proposals:
             ahead = range(iteration, iteration + self.config.lookahead)
             picks = dict.fromkeys(self._pick(state, self._rng(later).random()) for later in ahead)
-            self._proposals |= self._argmax(state, [p for p in picks if p not in state.labels])
+            asked = [p for p in picks if p not in state.labels]
+            rows = self.scorer.proposals(state.labels, state.sweep, state.order, asked)
+            self._proposals |= {p: self._label(row) for p, row in zip(asked, rows, strict=True)}
         return self._proposals[position]
 
-    def _argmax(self, state: State, positions: Sequence[int]) -> dict[int, str]:
-        best = self.scorer.proposals(state.labels, state.sweep, state.order, positions).argmax(axis=1)
-        names = self.scorer.dataset.label_space.labels
-        return {position: names[column] for position, column in zip(positions, best, strict=True)}
+    def _label(self, log_probs: Array) -> str:
+        return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
 
     def _needs_order(self, state: State, iteration: int) -> bool:
         if iteration == self._refreshed:  # an interrupted run had drawn this order already
@@ -256,7 +253,7 @@ class Search:
                 "delta": candidate.utility - before.utility,
                 "utility": state.utility,
                 "labelled": len(state.labels),
-                "preferences": {self._ids[p]: row.tolist() for p, row in sorted(self._preferences.items())},
+                "preferences": self._preferences_by_id(),
             }
         )
         if accepted:
@@ -264,8 +261,8 @@ class Search:
         return state
 
     def _leave_order(self, state: State) -> None:
-        """The present order becomes an earlier one; each counts half as much as the next."""
-        for position, row in state.sweep.by_position.items():
+        """The present order becomes an earlier one; each new one counts as much as all before it."""
+        for position, row in state.sweep.by_position.items() if self.config.joint_proposals else ():
             self._preferences[position] = (self._preferences.get(position, row) + row) / 2
         self._proposals.clear()
         self.scorer.forget()
@@ -274,28 +271,36 @@ class Search:
         """D', with the labels that earlier orders prefer for all of D at once, scored under the present order.
 
         A label that is proposed and judged in the same order can be a copy of its neighbours there; and what was
-        labelled early, given few others, is out of date until it is drawn again.
+        labelled early, given few others, is out of date until it is drawn again. D' is accepted where U rises: no
+        temperature, as a whole labelling is at stake.
         """
-        if not self.config.joint_proposals:
+        if not self._preferences:
             return state
-        names = self.scorer.dataset.label_space.labels
-        log_probs = np.zeros((len(self._ids), len(names)))
+        log_probs = np.zeros((len(self._ids), len(self.scorer.dataset.label_space.labels)))
         proposal = dict(state.labels)
         for position in state.labels.keys() & self._preferences.keys():
             log_probs[position] = self._preferences[position]
-            proposal[position] = names[int(log_probs[position].argmax())]
+            proposal[position] = self._label(log_probs[position])
         if self.config.consistency:
             proposal = make_consistent(proposal, log_probs, self.checks, self.scorer)
-        return state if proposal == state.labels else self.evaluate(proposal, state.order)
+        if proposal == state.labels:
+            return state
+        return self.fix(self.evaluate(proposal, state.order), self._rng(self._refreshed, FIX))
 
     def _complete(self, state: State) -> State:
         """Label what the iterations have not reached, by argmax given D, and propose jointly a last time."""
         rest = [position for position in range(len(self._ids)) if position not in state.labels]
         if not rest and not self.config.joint_proposals:
             return state
-        self.scorer.count_proposals(state.labels, rest)
-        labels = {**state.labels, **(self._argmax(state, rest) if rest else {})}
+        preferred: dict[int, Array] = {}
+        if rest:
+            self.scorer.count_proposals(state.labels, rest)
+            rows = self.scorer.proposals(state.labels, state.sweep, state.order, rest)
+            preferred = dict(zip(rest, rows, strict=True))
         self._leave_order(state)
+        if self.config.joint_proposals:
+            self._preferences |= preferred
+        labels = {**state.labels, **{position: self._label(row) for position, row in preferred.items()}}
         complete = self.evaluate(labels, draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER)))
         better = max(complete, self._joint_candidate(complete), key=lambda state: state.utility)
         return self.fix(better, self._rng(COMPLETE, COMPLETE))
@@ -311,11 +316,14 @@ class Search:
     def _by_id(self, labels: Labels) -> dict[str, str]:
         return {self._ids[position]: label for position, label in labels.items()}
 
+    def _preferences_by_id(self) -> dict[str, list[float]]:
+        return {self._ids[position]: row.tolist() for position, row in sorted(self._preferences.items())}
+
     def _by_position(self, labels: Mapping[str, str]) -> dict[int, str]:
         return {self._positions[example_id]: label for example_id, label in labels.items()}
 
     def _resume(self, history: Sequence[Row]) -> tuple[State, int]:
-        """Replay the decisions; only the last sweep is computed again."""
+        """Replay decisions and orders; only the last sweep is computed again."""
         labels: dict[int, str] = {}
         order, iteration = Order(()), 0
         for row in history:

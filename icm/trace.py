@@ -1,7 +1,7 @@
 """The trace: one JSON line a decision. It is the picture of the search and its checkpoint at once.
 
 Rows, after a header that names data, model and settings:
-    start     labels before the first iteration
+    start     labels before the first iteration, and what the rounds that led to them preferred
     order     a fresh demonstration order, what became of the joint proposal, and what earlier orders preferred
     decision  one iteration of Algorithm 1
     usage     cost so far (cumulative)

@@ -12,6 +12,7 @@ import pytest
 from search_runs import labels, pairs, reviews, rows
 
 import icm.predictability
+from icm.baselines import argmax_labels
 from icm.config import EngineConfig, SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines import create_engine
@@ -66,11 +67,14 @@ def test_lookahead_does_not_change_the_search(dataset: ICMDataset, tokenizer: An
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("dataset", [pairs(10), reviews(24)], ids=["pairs", "reviews"])
 @pytest.mark.parametrize("init", ["zero-shot", "bootstrap"])
 @pytest.mark.parametrize("kept", [0.1, 0.35, 0.6, 0.85, 1.0])
-def test_resumed_run_is_the_uninterrupted_run(kept: float, init: Any, tokenizer: Any, tmp_path: Path) -> None:
-    path, dataset = tmp_path / "t.jsonl", pairs(10)
-    config = replace(FAST, init=init, restarts=2)
+def test_resumed_run_is_the_uninterrupted_run(
+    kept: float, init: Any, dataset: ICMDataset, tokenizer: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    config = replace(FAST, init=init, refresh_every=8, restarts=2)
     whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path)
     expected, raw = rows(path), path.read_bytes()
     path.write_bytes(raw[: max(raw.index(b"\n") + 1, int(len(raw) * kept))])
@@ -78,6 +82,8 @@ def test_resumed_run_is_the_uninterrupted_run(kept: float, init: Any, tokenizer:
     assert rows(path) == expected
     assert labels(resumed) == labels(whole)
     assert resumed.score == whole.score
+    if dataset.task != "comparison":
+        assert any(row["accepted"] for row in expected if row["type"] == "order"), "no joint proposal to resume after"
 
 
 def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path: Path) -> None:
@@ -93,12 +99,13 @@ def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path
     first, *others = rows(path)[1:]
     current = {position[key]: label for key, label in first["changes"].items()}
     plain = sweep(current) + sum(len(scorer.encoder.query(example)) for example in dataset)  # the zero-shot start
-    unchanged = 0
+    unchanged, preferred = 0, first["preferences"]
     for row in others:
         if row["type"] == "decision":
             drawn = position[row["example"]]
             before = {p: label for p, label in current.items() if p != drawn}
-            plain += scorer.trees(before).given_all(Order(tuple(before)), [drawn]).prompt_tokens
+            if row["previous"] is None or row["example"] not in preferred:
+                plain += scorer.trees(before).given_all(Order(tuple(before)), [drawn]).prompt_tokens
             after = current | {position[key]: label for key, label in row["changes"].items()}
             if row["proposal"] == row["previous"]:
                 unchanged += sweep(current)
@@ -108,6 +115,7 @@ def test_plain_cost_is_that_of_the_prompts_of_the_trace(tokenizer: Any, tmp_path
         elif row["type"] == "order":
             plain += sweep(current) * (2 if row["changes"] else 1)  # Both labels are one token.
             current |= {position[key]: label for key, label in row["changes"].items() if row["accepted"]}
+            preferred = row["preferences"]
     assert usage["unchanged_tokens"] == unchanged > 0
     final = sweep(current)  # at the last fresh order, perhaps of the last joint proposal, and at the unseen order
     assert usage["plain_tokens"] - plain in (2 * final, 3 * final)
@@ -120,9 +128,42 @@ def test_plain_cost_of_bootstrap_is_that_of_its_prompts(calibration: Any, tokeni
     assert usage["plain_tokens"] == usage["prompt_tokens"]
 
 
+def test_a_fresh_order_starts_with_a_joint_proposal(tokenizer: Any) -> None:
+    dataset, noted = reviews(24), []
+    config = replace(FAST, early_stop=True)
+    scorer = Scorer(AccountingEngine(tokenizer), dataset, config)
+    search = Search(scorer, LogicalConsistencyChecker([]).index(dataset), config, (0,), noted.append)
+    names = dataset.label_space.labels
+    wrong = argmax_labels(-scorer.zero_shot(range(24)), range(24), names)  # what the model finds least likely
+    state = search.evaluate(wrong, draw_order(wrong, np.random.default_rng(0)))
+    search._unchanged = 10
+    better = search._refresh(state, 9)
+    (row,) = noted
+    assert better.utility > search.evaluate(wrong, better.order).utility
+    assert row["accepted"]
+    assert len(row["changes"]) > 12
+    assert better.labels == {p: row["changes"].get(example.id, wrong[p]) for p, example in enumerate(dataset)}
+    assert search._unchanged == 0
+
+
+def test_joint_proposals_are_consistent(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 0.5)
+    dataset, noted = pairs(12), []
+    config = replace(FAST, max_fix_steps=0)
+    index = LogicalConsistencyChecker().index(dataset)
+    search = Search(Scorer(AccountingEngine(tokenizer), dataset, config), index, config, (0,), noted.append)
+    labelled = {p: dataset.label_space.labels[p % 2] for p in range(24)}
+    state = search.evaluate(labelled, draw_order(labelled, np.random.default_rng(0)))
+    search._leave_order(state)
+    preferred = {p: search._label(row) for p, row in search._preferences.items()}
+    assert index.violations(preferred), "preferences that are consistent anyway test nothing"
+    assert not index.violations(search._joint_candidate(state).labels)
+
+
+@pytest.mark.parametrize("calibration", ["batch", "contextual"])
 @pytest.mark.parametrize("algorithm", ["icm", "bootstrap"])
-def test_cost_outlives_an_interruption(algorithm: Any, tokenizer: Any, tmp_path: Path) -> None:
-    path, config = tmp_path / "t.jsonl", replace(FAST, algorithm=algorithm, restarts=2)
+def test_cost_outlives_an_interruption(algorithm: Any, calibration: Any, tokenizer: Any, tmp_path: Path) -> None:
+    path, config = tmp_path / "t.jsonl", replace(FAST, algorithm=algorithm, calibration=calibration, restarts=2)
     whole = run_labeling(pairs(10), AccountingEngine(tokenizer), config, trace_path=path).metadata["usage"]
     lines = path.read_bytes().splitlines(keepends=True)
     usages = [number for number, line in enumerate(lines) if b'"type": "usage"' in line]
@@ -243,6 +284,27 @@ def test_joint_proposals_mend_many_labels_at_once(joint: bool, tokenizer: Any, m
     found = labels(run_labeling(dataset, engine, config))
     agreement = np.mean([found[key] == sure[key] for key in sure])
     assert agreement > 0.9 if joint else agreement < 0.75
+
+
+@pytest.mark.parametrize("init", ["random", "bootstrap"])
+def test_earlier_orders_propose_and_the_present_one_judges(
+    init: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 0.5)  # orders disagree, so some proposals are rejected
+    path, dataset = tmp_path / "t.jsonl", reviews(24)
+    run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, init=init), trace_path=path)
+    names, preferred, seen = dataset.label_space.labels, {}, {"joint": 0, "single": 0}
+    for row in rows(path):
+        if row["type"] in ("start", "order"):
+            preferred = {key: names[int(np.argmax(values))] for key, values in row["preferences"].items()}
+        if row["type"] == "order":
+            assert row["accepted"] == (row["delta"] > 0)
+            assert all(preferred[key] == label for key, label in row["changes"].items())
+            seen["joint"] += bool(row["changes"])
+        elif row["type"] == "decision" and row["previous"] is not None and row["example"] in preferred:
+            assert row["proposal"] == preferred[row["example"]]
+            seen["single"] += row["proposal"] != row["previous"]
+    assert min(seen.values()) > 0, "a run without such proposals tests nothing"
 
 
 def test_collapse_is_said(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
