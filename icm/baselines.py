@@ -113,9 +113,18 @@ def balanced(labels: Labels, names: Sequence[str], shots: int, rng: np.random.Ge
 
 
 def make_consistent(
-    labels: dict[int, str], log_probs: Array, checks: ConsistencyIndex, scorer: Scorer
+    labels: dict[int, str], log_probs: Array, checks: ConsistencyIndex, scorer: Scorer, weight: float = 0.0
 ) -> dict[int, str]:
-    """Give inconsistent pairs their likeliest labels that leave fewer inconsistencies, the likeliest changes first."""
+    """Give inconsistent pairs their likeliest labels that leave fewer inconsistencies, the likeliest changes first.
+
+    Args:
+        labels: position → label.
+        log_probs: of the labels of each position, [examples, labels].
+        checks: related pairs.
+        scorer: of the same data.
+        weight: what one nat is worth in inconsistencies: a repair that loses more than it mends is not made. With 0
+            all are made.
+    """
 
     def gain(repair: Labels) -> float:
         rows, space = list(repair), scorer.dataset.label_space
@@ -126,12 +135,13 @@ def make_consistent(
         i, j = pair
         options = [{i: a, j: b} for a, b in checks.options(i, j, scorer.dataset.label_space)]
         now = _broken(pair, labels, checks)
-        helpful = [option for option in options if _broken(pair, {**labels, **option}, checks) < now]
+        mended = [(now - _broken(pair, {**labels, **option}, checks), option) for option in options]
+        helpful = [option for fewer, option in mended if fewer > max(0.0, -weight * gain(option))]
         return max(helpful, key=gain, default={})
 
-    repairs = {pair: repair(pair) for pair in checks.violations(labels)}
-    for pair in sorted(repairs, key=lambda pair: -gain(repairs[pair])):
-        labels = {**labels, **repair(pair)}
+    while repairs := {pair: found for pair in checks.violations(labels) if (found := repair(pair))}:
+        for pair in sorted(repairs, key=lambda pair: -gain(repairs[pair])):
+            labels = {**labels, **repair(pair)}
     return labels
 
 

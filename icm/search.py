@@ -17,7 +17,7 @@ from icm.consistency import ConsistencyIndex
 from icm.predictability import Labels, Order, PlainCost, Scorer, Sweep, draw_order
 from icm.trace import Row
 
-ORDER, FINAL, COMPLETE, FIX = 1, 2, 3, 4
+ORDER, FINAL, COMPLETE = 1, 2, 3
 """Purposes of random streams other than an iteration's own decision."""
 
 
@@ -93,7 +93,7 @@ class Search:
         self._record = record
         self._ids = [example.id for example in scorer.dataset]
         self._positions = {example_id: position for position, example_id in enumerate(self._ids)}
-        self._proposals: dict[int, str] = {}
+        self._proposals: dict[int, Array] = {}
         self._preferences: dict[int, Array] = {}  # mean log-probabilities over the orders before the present one
         self._refreshed = 0
         self._unchanged = 0
@@ -118,8 +118,10 @@ class Search:
         return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
 
     def fix(self, state: State, rng: np.random.Generator) -> State:
-        """Algorithm 2 (consistencyfix). States are values, so a rejected proposal leaves nothing behind."""
-        for _ in range(self.config.max_fix_steps if self.config.consistency else 0):
+        """Algorithm 2 (consistencyfix), unless proposals are joint: these are consistent as far as that raises U.
+        States are values, so a rejected proposal leaves nothing behind."""
+        as_published = self.config.consistency and not self.config.joint_proposals
+        for _ in range(self.config.max_fix_steps if as_published else 0):
             pairs = self.checks.violations(state.labels)
             if not pairs:
                 break
@@ -153,13 +155,16 @@ class Search:
         rng = self._rng(iteration)
         position = self._pick(state, rng.random())
         threshold = rng.random()
-        proposal = self._propose(state, position, iteration)
-        previous = state.labels.get(position)
-        if proposal == previous:
+        row = self._proposal(state, position, iteration)
+        proposal, previous = self._label(row), state.labels.get(position)
+        labels = {**state.labels, position: proposal}
+        if self.config.joint_proposals:
+            labels = self._mended(labels, {**self._preferred(state), position: row})
+        if labels == state.labels:
             self.scorer.count_unchanged(state.labels, state.order)
             return self._decide(state, state, iteration, position, proposal, True)
         order = state.order if previous is not None else state.order.append([position])
-        candidate = self.fix(self.evaluate({**state.labels, position: proposal}, order), rng)
+        candidate = self.fix(self.evaluate(labels, order), rng)
         delta = candidate.utility - state.utility
         accepted = delta > 0 or threshold < math.exp(delta / temperature(self.config, iteration))
         return self._decide(state, candidate, iteration, position, proposal, accepted)
@@ -208,21 +213,36 @@ class Search:
         edges = np.cumsum(weights)
         return int(np.searchsorted(edges, draw * edges[-1], side="right"))
 
-    def _propose(self, state: State, position: int, iteration: int) -> str:
-        """The label that earlier orders prefer, if any did; else argmax_y p(y | x_i, D without x_i), known for labelled
-        examples and one query for the others."""
+    def _proposal(self, state: State, position: int, iteration: int) -> Array:
+        """Label log-probabilities to propose from: the mean over earlier orders, if any scored the example, else
+        log p(y | x_i, D without x_i), known for labelled examples and one query for the others."""
         if position in state.labels and position in self._preferences:
-            return self._label(self._preferences[position])
+            return self._preferences[position]
         self.scorer.count_proposals(state.labels, [position])
         if position in state.labels:
-            return self._label(state.sweep.by_position[position])
+            return state.sweep.by_position[position]
         if position not in self._proposals:
             ahead = range(iteration, iteration + self.config.lookahead)
             picks = dict.fromkeys(self._pick(state, self._rng(later).random()) for later in ahead)
             asked = [p for p in picks if p not in state.labels]
             rows = self.scorer.proposals(state.labels, state.sweep, state.order, asked)
-            self._proposals |= {p: self._label(row) for p, row in zip(asked, rows, strict=True)}
+            self._proposals |= dict(zip(asked, rows, strict=True))
         return self._proposals[position]
+
+    def _preferred(self, state: State) -> dict[int, Array]:
+        """Label log-probabilities of all of D: the mean over earlier orders, the present one's where there is none."""
+        earlier = {position: row for position, row in self._preferences.items() if position in state.labels}
+        return state.sweep.by_position | earlier
+
+    def _mended(self, labels: dict[int, str], preferred: Mapping[int, Array]) -> dict[int, str]:
+        """Algorithm 2 on what is known: pairs that break a rule take the likeliest consistent labels where U rises by
+        it, as far as `preferred` can tell. Sweeping each option of each pair would cost most of a search."""
+        if not self.config.consistency:
+            return labels
+        log_probs = np.zeros((len(self._ids), len(self.scorer.dataset.label_space.labels)))
+        log_probs[list(preferred)] = list(preferred.values())
+        weight = self.config.alpha / (len(labels) if self.config.objective == "mean" else 1)
+        return make_consistent(labels, log_probs, self.checks, self.scorer, weight)
 
     def _label(self, log_probs: Array) -> str:
         return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
@@ -274,18 +294,15 @@ class Search:
         labelled early, given few others, is out of date until it is drawn again. D' is accepted where U rises: no
         temperature, as a whole labelling is at stake.
         """
-        if not self._preferences:
+        if not self.config.joint_proposals:
             return state
-        log_probs = np.zeros((len(self._ids), len(self.scorer.dataset.label_space.labels)))
-        proposal = dict(state.labels)
-        for position in state.labels.keys() & self._preferences.keys():
-            log_probs[position] = self._preferences[position]
-            proposal[position] = self._label(log_probs[position])
-        if self.config.consistency:
-            proposal = make_consistent(proposal, log_probs, self.checks, self.scorer)
-        if proposal == state.labels:
+        preferred = self._preferred(state)
+        known = state.labels.keys() & self._preferences.keys()
+        labels = {**state.labels, **{position: self._label(preferred[position]) for position in known}}
+        labels = self._mended(labels, preferred)
+        if labels == state.labels:
             return state
-        return self.fix(self.evaluate(proposal, state.order), self._rng(self._refreshed, FIX))
+        return self.evaluate(labels, state.order)
 
     def _complete(self, state: State) -> State:
         """Label what the iterations have not reached, by argmax given D, and propose jointly a last time."""

@@ -4,19 +4,22 @@
         --seeds 0 1 2 --examples 64 --output quality.jsonl
 
 Each seed draws other examples. All labelers of a seed label the same examples; the test items are those of the
-held-out part, of other questions. One row a run is appended to --output; runs that are there are not repeated. The
-table shows means over seeds, many-shot test accuracy as the model gives it and after batch calibration, and for both
-the share of the random → golden gap that was recovered.
+held-out part, of other questions. One row a run is appended to --output; runs that are there are not repeated, so
+take another file after a change of the code. The first table shows means over seeds, many-shot test accuracy as the
+model gives it and after batch calibration, and for both the share of the random → golden gap that was recovered. The
+second one does so over everything that all labelers have labelled, with 95 % intervals, and pairs ICM with each other
+labeler.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from icm.calibration import calibrate, label_bias
+from eval.intervals import Estimate, gap_recovered, paired_difference
+from icm.calibration import Array, calibrate, label_bias
 from icm.config import EngineConfig, SearchConfig
 from icm.engines import create_engine
 from icm.engines.base import Engine
@@ -27,6 +30,8 @@ from icm.predictability import Scorer, draw_order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
+LABELERS = ("random", "zero-shot", "bootstrap", "icm", "golden")
+MEASURES = ("label_accuracy", "test_accuracy", "calibrated_accuracy")
 UNSEEN_ORDERS = (101, 102)
 """Seeds of the demonstration orders in which labels are judged; no search draws from them."""
 
@@ -73,7 +78,7 @@ def main() -> None:
             for data, seed in missing:
                 wanted = [n for n in arguments.labelers if _key((data, seed), model, n, arguments) not in done]
                 rows += _run(engine, model, data, seed, wanted, arguments)
-    print(table(rows))
+    print(f"{table(rows)}\n\n{comparison(rows)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--test-examples", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--labelers", nargs="+", default=["random", "bootstrap", "icm", "golden"])
+    parser.add_argument("--labelers", nargs="+", default=list(LABELERS))
     parser.add_argument("--output", type=Path, default=Path("quality.jsonl"))
     return parser
 
@@ -195,6 +200,52 @@ def _cells(found: Sequence[Row], labelers: dict[str, list[Row]]) -> str:
         cells += [f"{mean(found, field):.3f}", "–" if gap is None else f"{gap:.0%}"]
     tokens, plain = mean(found, "computed_tokens"), mean(found, "plain_tokens")
     return " | ".join([*cells, f"{tokens:,.0f}", f"{tokens / plain:.3f}" if plain else "–"])
+
+
+def comparison(rows: Sequence[Row]) -> str:
+    """Markdown: means over the (data, model, seed) that all labelers share, and ICM minus each other labeler.
+
+    Intervals are percentile bootstraps over these cells; where golden is no better than random there is no gap.
+    """
+    names = [name for name in LABELERS if any(row.labeler == name for row in rows)]
+    cells: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        cell = f"{row.data} {row.model} {row.seed} {row.examples} {row.iterations} {row.test_examples}"
+        cells.setdefault(cell, {})[row.labeler] = row
+    shared = {cell: found for cell, found in cells.items() if len(found) == len(names)}
+    if len(shared) < 2:
+        return "Fewer than two cells that all labelers have labelled: nothing to compare."
+    values = {
+        name: {field: np.array([getattr(found[name], field) for found in shared.values()]) for field in MEASURES}
+        for name in names
+    }
+    lines = [
+        f"| {len(shared)} cells | labels right | many-shot | gap | calibrated | gap |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        line = [f"{values[name]['label_accuracy'].mean():.3f}"]
+        for field in MEASURES[1:]:
+            line += [f"{values[name][field].mean():.3f}", _gap(values, name, field, list(shared))]
+        lines.append(f"| {name} | {' | '.join(line)} |")
+    for name in [name for name in names if "icm" in names and name != "icm"]:
+        labels, raw, calibrated = (
+            _interval(paired_difference(values["icm"][field] - values[name][field], list(shared))[0], "+.3f")
+            for field in MEASURES
+        )
+        lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | |")
+    return "\n".join(lines)
+
+
+def _gap(values: Mapping[str, Mapping[str, Array]], name: str, field: str, cells: list[str]) -> str:
+    if not {"random", "golden"} <= values.keys():
+        return "–"
+    share = gap_recovered(values[name][field], values["random"][field], values["golden"][field], cells)
+    return "–" if share is None else _interval(share, ".0%")
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
 
 
 if __name__ == "__main__":

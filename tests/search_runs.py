@@ -24,6 +24,16 @@ def pairs(count: int) -> ICMDataset:
     return ICMDataset(examples, LabelSpace(), "pairs", "comparison")
 
 
+def groups(count: int, size: int) -> ICMDataset:
+    """`count` questions with `size` answers each."""
+    examples = [
+        ICMExample(f"Answer {place} to question {group}\nI think this Claim is", {}, Relations(f"question {group}"))
+        for group in range(count)
+        for place in range(size)
+    ]
+    return ICMDataset(examples, LabelSpace(), "groups")
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     """Trace rows that do not speak of cost."""
     return [row for row in map(json.loads, path.read_text().splitlines()) if row["type"] != "usage"]

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search_runs import labels, pairs, reviews, rows
+from search_runs import groups, labels, pairs, reviews, rows
 
 import icm.predictability
-from icm.baselines import argmax_labels
+from icm.baselines import argmax_labels, make_consistent
 from icm.config import EngineConfig, SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.errors import ConfigError, ResumeError
-from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations
+from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.labelers import run_labeling, split_batches
 from icm.predictability import Order, Scorer, draw_order
 from icm.search import Search, temperature
@@ -149,7 +149,7 @@ def test_a_fresh_order_starts_with_a_joint_proposal(tokenizer: Any) -> None:
 def test_joint_proposals_are_consistent(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 0.5)
     dataset, noted = pairs(12), []
-    config = replace(FAST, max_fix_steps=0)
+    config = replace(FAST, alpha=0.05)
     index = LogicalConsistencyChecker().index(dataset)
     search = Search(Scorer(AccountingEngine(tokenizer), dataset, config), index, config, (0,), noted.append)
     labelled = {p: dataset.label_space.labels[p % 2] for p in range(24)}
@@ -158,6 +158,52 @@ def test_joint_proposals_are_consistent(tokenizer: Any, monkeypatch: pytest.Monk
     preferred = {p: search._label(row) for p, row in search._preferences.items()}
     assert index.violations(preferred), "preferences that are consistent anyway test nothing"
     assert not index.violations(search._joint_candidate(state).labels)
+
+
+@pytest.mark.parametrize(("partner", "sweeps"), [("unsure", 1), ("sure", 0)])
+def test_a_proposal_takes_its_partner_along(partner: str, sweeps: int, tokenizer: Any) -> None:
+    """Algorithm 2 would sweep the broken labels and both consistent ones of the pair."""
+    dataset, noted, config = pairs(6), [], replace(FAST, alpha=1)
+    index = LogicalConsistencyChecker().index(dataset)
+    engine = AccountingEngine(tokenizer)
+    search = Search(Scorer(engine, dataset, config), index, config, (0,), noted.append)
+    consistent = {p: str(p < index.neighbours[p][0]) for p in range(12)}
+    state = search.evaluate(consistent, draw_order(consistent, np.random.default_rng(0)))
+    drawn = search._pick(state, search._rng(1).random())
+    (other,) = index.neighbours[drawn]
+    for position, sure in ((drawn, 0.8), (other, 0.6 if partner == "unsure" else 0.9)):
+        # Both prefer the same label: the one drawn another than it has, its partner the one that it has.
+        search._preferences[position] = np.log([1 - sure, sure] if consistent[drawn] == "True" else [sure, 1 - sure])
+    before = engine.usage.prompts
+    search._step(state, 1)
+    assert engine.usage.prompts - before == sweeps * len(dataset)
+    assert noted[0]["proposal"] != noted[0]["previous"]
+    assert noted[0]["changes"].keys() == ({dataset[drawn].id, dataset[other].id} if sweeps else set())
+    assert noted[0]["inconsistencies"] == 0
+
+
+@pytest.mark.parametrize(("dataset", "rules"), [(groups(6, 4), ("exactly-one",)), (pairs(16), ())])
+def test_joint_proposals_find_as_much_as_algorithm_2_for_fewer_tokens(
+    dataset: ICMDataset, rules: tuple[str, ...], tokenizer: Any
+) -> None:
+    tokens, scores = {}, {}
+    for joint in (True, False):
+        engine = AccountingEngine(tokenizer)
+        config = SearchConfig(max_iterations=96, seed=0, rules=rules, joint_proposals=joint)
+        scores[joint] = run_labeling(dataset, engine, config).score
+        tokens[joint] = engine.usage.computed_tokens
+    assert tokens[True] < 0.25 * tokens[False]
+    assert scores[True] > scores[False]
+
+
+@pytest.mark.parametrize(("weight", "mended"), [(0.0, True), (0.5, True), (1.5, False)])
+def test_an_inconsistency_is_mended_where_that_costs_less(weight: float, mended: bool, tokenizer: Any) -> None:
+    dataset = pairs(1)
+    index = LogicalConsistencyChecker().index(dataset)
+    log_probs = np.array([[0.0, -3.0], [0.0, -1.0]])  # both prefer True; the second gives it up for a nat
+    scorer = Scorer(AccountingEngine(tokenizer), dataset, FAST)
+    found = make_consistent({0: "True", 1: "True"}, log_probs, index, scorer, weight)
+    assert found == {0: "True", 1: "False" if mended else "True"}
 
 
 @pytest.mark.parametrize("calibration", ["batch", "contextual"])
@@ -200,10 +246,14 @@ def test_resume_refuses_another_run(change: dict[str, Any], field: str, tokenize
         run_labeling(other, AccountingEngine(tokenizer), replace(FAST, **change), trace_path=path, resume=True)
 
 
-def test_consistency_is_restored_and_rejected_proposals_leave_nothing(tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("joint", [True, False])
+def test_consistency_is_restored_and_rejected_proposals_leave_nothing(
+    joint: bool, tokenizer: Any, tmp_path: Path
+) -> None:
     dataset = pairs(10)
     path = tmp_path / "t.jsonl"
-    result = run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, alpha=0.05), trace_path=path)
+    config = replace(FAST, alpha=0.05, joint_proposals=joint)
+    result = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path)
     index = LogicalConsistencyChecker().index(dataset)
     names = labels(result)
     assert index.violations({p: names[e.id] for p, e in enumerate(dataset)}) == []
@@ -221,7 +271,11 @@ def test_fixing_works_on_a_copy(tokenizer: Any) -> None:
     dataset = pairs(3)
     scorer = Scorer(AccountingEngine(tokenizer), dataset, FAST)
     search = Search(
-        scorer, LogicalConsistencyChecker().index(dataset), replace(FAST, alpha=0.01), (0,), lambda row: None
+        scorer,
+        LogicalConsistencyChecker().index(dataset),
+        replace(FAST, alpha=0.01, joint_proposals=False),
+        (0,),
+        lambda row: None,
     )
     broken = dict.fromkeys(range(6), "True")
     state = search.evaluate(broken, draw_order(broken, np.random.default_rng(0)))
@@ -263,15 +317,10 @@ class OneAnswer(AccountingEngine):
 
 
 def test_bootstrap_mends_groups_that_break_a_rule(tokenizer: Any) -> None:
-    examples = [
-        ICMExample(f"Answer {place} to question {group}\nI think this Claim is", {}, Relations(f"question {group}"))
-        for group in range(6)
-        for place in range(4)
-    ]
-    dataset = ICMDataset(examples, LabelSpace(), "groups")
+    dataset = groups(6, 4)
     config = SearchConfig(algorithm="bootstrap", rules=("exactly-one",))
     found = labels(run_labeling(dataset, AccountingEngine(tokenizer), config))
-    true = [sum(found[e.id] == "True" for e in examples if e.group == f"question {group}") for group in range(6)]
+    true = [sum(found[e.id] == "True" for e in dataset if e.group == f"question {group}") for group in range(6)]
     assert true == [1] * 6
 
 
