@@ -276,9 +276,8 @@ def _read_decision(row: Mapping[str, Any], where: str) -> Decision:
     numbers = {key: _required(row, key, where) for key in ("utility", "temperature", "delta")}
     accepted = flag_field(row.get("accepted"), f"{where}: field 'accepted'")
     utility, temperature = numbers["utility"], numbers["temperature"]
-    return Decision(
-        **places, **counts, changes=proposal != previous, accepted=accepted, utility=utility, temperature=temperature
-    )
+    changes = bool(row.get("changes", proposal != previous))  # consistency can take a proposal back
+    return Decision(**places, **counts, changes=changes, accepted=accepted, utility=utility, temperature=temperature)
 
 
 def _required(row: Mapping[str, Any], key: str, where: str) -> float:

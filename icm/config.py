@@ -98,7 +98,7 @@ class SearchConfig:
             search need not grow one example at a time.
         max_iterations: N_iter.
         priority_weight: sampling weight of unlabelled examples that share a rule with a labelled one.
-        consistency: count inconsistent pairs in U and fix them.
+        consistency: count inconsistent pairs in U and fix them where U rises by it.
         rules: consistency rules besides the task's own: `at-most-one`, `exactly-one` (True in a group), or the import
             path `package.module:RuleClass` of your own.
         max_fix_steps: M of Algorithm 2, which is run without `joint_proposals`.
@@ -106,8 +106,9 @@ class SearchConfig:
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
         joint_proposals: labelled examples are proposed the labels that earlier orders preferred on average, and all of
-            them at once at each fresh order; what a proposal would make inconsistent changes with it. False is as
-            published: the present order's, one example at a time, and Algorithm 2 with a sweep for each option.
+            them at once at each fresh order; pairs that a proposal makes inconsistent are fixed before it is scored,
+            by those preferences. False is as published: the present order's label, one example at a time, and
+            Algorithm 2 with a sweep for each option.
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.

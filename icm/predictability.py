@@ -181,7 +181,7 @@ class PlainCost:
     Attributes:
         plain_tokens: of every prompt that was asked, those answered from memory included.
         unchanged_tokens: of the further sweeps of Algorithm 1 as printed: it computes U(D') in each iteration, also
-            where the proposal is the label that the example has. The published code skips these.
+            where D' is D. The published code skips those where the proposal is the label that the example has.
     """
 
     plain_tokens: int = 0

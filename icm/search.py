@@ -118,10 +118,8 @@ class Search:
         return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
 
     def fix(self, state: State, rng: np.random.Generator) -> State:
-        """Algorithm 2 (consistencyfix), unless proposals are joint: these are consistent as far as that raises U.
-        States are values, so a rejected proposal leaves nothing behind."""
-        as_published = self.config.consistency and not self.config.joint_proposals
-        for _ in range(self.config.max_fix_steps if as_published else 0):
+        """Algorithm 2 (consistencyfix). States are values, so a rejected proposal leaves nothing behind."""
+        for _ in range(self.config.max_fix_steps if self.config.consistency else 0):
             pairs = self.checks.violations(state.labels)
             if not pairs:
                 break
@@ -137,8 +135,7 @@ class Search:
     def _start(self, initial: Initial) -> State:
         self._preferences = dict(initial.preferences) if self.config.joint_proposals else {}
         first = self.evaluate(initial.labels, draw_order(initial.labels, self._rng(0, ORDER)))
-        better = max(first, self._joint_candidate(first), key=lambda state: state.utility)
-        state = self.fix(better, self._rng(0))
+        state = self._improved(first, self._rng(0))
         self._record(
             {
                 "type": "start",
@@ -158,13 +155,15 @@ class Search:
         row = self._proposal(state, position, iteration)
         proposal, previous = self._label(row), state.labels.get(position)
         labels = {**state.labels, position: proposal}
-        if self.config.joint_proposals:
+        if self.config.joint_proposals and proposal != previous:
             labels = self._mended(labels, {**self._preferred(state), position: row})
         if labels == state.labels:
             self.scorer.count_unchanged(state.labels, state.order)
             return self._decide(state, state, iteration, position, proposal, True)
         order = state.order if previous is not None else state.order.append([position])
-        candidate = self.fix(self.evaluate(labels, order), rng)
+        candidate = self.evaluate(labels, order)
+        if not self.config.joint_proposals:
+            candidate = self.fix(candidate, rng)
         delta = candidate.utility - state.utility
         accepted = delta > 0 or threshold < math.exp(delta / temperature(self.config, iteration))
         return self._decide(state, candidate, iteration, position, proposal, accepted)
@@ -235,8 +234,10 @@ class Search:
         return state.sweep.by_position | earlier
 
     def _mended(self, labels: dict[int, str], preferred: Mapping[int, Array]) -> dict[int, str]:
-        """Algorithm 2 on what is known: pairs that break a rule take the likeliest consistent labels where U rises by
-        it, as far as `preferred` can tell. Sweeping each option of each pair would cost most of a search."""
+        """The labels, with others for pairs that break a rule where U rises by it, as far as `preferred` can tell.
+
+        In place of Algorithm 2, which sweeps once for each option of each pair: most of a search's cost.
+        """
         if not self.config.consistency:
             return labels
         log_probs = np.zeros((len(self._ids), len(self.scorer.dataset.label_space.labels)))
@@ -260,7 +261,7 @@ class Search:
         self._leave_order(state)
         self._refreshed = iteration
         before = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
-        candidate = self._joint_candidate(before)
+        candidate = self._joint_candidate(before) if self.config.joint_proposals else before
         changes = {p: label for p, label in candidate.labels.items() if before.labels[p] != label}
         accepted = candidate.utility > before.utility
         state = candidate if accepted else before
@@ -294,8 +295,6 @@ class Search:
         labelled early, given few others, is out of date until it is drawn again. D' is accepted where U rises: no
         temperature, as a whole labelling is at stake.
         """
-        if not self.config.joint_proposals:
-            return state
         preferred = self._preferred(state)
         known = state.labels.keys() & self._preferences.keys()
         labels = {**state.labels, **{position: self._label(preferred[position]) for position in known}}
@@ -303,6 +302,12 @@ class Search:
         if labels == state.labels:
             return state
         return self.evaluate(labels, state.order)
+
+    def _improved(self, state: State, rng: np.random.Generator) -> State:
+        """The better of D and its joint proposal; D after Algorithm 2 where proposals are as published."""
+        if self.config.joint_proposals:
+            return max(state, self._joint_candidate(state), key=lambda found: found.utility)
+        return self.fix(state, rng)
 
     def _complete(self, state: State) -> State:
         """Label what the iterations have not reached, by argmax given D, and propose jointly a last time."""
@@ -319,8 +324,7 @@ class Search:
             self._preferences |= preferred
         labels = {**state.labels, **{position: self._label(row) for position, row in preferred.items()}}
         complete = self.evaluate(labels, draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER)))
-        better = max(complete, self._joint_candidate(complete), key=lambda state: state.utility)
-        return self.fix(better, self._rng(COMPLETE, COMPLETE))
+        return self._improved(complete, self._rng(COMPLETE, COMPLETE))
 
     def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
         """What labels are worth under orders that no search has used."""

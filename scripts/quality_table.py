@@ -7,19 +7,18 @@ Each seed draws other examples. All labelers of a seed label the same examples; 
 held-out part, of other questions. One row a run is appended to --output; runs that are there are not repeated, so
 take another file after a change of the code. The first table shows means over seeds, many-shot test accuracy as the
 model gives it and after batch calibration, and for both the share of the random → golden gap that was recovered. The
-second one does so over everything that all labelers have labelled, with 95 % intervals, and pairs ICM with each other
-labeler.
+second one does so over everything that all labelers have labelled, and pairs ICM with each other labeler.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
-from eval.intervals import Estimate, gap_recovered, paired_difference
-from icm.calibration import Array, calibrate, label_bias
+from icm.calibration import calibrate, label_bias
 from icm.config import EngineConfig, SearchConfig
 from icm.engines import create_engine
 from icm.engines.base import Engine
@@ -205,47 +204,40 @@ def _cells(found: Sequence[Row], labelers: dict[str, list[Row]]) -> str:
 def comparison(rows: Sequence[Row]) -> str:
     """Markdown: means over the (data, model, seed) that all labelers share, and ICM minus each other labeler.
 
-    Intervals are percentile bootstraps over these cells; where golden is no better than random there is no gap.
+    Intervals of the differences are Student's t over (data, seed): models share the examples of these.
     """
     names = [name for name in LABELERS if any(row.labeler == name for row in rows)]
-    cells: dict[str, dict[str, Row]] = {}
+    cells: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
-        cell = f"{row.data} {row.model} {row.seed} {row.examples} {row.iterations} {row.test_examples}"
+        cell = row.data, row.seed, row.model, row.examples, row.iterations, row.test_examples
         cells.setdefault(cell, {})[row.labeler] = row
-    shared = {cell: found for cell, found in cells.items() if len(found) == len(names)}
-    if len(shared) < 2:
-        return "Fewer than two cells that all labelers have labelled: nothing to compare."
-    values = {
-        name: {field: np.array([getattr(found[name], field) for found in shared.values()]) for field in MEASURES}
-        for name in names
-    }
+    shared = [found for found in cells.values() if len(found) == len(names)]
+    if not shared:
+        return "No cell that all labelers have labelled: nothing to compare."
+    by_name = {name: [found[name] for found in shared] for name in names}
     lines = [
-        f"| {len(shared)} cells | labels right | many-shot | gap | calibrated | gap |",
-        "|---|---|---|---|---|---|",
+        f"| {len(shared)} of {len(cells)} cells | labels right | many-shot | gap | calibrated | gap | tokens | plain |",
+        "|---|---|---|---|---|---|---|---|",
+        *(f"| {name} | {_cells(found, by_name)} |" for name, found in by_name.items()),
     ]
-    for name in names:
-        line = [f"{values[name]['label_accuracy'].mean():.3f}"]
-        for field in MEASURES[1:]:
-            line += [f"{values[name][field].mean():.3f}", _gap(values, name, field, list(shared))]
-        lines.append(f"| {name} | {' | '.join(line)} |")
-    for name in [name for name in names if "icm" in names and name != "icm"]:
-        labels, raw, calibrated = (
-            _interval(paired_difference(values["icm"][field] - values[name][field], list(shared))[0], "+.3f")
-            for field in MEASURES
-        )
-        lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | |")
+    icm = by_name.pop("icm", [])
+    for name, others in by_name.items() if icm else ():
+        labels, raw, calibrated = (_difference(icm, others, field) for field in MEASURES)
+        lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | | | |")
     return "\n".join(lines)
 
 
-def _gap(values: Mapping[str, Mapping[str, Array]], name: str, field: str, cells: list[str]) -> str:
-    if not {"random", "golden"} <= values.keys():
-        return "–"
-    share = gap_recovered(values[name][field], values["random"][field], values["golden"][field], cells)
-    return "–" if share is None else _interval(share, ".0%")
-
-
-def _interval(estimate: Estimate, form: str) -> str:
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+def _difference(first: Sequence[Row], second: Sequence[Row], field: str) -> str:
+    """Mean difference of pairs with its 95 % interval."""
+    pairs: dict[tuple[str, int], list[float]] = {}
+    for one, other in zip(first, second, strict=True):
+        pairs.setdefault((one.data, one.seed), []).append(getattr(one, field) - getattr(other, field))
+    means = [float(np.mean(differences)) for differences in pairs.values()]
+    value = f"{np.mean(means):+.3f}"
+    if len(set(means)) < 2:
+        return value
+    interval = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    return f"{value} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 if __name__ == "__main__":

@@ -81,16 +81,17 @@ def test_accuracy_has_a_wilson_interval(correct: int, total: int, low: float, hi
 
 
 def decision_row(number: int, **changes: Any) -> dict[str, Any]:
+    previous, proposal = [None, "True", "False"][number % 3], ["True", "False"][number % 2]
     row = {
         "type": "decision",
         "restart": 0,
         "batch": 0,
         "iteration": number + 1,
         "example": f"{number:016x}",
-        "previous": [None, "True", "False"][number % 3],
-        "proposal": ["True", "False"][number % 2],
+        "previous": previous,
+        "proposal": proposal,
         "accepted": number % 4 != 1,
-        "changes": {},
+        "changes": {} if proposal == previous else {f"{number:016x}": proposal},
         "delta": 0.25,
         "utility": -30 + number / 2,
         "inconsistencies": 0,
@@ -105,13 +106,14 @@ def test_trace_becomes_decisions_and_figures(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     write_result(path, claims(4, 3, seed=1, usage={"computed_tokens": 1234, "seconds": 2.5}, algorithm="icm"))
     rows = [decision_row(n) for n in range(12)] + [decision_row(n, restart=1, utility=-7) for n in range(3)]
+    rows[2]["changes"] = {}  # a proposal that consistency has taken back
     others: list[dict[str, Any]] = [
         {"type": "icm_trace", "data": "x"},
         {"type": "order", "iteration": 1, "utility": "not looked at"},
     ]
     write_jsonl(trace_path(path), [*others, *rows, {"type": "usage", "prompts": 3}])
     found = analyze_file(path)
-    changing = [row for row in rows if row["proposal"] != row["previous"]]
+    changing = [row for row in rows if row["changes"]]
     assert found.search is not None and found.usage == {"computed_tokens": 1234, "seconds": 2.5}
     assert (found.search.searches, found.search.decisions) == (2, 15)
     assert (found.search.proposed, found.search.accepted) == (len(changing), sum(row["accepted"] for row in changing))

@@ -62,3 +62,20 @@ def test_quality_table_is_made_once(run: Run, tmp_path: Path) -> None:
     again = run("quality_table.py", *words, "--output", rows, "--labelers", *labelers)
     assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
     assert len(rows.read_text().splitlines()) == 4
+
+
+def test_quality_table_compares_what_all_labelers_have_labelled() -> None:
+    script = runpy.run_path(str(SCRIPTS / "quality_table.py"))
+    accuracy = {"random": 0.5, "zero-shot": 0.7, "bootstrap": 0.8, "icm": 0.86, "golden": 0.9}
+
+    def row(seed: int, labeler: str) -> Any:
+        # ICM is 0.05 and 0.07 better than bootstrap: mean 0.06, standard error 0.01, t(1) = 12.71.
+        right = accuracy[labeler] + (0.02 * seed - 0.01) * (labeler == "icm")
+        return script["Row"]("reviews", "m", seed, labeler, 64, 96, 200, right, right, right, 10, 100, 1.0)
+
+    rows = [row(seed, labeler) for seed in (0, 1) for labeler in accuracy]
+    lines = script["comparison"]([*rows, row(2, "icm")]).splitlines()
+    assert lines[0].startswith("| 2 of 3 cells |")
+    assert "| icm | 0.860 | 0.860 | 90% | 0.860 | 90% | 10 | 0.100 |" in lines
+    assert any(line.startswith("| icm − bootstrap | +0.060 [-0.067, +0.187] |") for line in lines)
+    assert "nothing to compare" in script["comparison"]([row(0, "icm"), row(1, "golden")])
