@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--test-examples", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--labelers", nargs="+", default=list(LABELERS))
+    parser.add_argument("--labelers", nargs="+", choices=LABELERS, default=list(LABELERS))
     parser.add_argument("--output", type=Path, default=Path("quality.jsonl"))
     return parser
 

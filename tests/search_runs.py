@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from icm.config import SearchConfig
 from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
 from icm.storage import ICMResult
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
+
+FAST = SearchConfig(init="zero-shot", initial_temperature=10, max_iterations=60, refresh_every=16, early_stop=False)
+"""Settings of a short search that accepts and rejects."""
 
 
 def reviews(count: int, seed: int = 0) -> ICMDataset:
