@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.chat_models import chat_counterpart
-from eval.conditions import PREAMBLE, Condition, InContext, LocalChat, Majority
+from eval.conditions.chat_models import chat_counterpart
+from eval.conditions.in_context import PREAMBLE, Condition, InContext, LocalChat, Majority
+from eval.conditions.surface import SurfaceCues
 from eval.labels import LabelFile, choose, labels_for, load_label_file, refuse_overlap
 from eval.settings import ConditionConfig, EvalConfig, slug
-from eval.surface import SurfaceCues
 from icm.config import EngineConfig
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, TaskData
@@ -129,7 +129,7 @@ class Experiment:
 
     def _server_chat(self, config: ConditionConfig) -> Condition:
         # Imported here: the client library takes a second that most evaluations need not spend.
-        from eval.chat_server import ServerChat, check_key
+        from eval.conditions.server import ServerChat, check_key
 
         assert config.server is not None  # ConditionConfig refuses chat-server without it
         check_key(config.server)

@@ -7,7 +7,7 @@ import numpy as np
 
 from icm.errors import ConfigError, DataError
 from icm.examples import GoldLabels, ICMExample, LabelSpace
-from icm.storage import ICMResult, data_source, read_result
+from icm.results.format import ICMResult, data_source, read_result
 from icm.tasks import load_task
 
 # Streams of randomness that the search, which draws from (seed, iteration), never uses.

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.answers import Answer, AnswerFile, Batch, prompt_hash
-from eval.conditions import common_prefix
+from eval.conditions.answers import Answer, AnswerFile, Batch, prompt_hash
+from eval.conditions.in_context import common_prefix
+from eval.conditions.pool import EnginePool, counters, spent
 from eval.experiment import Experiment, Run, engine_identity
 from eval.intervals import Estimate, accuracy
-from eval.pool import EnginePool, counters, spent
 from icm.config import EngineConfig
 from icm.engines.base import Engine
 from icm.errors import ConfigError, DataError

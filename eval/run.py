@@ -21,14 +21,14 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from tqdm import tqdm
 
-from eval.answers import AnswerFile, Batch
+from eval.conditions.answers import AnswerFile, Batch
+from eval.conditions.pool import EnginePool
 from eval.experiment import Experiment, Run
 from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_questions
-from eval.pool import EnginePool
 from eval.scores import ScoredRun
 from eval.settings import EvalConfig, parse_settings
-from icm.cli import load_secrets
 from icm.errors import ConfigError, ICMError
+from icm.secrets import load_secrets
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def evaluate(settings: EvalConfig) -> Path:
         ICMError: one line naming the setting or file, before a model loads where that is possible.
     """
     # Imported here: plots and statistics take seconds that a wrong setting should not cost.
-    from eval.outputs import Outputs
+    from eval.report.results_json import Outputs
 
     experiment, folder = Experiment(settings), Path(settings.output_dir)
     checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.answers import Answer
+from eval.conditions.answers import Answer
 from eval.experiment import Run
 from eval.intervals import Estimate, accuracy, compare, gap_recovered
 from eval.metrics.label_agreement import LabelAgreement

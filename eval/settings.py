@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from icm.config import EngineConfig
 from icm.errors import ConfigError
-from icm.options import nearest
+from icm.labelling.options import nearest
 from icm.tasks.source import DataSource
 
 Kind = Literal["majority", "surface", "zero-shot", "chat", "chat-server", "many-shot", "fine-tuned"]

@@ -7,58 +7,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icm.config import EngineConfig, GenerationConfig, SearchConfig
-    from icm.consistency import LogicalConsistencyChecker
-    from icm.errors import ICMError
-    from icm.examples import GoldLabels, ICMDataset, ICMExample, LabelSpace, Relations, TaskData
-    from icm.exporters import ICMExporter
-    from icm.searcher import ICMSearcher
-    from icm.storage import ICMResult, ICMStorage, LabeledExample
-    from icm.tasks import DataSource, load_icm_dataset, load_task
+    from icm.config import EngineConfig as EngineConfig
+    from icm.config import GenerationConfig as GenerationConfig
+    from icm.config import SearchConfig as SearchConfig
+    from icm.consistency import LogicalConsistencyChecker as LogicalConsistencyChecker
+    from icm.errors import ICMError as ICMError
+    from icm.examples import GoldLabels as GoldLabels
+    from icm.examples import ICMDataset as ICMDataset
+    from icm.examples import ICMExample as ICMExample
+    from icm.examples import LabelSpace as LabelSpace
+    from icm.examples import Relations as Relations
+    from icm.examples import TaskData as TaskData
+    from icm.labelling.searcher import ICMSearcher as ICMSearcher
+    from icm.publish.exporters import ICMExporter as ICMExporter
+    from icm.results.format import ICMResult as ICMResult
+    from icm.results.format import ICMStorage as ICMStorage
+    from icm.results.format import LabeledExample as LabeledExample
+    from icm.tasks import DataSource as DataSource
+    from icm.tasks import load_icm_dataset as load_icm_dataset
+    from icm.tasks import load_task as load_task
 
-_HOME = {
-    "EngineConfig": "config",
-    "GenerationConfig": "config",
-    "SearchConfig": "config",
-    "LogicalConsistencyChecker": "consistency",
-    "ICMError": "errors",
-    "GoldLabels": "examples",
+_HOME = {  # in the order of a run
+    "load_icm_dataset": "tasks",
+    "load_task": "tasks",
+    "DataSource": "tasks",
+    "TaskData": "examples",
     "ICMDataset": "examples",
     "ICMExample": "examples",
     "LabelSpace": "examples",
     "Relations": "examples",
-    "TaskData": "examples",
-    "ICMExporter": "exporters",
-    "ICMSearcher": "searcher",
-    "ICMResult": "storage",
-    "ICMStorage": "storage",
-    "LabeledExample": "storage",
-    "DataSource": "tasks",
-    "load_icm_dataset": "tasks",
-    "load_task": "tasks",
+    "GoldLabels": "examples",
+    "ICMSearcher": "labelling.searcher",
+    "SearchConfig": "config",
+    "EngineConfig": "config",
+    "GenerationConfig": "config",
+    "LogicalConsistencyChecker": "consistency",
+    "ICMResult": "results.format",
+    "LabeledExample": "results.format",
+    "ICMStorage": "results.format",
+    "ICMExporter": "publish.exporters",
+    "ICMError": "errors",
 }
+"""Name for users → the module that holds it."""
 
-__all__ = [  # noqa: RUF022 (in the order of a run)
-    "load_icm_dataset",
-    "load_task",
-    "DataSource",
-    "TaskData",
-    "ICMDataset",
-    "ICMExample",
-    "LabelSpace",
-    "Relations",
-    "GoldLabels",
-    "ICMSearcher",
-    "SearchConfig",
-    "EngineConfig",
-    "GenerationConfig",
-    "LogicalConsistencyChecker",
-    "ICMResult",
-    "LabeledExample",
-    "ICMStorage",
-    "ICMExporter",
-    "ICMError",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

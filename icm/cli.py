@@ -6,16 +6,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dotenv import load_dotenv
-
 from icm.commands import add_commands
 from icm.commands.parser import CommandParser, canonical_arguments, option_strings
 from icm.errors import ConfigError, ICMError
-from icm.options import nearest
+from icm.labelling.options import nearest
+from icm.secrets import load_secrets
 
 USER_ERROR = 2
 INTERRUPTED = 130
-SECRET_FILES = (".env", "SECRETS")
 
 
 def make_parser() -> tuple[CommandParser, list[str]]:
@@ -83,14 +81,3 @@ def _unknown(argument: str, known: Iterable[str]) -> str:
         return f"unexpected argument {argument!r}; options start with --"
     name = argument.partition("=")[0]
     return f"unknown option {name}{nearest(name, known)}"
-
-
-def load_secrets(folder: Path) -> None:
-    """Take tokens and settings from `.env` and `SECRETS` (NAME=value lines); the environment itself wins."""
-    for name in SECRET_FILES:
-        path = folder / name
-        try:
-            if path.is_file():
-                load_dotenv(path)
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None

@@ -73,6 +73,21 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from parse_jsonl(handle, str(path))
 
 
+def read_log(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` over an append-only log, which may not exist yet: the line that a killed process was writing has
+    no end and is passed over."""
+    raw = Path(path).read_bytes() if Path(path).exists() else b""
+    yield from parse_jsonl(raw.split(b"\n")[:-1], str(path))
+
+
+def cut_torn_line(path: str | Path) -> None:
+    """Cut the unfinished last line off an append-only log, before more is appended."""
+    raw = Path(path).read_bytes() if Path(path).exists() else b""
+    if raw and not raw.endswith(b"\n"):
+        with atomic_write(path, "wb") as handle:
+            handle.write(raw[: raw.rfind(b"\n") + 1])
+
+
 def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """`read_jsonl` over the raw lines of any source; `where` names it in messages."""
     for number, raw in enumerate(lines, start=1):

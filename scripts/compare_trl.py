@@ -19,8 +19,8 @@ import yaml
 
 from icm.files import write_jsonl
 from icm.models import resolve_model
-from icm.storage import read_result
-from icm.training_rows import sft_rows
+from icm.results.format import read_result
+from icm.results.training_rows import sft_rows
 
 ROOT = Path(__file__).parents[1]
 

@@ -24,8 +24,8 @@ from icm.engines import create_engine
 from icm.engines.base import Engine
 from icm.examples import GoldLabels, ICMDataset
 from icm.files import append_jsonl, read_jsonl
-from icm.labelers import run_labeling
-from icm.predictability import Scorer, draw_order
+from icm.labelling.session import run_labeling
+from icm.search.scoring import Scorer, draw_order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 

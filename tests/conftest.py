@@ -16,6 +16,8 @@ from transformers import AutoTokenizer
 
 from icm.models import resolve_model
 
+pytest_plugins = ["support.fake_hub"]
+
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

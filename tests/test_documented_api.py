@@ -2,7 +2,7 @@
 
 What cannot be reached is replaced under the same name: models by links to the embedded one, hub data sets by small
 ones in the hub's own format (through `datasets.load_dataset`, so that configuration and split are the ones detected),
-the hub for uploads by the local server of test_hub. The commands stay word for word; `ICM_…` variables, documented
+the hub for uploads by a local server. The commands stay word for word; `ICM_…` variables, documented
 too, keep them short. The model is loaded once and shared.
 """
 
@@ -18,16 +18,16 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from test_hub import FakeHub, hub  # noqa: F401 (a fixture)
+from support.fake_hub import FakeHub
 
 import icm.engines
-import icm.run
+import icm.labelling.run
 from icm import DataSource, ICMResult, ICMStorage, load_task
 from icm.cli import main
 from icm.config import EngineConfig
 from icm.engines.base import Engine
 from icm.models import resolve_model
-from icm.storage import read_result, trace_path
+from icm.results.format import read_result, trace_path
 
 DOCUMENT = Path(__file__).parents[2] / "shared" / "spec" / "004_8647345b9e8f10ee.txt"
 FORK_DOCUMENT = DOCUMENT.with_name("000_77884e23d82f2516.txt")
@@ -235,7 +235,7 @@ def loaded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         icm.engines.choose_engine(config)
         return contextlib.nullcontext(engine)
 
-    monkeypatch.setattr(icm.run, "create_engine", share)
+    monkeypatch.setattr(icm.labelling.run, "create_engine", share)
     monkeypatch.setattr(icm.engines, "create_engine", share)
 
 
@@ -271,7 +271,10 @@ def test_documented_runs(line: str, desk: Path, capsys: pytest.CaptureFixture[st
         assert {item.example.id for item in result.labeled_examples} == set(gold)
     if "--log-file" in given:
         logged = (desk / given["--log-file"]).read_text()
-        assert " DEBUG icm.run: settings: " in logged and f" {len(result.labeled_examples)} examples of " in logged
+        assert (
+            " DEBUG icm.labelling.run: settings: " in logged
+            and f" {len(result.labeled_examples)} examples of " in logged
+        )
 
 
 def test_a_device_that_is_absent_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,7 +352,7 @@ def labelled(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "claims.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(icm.run, "create_engine", lambda config: contextlib.nullcontext(engine))
+        patch.setattr(icm.labelling.run, "create_engine", lambda config: contextlib.nullcontext(engine))
         patch.setenv("ICM_MAX_ITERATIONS", "4")
         arguments = ["--dataset", str(folder / "claims.jsonl"), "--output-dir", str(folder), "--output-name", "made"]
         assert main(["run", *arguments, "--algorithm", "random"]) == 0
@@ -360,7 +363,7 @@ def labelled(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_documented_commands_on_files(
     desk: Path,
     labelled: Path,
-    hub: FakeHub,  # noqa: F811
+    hub: FakeHub,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -382,7 +385,7 @@ def test_documented_commands_on_files(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("loaded_once")
-def test_documented_snippets(desk: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_documented_snippets(desk: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(compile(BASIC_USAGE, "basic usage", "exec"), names)
     assert capsys.readouterr().out.startswith("Generated 5 labeled examples\nFinal score: -")

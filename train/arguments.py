@@ -16,7 +16,7 @@ from trl.scripts.utils import TrlParser
 
 from icm.errors import ConfigError
 from icm.files import atomic_write
-from icm.options import nearest
+from icm.labelling.options import nearest
 from train.world import check_gpu, started_processes
 
 Method = Literal["sft", "dpo_labels", "dpo_answers"]

@@ -7,9 +7,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from icm.files import atomic_write
 from icm.models import is_embedded, model_label
-from icm.training_rows import left_out
+from icm.results.training_rows import left_out
+from train.check import Plan
 from train.labels import label_balance, labelled_source, public_name
-from train.plan import Plan
 
 # Embedded models are conversions of these; the Hub's `base_model` field wants Hub names.
 _ORIGINS = {

@@ -25,12 +25,12 @@ from icm.engines import create_engine
 from icm.errors import ConfigError, ICMError, PrerequisiteError, ResumeError
 from icm.examples import GoldLabels, ICMDataset, TaskData
 from icm.files import file_sha256, fingerprint, parse_object, write_json
-from icm.labelers import run_labeling
-from icm.metadata import run_metadata
-from icm.options import Settings
+from icm.labelling.metadata import run_metadata
+from icm.labelling.options import Settings
+from icm.labelling.session import run_labeling
+from icm.labelling.settings import resolve_settings
 from icm.prompts import PromptEncoder, shared_context_tree
-from icm.settings import resolve_settings
-from icm.storage import ICMResult, LabeledExample, read_result, trace_path, write_result
+from icm.results.format import ICMResult, LabeledExample, read_result, trace_path, write_result
 from icm.tasks import load_task
 from train.checkpoints import is_finished
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from icm.errors import ConfigError, DataError
 from icm.examples import TaskData
-from icm.options import nearest
-from icm.storage import ICMResult
+from icm.labelling.options import nearest
+from icm.results.format import ICMResult
 from icm.tasks.source import DataSource
 from train.arguments import LabelSource
 

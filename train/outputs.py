@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from icm.files import atomic_write, parse_object, write_json, write_jsonl
-from icm.hub import push_adapter
-from icm.metadata import package_versions, peak_memory_gib
+from icm.labelling.metadata import package_versions, peak_memory_gib
+from icm.publish.hub import push_adapter
 from train.card import write_card
+from train.check import Plan, check_hub_token
 from train.checkpoints import FINISHED_FILE
-from train.plan import Plan, check_hub_token
 from train.rows import LengthStatistics
 from train.trainers import METRICS_FILE, metrics_rows
 

@@ -15,8 +15,8 @@ from rich.text import Text
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample
 from icm.prompts import PromptEncoder
-from icm.storage import ICMResult
-from icm.training_rows import Rows, answer_pairs, label_pairs, left_out, sft_rows
+from icm.results.format import ICMResult
+from icm.results.training_rows import Rows, answer_pairs, label_pairs, left_out, sft_rows
 from train.arguments import Method
 
 IGNORED = -100

@@ -13,8 +13,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from icm.files import write_jsonl
+from train.check import Plan
 from train.checkpoints import PREFIX, mark_complete
-from train.plan import Plan
 from train.rows import TokenRow, row_order
 
 METRICS_FILE = "metrics.jsonl"

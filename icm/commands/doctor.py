@@ -12,7 +12,7 @@ def add_command(subparsers: parsing.Subparsers) -> None:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Print the findings. Exit code 2 if something will fail."""
-    from icm.doctor import diagnose
+    from icm.commands.diagnosis import diagnose
 
     problems = 0
     for finding in diagnose():

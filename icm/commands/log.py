@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from icm.options import OutputConfig
+from icm.labelling.options import OutputConfig
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 from icm.errors import ConfigError
-from icm.options import Option, options
+from icm.labelling.options import Option, options
 
 # The vLLM fork's names (spec/000) that are another option's name and nothing else.
 FORK_NAMES = {

@@ -24,9 +24,9 @@ def add_command(subparsers: parsing.Subparsers) -> None:
 def pipeline(arguments: argparse.Namespace) -> int:
     """Run the experiment, or print what it would do."""
     from icm.commands.log import logging_to
-    from icm.experiment import read_experiment
-    from icm.options import OutputConfig
-    from icm.pipeline import plan_pipeline, run_pipeline
+    from icm.labelling.options import OutputConfig
+    from icm.pipeline.experiment import read_experiment
+    from icm.pipeline.run import plan_pipeline, run_pipeline
 
     config = read_experiment(arguments.config)
     with logging_to(OutputConfig()):

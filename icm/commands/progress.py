@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from icm.config import SearchConfig
-from icm.labelers import Progress
+from icm.labelling.session import Progress
 
 _UNKNOWN: dict[str, Any] = dict.fromkeys(("labelled", "utility", "temperature", "accepted", "tokens"), "–")
 _STATE = (

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.commands import parser as parsing
-from icm.options import OutputConfig
+from icm.labelling.options import OutputConfig
 
 if TYPE_CHECKING:
-    from icm.analysis import Analysis
-    from icm.storage import ICMStorage, StoredResult
+    from icm.results.analysis import Analysis
+    from icm.results.format import ICMStorage, StoredResult
 
 _TIME = "%Y-%m-%d %H:%M"
 
@@ -53,7 +53,7 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
 def _storage(arguments: argparse.Namespace) -> "ICMStorage":
     """The results folder, which may not exist yet unless it was named."""
     from icm.errors import ConfigError
-    from icm.storage import ICMStorage
+    from icm.results.format import ICMStorage
 
     folder = Path(arguments.results_dir)
     if not folder.is_dir() and arguments.results_dir != OutputConfig.output_dir:
@@ -75,9 +75,9 @@ def show_list(arguments: argparse.Namespace) -> int:
 
 def show_analysis(arguments: argparse.Namespace) -> int:
     """Print the statistics of one result or of all. Exit code 2 if one of them is broken."""
-    from icm.analysis import analyze_file, analyze_folder, check_report_path
-    from icm.analysis_report import write_report
-    from icm.storage import StoredResult
+    from icm.results.analysis import analyze_file, analyze_folder, check_report_path
+    from icm.results.format import StoredResult
+    from icm.results.report import write_report
 
     if arguments.output_path is not None:
         check_report_path(arguments.output_path)

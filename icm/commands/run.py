@@ -11,9 +11,9 @@ from typing import Any
 from icm.commands import parser as parsing
 from icm.commands.log import logging_to
 from icm.errors import ConfigError
-from icm.options import Settings
-from icm.settings import PRESETS, resolve_settings
-from icm.storage import ICMResult
+from icm.labelling.options import Settings
+from icm.labelling.settings import PRESETS, resolve_settings
+from icm.results.format import ICMResult
 
 TESTBEDS = {
     "truthfulQA": {"dataset": "truthful_qa", "task_type": "truthfulqa"},
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_plan(settings: Settings) -> None:
-    from icm.plan import plan_run
+    from icm.labelling.forecast import plan_run
 
     print(plan_run(settings))
 
@@ -81,8 +81,8 @@ def _label(settings: Settings, arguments: argparse.Namespace) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from icm.commands.progress import progress_bar
-    from icm.run import Interrupted, label
-    from icm.storage import read_result
+    from icm.labelling.run import Interrupted, label
+    from icm.results.format import read_result
 
     if not sys.stderr.isatty():
         disable_progress_bar()

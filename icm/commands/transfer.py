@@ -8,7 +8,7 @@ from icm.commands import parser as parsing
 from icm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from icm.exporters import Export, ICMExporter
+    from icm.publish.exporters import Export, ICMExporter
 
 EXPORT_EXAMPLES = """\
   icm export --input-path results.jsonl --output-path dpo_data.jsonl --format dpo --create-pairs
@@ -78,8 +78,8 @@ def export(arguments: argparse.Namespace) -> int:
         raise ConfigError("--hf-push and --hf-repo-id OWNER/NAME go together; give both or none")
     print(_write(arguments, chosen))
     if arguments.hf_push:
-        from icm.hub import push_file
-        from icm.storage import read_result
+        from icm.publish.hub import push_file
+        from icm.results.format import read_result
 
         result = read_result(arguments.input_path)
         print(push_file(arguments.output_path, arguments.hf_repo_id, private=arguments.private, result=result))
@@ -100,8 +100,8 @@ def _format_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write(arguments: argparse.Namespace, chosen: dict[str, Any]) -> "Export":
-    from icm.exporters import ICMExporter
-    from icm.training_rows import confidence_to_log_odds
+    from icm.publish.exporters import ICMExporter
+    from icm.results.training_rows import confidence_to_log_odds
 
     if "confidence_threshold" in chosen:
         chosen["min_log_odds"] = confidence_to_log_odds(chosen.pop("confidence_threshold"))
@@ -126,7 +126,7 @@ def _writer(exporter: "ICMExporter", form: str) -> "Callable[..., Export]":
 
 def push(arguments: argparse.Namespace) -> int:
     """Push a file or an adapter folder and print its address."""
-    from icm import hub
+    from icm.publish import hub
 
     names = {"file_name": arguments.file_name, "private": arguments.private}
     print(hub.push(arguments.input_path, arguments.hf_repo_id, **names))

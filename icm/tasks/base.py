@@ -123,7 +123,7 @@ class HubData:
 
 @dataclass(frozen=True)
 class Task:
-    """A task type. One module in `icm/tasks/` (or anywhere, named by its import path) holds one as `TASK`.
+    """A task type. One module in `icm/tasks/builtin/` (or anywhere, named by its import path) holds one as `TASK`.
 
     Attributes:
         name: task type, also the module's name.
@@ -170,9 +170,9 @@ def candidates(record: Record) -> list[str]:
 
 def task_names() -> list[str]:
     """Names of the tasks in this package: the modules that hold a `TASK`."""
-    package = importlib.import_module("icm.tasks")
+    package = importlib.import_module("icm.tasks.builtin")
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return [name for name in names if hasattr(importlib.import_module(f"icm.tasks.{name}"), "TASK")]
+    return [name for name in names if hasattr(importlib.import_module(f"icm.tasks.builtin.{name}"), "TASK")]
 
 
 def find_task(name: str) -> Task:
@@ -181,7 +181,7 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: there is no such task.
     """
-    module = name if "." in name else f"icm.tasks.{name}"
+    module = name if "." in name else f"icm.tasks.builtin.{name}"
     try:
         task = importlib.import_module(module).TASK
     except Exception as error:  # a user's module may raise anything

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from icm.consistency import normalised_text
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, example_id
 from icm.files import fingerprint
 from icm.tasks.source import DataSource
+from icm.text import normalised_text
 
 _log = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_models import Reviews, save_tiny_model, words_tokenizer
+from support.engine_models import Reviews, save_tiny_model, words_tokenizer
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.accounting import AccountingEngine
 from icm.engines.transformers import TransformersEngine
 from icm.errors import ConfigError
-from icm.predictability import TreeBuilder, draw_order
 from icm.prompts import PromptTree
+from icm.search.scoring import TreeBuilder, draw_order
 
 LENGTH = 37
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from engine_models import Reviews, save_tiny_model, words_tokenizer
+from support.engine_models import Reviews, save_tiny_model, words_tokenizer
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines import create_engine, server

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_models import CONFIGS, Reviews, only, plain_scores, save_tiny_model, words_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
+from support.engine_models import CONFIGS, Reviews, only, plain_scores, save_tiny_model, words_tokenizer
 from transformers import AutoModelForCausalLM, FalconConfig, Phi3Config, PreTrainedConfig
 
 from icm.config import EngineConfig, GenerationConfig
@@ -127,7 +127,7 @@ def test_an_adapter_changes_scores_as_peft_does(folders: dict[str, Path], tmp_pa
 
 _RESTART = """
 import sys
-from engine_models import Reviews
+from support.engine_models import Reviews
 from icm.config import EngineConfig
 from icm.engines import create_engine
 with create_engine(EngineConfig(device="cpu")) as engine:

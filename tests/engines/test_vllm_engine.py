@@ -5,7 +5,7 @@ from multiprocessing import resource_tracker
 import numpy as np
 import psutil
 import pytest
-from engine_models import Reviews
+from support.engine_models import Reviews
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines import create_engine

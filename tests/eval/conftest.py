@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from evaluation_data import TEST, TRAIN
+from support.evaluation_data import TEST, TRAIN
 
 from icm.models import resolve_model
-from icm.storage import ICMResult, LabeledExample, write_result
+from icm.results.format import ICMResult, LabeledExample, write_result
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 

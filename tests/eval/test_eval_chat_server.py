@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-from eval.chat_server import ServerChat, _label_log_probs, check_key
-from eval.conditions import LocalChat, label_words
-from eval.pool import EnginePool
+from eval.conditions.in_context import LocalChat, label_words
+from eval.conditions.pool import EnginePool
+from eval.conditions.server import ServerChat, _label_log_probs, check_key
 from eval.settings import ServerConfig
 from icm.config import EngineConfig
 from icm.engines import create_engine

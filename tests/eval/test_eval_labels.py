@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evaluation_data import TRAIN
+from support.evaluation_data import TRAIN
 
-from eval.answers import Answer, AnswerFile, Batch
+from eval.conditions.answers import Answer, AnswerFile, Batch
+from eval.conditions.surface import SurfaceCues
 from eval.experiment import Experiment
 from eval.labels import choose, labels_for, load_label_file, ordered, perturbed_labels, random_labels, refuse_overlap
 from eval.settings import parse_settings
-from eval.surface import SurfaceCues
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, Relations
-from icm.storage import read_result, write_result
+from icm.results.format import read_result, write_result
 from icm.tasks import load_task
 
 SPACE = LabelSpace(("negative", "positive"))

@@ -115,7 +115,7 @@ def test_the_numbers_of_lm_evaluation_harness(
 ) -> None:
     """The harness's own prompt template, request building, scoring and metrics, on the same questions and model."""
     pytest.importorskip("lm_eval", reason="lm-eval is not installed (pip install lm-eval)")
-    from harness import harness_scores
+    from support.harness import harness_scores
 
     asked = {"questions": str(questions_file), "conditions": ["Base"]}
     path = settings_file([{"name": "Base", "kind": "zero-shot"}], multiple_choice=asked)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.chat_models import chat_counterpart
+from eval.conditions.chat_models import chat_counterpart
 from eval.settings import parse_settings, slug
 from icm.errors import ConfigError
 

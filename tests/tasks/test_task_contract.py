@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from task_formats import FORMATS, VERBALISERS, Gold, Row
+from support.task_formats import FORMATS, VERBALISERS, Gold, Row
 
 from icm.errors import DataError
 from icm.examples import ICMDataset, LabelSpace, TaskData
 from icm.files import read_jsonl, write_jsonl
-from icm.tasks import DataSource, load_task, reviews, synthetic
+from icm.tasks import DataSource, load_task
 from icm.tasks.base import Item, Record, Task, task_names
+from icm.tasks.builtin import reviews, synthetic
 
 GOLD_WORDS = {"label", "gold", "gold_label", "is_correct", "chosen", "rejected", "answer", "answerKey", "target"}
 N = 48

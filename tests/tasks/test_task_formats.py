@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from icm.consistency import normalised_text
 from icm.errors import DataError
 from icm.examples import TaskData
 from icm.files import write_json, write_jsonl
 from icm.tasks import DataSource, load_icm_dataset, load_task
+from icm.text import normalised_text
 
 Row = dict[str, Any]
 

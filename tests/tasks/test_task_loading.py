@@ -12,12 +12,12 @@ import datasets
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from task_formats import FORMATS
+from support.task_formats import FORMATS
 
-from icm.consistency import rules_for
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import TaskData
 from icm.files import write_jsonl
+from icm.search.checks import rules_for
 from icm.tasks import DataSource, load_task
 from icm.tasks.base import find_task, task_names
 from icm.tasks.loading import _hub_data, _known_hub

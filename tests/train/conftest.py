@@ -9,7 +9,7 @@ import pytest
 from icm.examples import LabelSpace
 from icm.files import write_jsonl
 from icm.models import resolve_model
-from icm.storage import ICMResult, LabeledExample, write_result
+from icm.results.format import ICMResult, LabeledExample, write_result
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 

@@ -7,7 +7,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
-from training_runs import ROOT
+from support.training_runs import ROOT
 
 from icm.errors import ConfigError
 from train.world import Launch, check_gpu, check_world_size, launcher_words, parse_launch, requested_processes

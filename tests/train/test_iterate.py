@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training_runs import ROOT
+from support.training_runs import ROOT
 
 from icm.errors import ConfigError, ResumeError
 from icm.examples import ICMDataset, ICMExample, Relations
-from icm.settings import resolve_settings
-from icm.storage import ICMResult, LabeledExample, read_result, write_result
+from icm.labelling.settings import resolve_settings
+from icm.results.format import ICMResult, LabeledExample, read_result, write_result
 from train.iterate import Iteration, Scheme, accuracy_of, check_folder, merged_labels, split_groups, training_labels
 
 METADATA = ("settings", "model", "data", "versions", "seed", "created")

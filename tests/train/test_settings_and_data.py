@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training_runs import ROOT
+from support.training_runs import ROOT
 
 from icm.errors import ConfigError, DataError, ICMError, ResumeError
 from icm.examples import ICMExample, LabelSpace
 from icm.files import write_json
 from icm.models import resolve_model
 from icm.prompts import PromptEncoder
-from icm.storage import read_result, write_result
+from icm.results.format import read_result, write_result
 from icm.tasks.source import DataSource
 from train.arguments import accumulation_steps, read_settings, training_arguments, write_resolved
+from train.check import make_plan
 from train.checkpoints import (
     FINISHED_FILE,
     RUN_FILE,
@@ -28,7 +29,6 @@ from train.checkpoints import (
     remove_torn,
 )
 from train.labels import check_overlap, flip_probability, twin
-from train.plan import make_plan
 from train.rows import LengthStatistics, TokenRow, check_lengths, row_order, show_row, text_rows, token_rows
 from train.run import main
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import ROOT, command, environment, train, weights
+from support.training_runs import ROOT, command, environment, train, weights
 
 from icm.files import file_sha256, read_jsonl
 from icm.models import resolve_model
@@ -191,8 +191,8 @@ def test_embedded_adapter_moves_and_base_does_not(make_labels: MakeLabels, tmp_p
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from train.arguments import read_settings, training_arguments
+    from train.check import make_plan
     from train.outputs import write_outputs
-    from train.plan import make_plan
     from train.rows import LengthStatistics, token_rows
     from train.trainers import build_trainer
 

@@ -1,0 +1,1 @@
+"""Conditions: who answers the held-out items."""

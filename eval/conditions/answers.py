@@ -1,0 +1,105 @@
+"""What a condition says about every item, kept on disk as it comes, so that a killed run loses a batch at most."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icm.files import append_jsonl, cut_torn_line, fingerprint, read_log
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One condition's answer to one item.
+
+    Attributes:
+        id: `ICMExample.id`.
+        log_probs: natural-log probability of each label's first token, over the full vocabulary; None if the
+            condition gives a label without probabilities, or failed.
+        label: the answer of a condition that gives no probabilities; None otherwise.
+        prompt_hash: fingerprint of the prompt.
+        error: why there is no answer. Such an item counts as wrong, never as a guess.
+    """
+
+    id: str
+    log_probs: tuple[float, ...] | None = None
+    label: str | None = None
+    prompt_hash: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers that were computed together.
+
+    Attributes:
+        answers: one an item.
+        usage: what they cost: counters that add up over batches (prompts, computed_tokens, requests, seconds, …).
+        facts: what a reader must know of the prompts (shots used, shots that did not fit).
+    """
+
+    answers: tuple[Answer, ...]
+    usage: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AnswerFile:
+    """Append-only answers of one condition and seed.
+
+    The file's name holds a fingerprint of all that the answers depend on, so answers to other prompts, data or weights
+    are never found.
+    """
+
+    def __init__(self, folder: Path, name: str, identity: Mapping[str, Any]) -> None:
+        self.fingerprint = fingerprint(identity)
+        self.path = folder / f"{name}-{self.fingerprint}.jsonl"
+        self.answers: dict[str, Answer] = {}
+        self.usage: dict[str, float] = {}
+        self.facts: dict[str, Any] = {}
+        for _, row in read_log(self.path):
+            self._take(_batch(row))
+
+    def unanswered(self, ids: Iterable[str]) -> list[str]:
+        """The ids without an answer, in order. A failed item counts as unanswered until the condition is complete."""
+        ids = list(ids)
+        if all(key in self.answers for key in ids):
+            return []
+        return [key for key in ids if key not in self.answers or self.answers[key].error]
+
+    def forget(self) -> None:
+        """Run the condition again: drop what is there."""
+        self.path.unlink(missing_ok=True)
+        self.answers, self.usage, self.facts = {}, {}, {}
+
+    @contextmanager
+    def appending(self) -> Iterator["AnswerFile"]:
+        """Open for `add`. A torn last line is cut off first."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(self.path)
+        with self.path.open("a", encoding="utf-8") as self._handle:
+            yield self
+
+    def add(self, batch: Batch) -> None:
+        """Keep a batch: one line, so that cost and answers are kept or lost together."""
+        append_jsonl(self._handle, asdict(batch))
+        self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        self.answers.update((answer.id, answer) for answer in batch.answers)
+        for key, value in batch.usage.items():
+            self.usage[key] = self.usage.get(key, 0) + value
+        self.facts.update(batch.facts)
+
+
+def _batch(row: dict[str, Any]) -> Batch:
+    answers = (
+        Answer(**{**entry, "log_probs": entry["log_probs"] and tuple(entry["log_probs"])}) for entry in row["answers"]
+    )
+    return Batch(tuple(answers), row["usage"], row["facts"])
+
+
+def prompt_hash(prompt: Any) -> str:
+    """Fingerprint of a prompt: token ids, or chat messages."""
+    return fingerprint(json.loads(json.dumps(prompt)))

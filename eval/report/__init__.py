@@ -1,0 +1,1 @@
+"""What an evaluation leaves: results, samples, tables, figure, page."""

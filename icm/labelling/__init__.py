@@ -1,0 +1,1 @@
+"""Labelling: from settings to a result file."""

@@ -1,0 +1,306 @@
+"""The cost of a labelling run before it starts: prompts, tokens, memory, time. Needs no GPU and no hub.
+
+The plan runs the real search on the accounting engine, so it counts what the search would ask for. What cannot be
+reached from here (a gated tokenizer, a data set on the hub) is replaced by a stated assumption.
+"""
+
+import math
+import socket
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from icm.config import EngineConfig
+from icm.engines.accounting import AccountingEngine
+from icm.engines.base import Engine
+from icm.engines.common import context_length, kv_numbers_per_token
+from icm.errors import PrerequisiteError
+from icm.examples import ICMDataset, ICMExample, LabelSpace
+from icm.labelling.options import Settings
+from icm.labelling.session import run_labeling
+from icm.models import resolve_model
+from icm.prompts import PromptEncoder, PromptTree, shared_context_tree
+from icm.tasks import load_task
+
+CHARACTERS_PER_TOKEN = 4
+ASSUMED_EXAMPLES = 256
+ASSUMED_CHARACTERS = 180
+ASSUMED_CONTEXT = 8192
+GIB = 1024**3
+CALIBRATION_TOKENS = 1500
+HUB_TIMEOUT_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What memory depends on.
+
+    Attributes:
+        parameters: number of weights.
+        kv_bytes_per_token: keys and values of one token in all layers, two bytes a number.
+    """
+
+    parameters: float
+    kv_bytes_per_token: int
+
+
+DOCUMENTED_SHAPES = {
+    "meta-llama/Llama-3.1-8B": ModelShape(8.03e9, 2 * 32 * 8 * 128 * 2),
+    "meta-llama/Llama-3.1-70B": ModelShape(70.6e9, 2 * 80 * 8 * 128 * 2),
+}
+"""Shapes of the documented GPU runs (Llama 3 herd of models, arXiv 2407.21783, table 3), for planning offline."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will cost.
+
+    Attributes:
+        batches: examples in each batch.
+        mean_demonstration_tokens: L.
+        prompts: prompts scored.
+        prompt_tokens: tokens of those prompts, each counted whole.
+        computed_tokens: tokens computed with a perfect prefix cache.
+        longest_prompt: tokens.
+        weights_gib: memory of the weights at two bytes a number; None if the model's shape is not known here.
+        kv_gib: key-value memory that keeps all prefixes of the largest sweep.
+        gpus: over which both are split.
+        seconds: estimate from a short calibration; None where the model cannot run.
+        assumptions: what was assumed, a line each.
+    """
+
+    batches: Sequence[int]
+    mean_demonstration_tokens: float
+    prompts: int
+    prompt_tokens: int
+    computed_tokens: int
+    longest_prompt: int
+    weights_gib: float | None
+    kv_gib: float | None
+    gpus: int
+    seconds: float | None
+    assumptions: Sequence[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        split = f" over {self.gpus} GPUs" if self.gpus > 1 else ""
+        memory = "unknown: the model's configuration cannot be reached from here"
+        if self.weights_gib is not None and self.kv_gib is not None:
+            memory = f"{self.weights_gib:.1f} GiB of weights, {self.kv_gib:.1f} GiB to keep all prefixes{split}"
+        rows = [
+            ("examples", f"{sum(self.batches):,} in {len(self.batches)} batch(es) of at most {max(self.batches):,}"),
+            ("mean demonstration", f"{self.mean_demonstration_tokens:.1f} tokens"),
+            ("longest prompt", f"{self.longest_prompt:,} tokens"),
+            ("prompts", f"{self.prompts:,}"),
+            ("tokens, plain order", f"{self.prompt_tokens:,}"),
+            ("tokens computed", f"{self.computed_tokens:,} ({self.computed_tokens / self.prompt_tokens:.1%})"),
+            ("memory", memory),
+            (
+                "time",
+                "unknown: timed only for a model in a folder here" if self.seconds is None else _duration(self.seconds),
+            ),
+        ]
+        lines = [f"{name:20} {value}" for name, value in rows]
+        return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
+
+
+def plan_run(settings: Settings) -> RunPlan:
+    """Plan `icm run` with these settings.
+
+    Raises:
+        ICMError: the settings or local data are wrong; what merely cannot be reached is assumed instead.
+    """
+    _offline_if_unreachable()
+    planner = _Planner(settings)
+    dataset = planner.dataset
+    engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
+    result = run_labeling(dataset, engine, settings.search)
+    encoder = PromptEncoder(planner.tokenizer, dataset.label_space)
+    lengths = [len(encoder.demonstration(e, dataset.label_space.labels[0])) for e in dataset]
+    shape, usage = planner.shape, result.metadata["usage"]
+    return RunPlan(
+        batches=result.metadata["batches"],
+        mean_demonstration_tokens=float(np.mean(lengths)),
+        prompts=usage["prompts"],
+        prompt_tokens=usage["plain_tokens"] or usage["prompt_tokens"] or 1,
+        computed_tokens=usage["computed_tokens"],
+        longest_prompt=engine.longest_prompt,
+        weights_gib=None if shape is None else shape.parameters * 2 / GIB,
+        kv_gib=None if shape is None else shape.kv_bytes_per_token * engine.largest_tree / GIB,
+        gpus=settings.engine.tensor_parallel_size * settings.engine.pipeline_parallel_size,
+        seconds=planner.seconds(usage["computed_tokens"]),
+        assumptions=planner.assumptions,
+    )
+
+
+def _offline_if_unreachable() -> None:
+    """Ask the hub once whether it is there: its clients retry each file for up to half a minute."""
+    from datasets import config as datasets_config
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), HUB_TIMEOUT_SECONDS).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = datasets_config.HF_HUB_OFFLINE = True
+
+
+class _Recorder(AccountingEngine):
+    """An accounting engine that remembers the largest tree."""
+
+    largest_tree = 0
+    longest_prompt = 0
+
+    def score(self, tree: PromptTree, label_ids: Sequence[int]) -> Any:
+        self.largest_tree = max(self.largest_tree, tree.tree_tokens)
+        self.longest_prompt = max(self.longest_prompt, tree.longest_prompt)
+        return super().score(tree, label_ids)
+
+
+class _Planner:
+    """Finds data, tokenizer and model shape, and notes what had to be assumed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: EngineConfig = settings.engine
+        self.assumptions: list[str] = ["one proposal in six changes a label; the real share is known only afterwards"]
+
+    @cached_property
+    def dataset(self) -> ICMDataset:
+        """The data, or as many claims of a usual length."""
+        try:
+            return load_task(self._settings.data, self._solutions).dataset
+        except PrerequisiteError as error:
+            count = self._settings.data.max_examples or ASSUMED_EXAMPLES
+            self.assumptions.append(f"{count} claims of {ASSUMED_CHARACTERS} characters ({error})")
+            texts = (f"Question: {number:06d}\nClaim: ".ljust(ASSUMED_CHARACTERS, "x") for number in range(count))
+            return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")
+
+    def _solutions(self, prompts: Sequence[str]) -> list[str]:
+        """Text in the place of candidate solutions that the model would write."""
+        self.assumptions.append(
+            f"{len(prompts):,} solutions of {ASSUMED_CHARACTERS} characters each, whose writing is not in the plan"
+        )
+        return [f"{'x' * ASSUMED_CHARACTERS} {number}" for number in range(len(prompts))]
+
+    @cached_property
+    def cache_tokens(self) -> float:
+        """Tokens of prefixes that the transformers engine keeps; vLLM decides when it starts."""
+        if self.shape is None or not _on_transformers(self._engine):
+            return math.inf
+        return self._engine.kv_cache_gib * GIB / self.shape.kv_bytes_per_token
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, or a count of characters."""
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self._folder, revision=self._engine.revision)
+        except (OSError, ValueError):
+            self.assumptions.append(
+                f"{CHARACTERS_PER_TOKEN} characters a token (the tokenizer of {self._engine.model} cannot be reached)"
+            )
+            return _character_tokenizer
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self._folder, revision=self._engine.revision)
+        except (OSError, ValueError):
+            return None
+
+    @cached_property
+    def _folder(self) -> str:
+        return resolve_model(self._engine.model, self._engine.revision)
+
+    @cached_property
+    def context(self) -> int:
+        """Context length in tokens."""
+        if self._config is not None:
+            return context_length(self._config, self._engine.max_model_len)
+        if self._engine.max_model_len is None:
+            self.assumptions.append(
+                f"a context of {ASSUMED_CONTEXT:,} tokens (set --max-model-len to plan for another)"
+            )
+        return self._engine.max_model_len or ASSUMED_CONTEXT
+
+    @cached_property
+    def shape(self) -> ModelShape | None:
+        """The model's shape, from its configuration or the documented runs."""
+        if self._config is None:
+            return DOCUMENTED_SHAPES.get(self._engine.model)
+        return ModelShape(_parameters(self._config), 2 * kv_numbers_per_token(self._config))
+
+    def seconds(self, tokens: int) -> float | None:
+        """Time for `tokens`, from scoring a few short prompts; None where the model is not in a folder here."""
+        if self._config is None or not _runs_here(self._engine):
+            return None
+        from icm.engines import create_engine
+
+        try:
+            with create_engine(self._engine) as engine:
+                return tokens / self._rate(engine)
+        except PrerequisiteError as error:
+            self.assumptions.append(f"nothing of the time ({error})")
+            return None
+
+    def _rate(self, engine: Engine) -> float:
+        """Tokens a second, behind a context that no cache has seen yet."""
+        encoder = PromptEncoder(engine.tokenizer, self.dataset.label_space)
+        queries = [encoder.query(example) for example in self.dataset]
+        count = max(1, round(CALIBRATION_TOKENS / float(np.mean([len(query) for query in queries]))))
+        for context in ((), queries[-1]):  # the first time warms up
+            before = (engine.usage.computed_tokens, engine.usage.seconds)
+            engine.score(shared_context_tree(encoder.prefix + context, queries[:count]), encoder.label_ids)
+        return (engine.usage.computed_tokens - before[0]) / (engine.usage.seconds - before[1])
+
+
+def _on_transformers(config: EngineConfig) -> bool:
+    from icm.engines import choose_engine
+
+    try:
+        return choose_engine(config) == "transformers"
+    except PrerequisiteError:  # planned for another machine
+        return False
+
+
+def _runs_here(config: EngineConfig) -> bool:
+    """Whether the model is a local folder and the device is present."""
+    from pathlib import Path
+
+    import torch
+
+    wants_gpu = config.device == "cuda" or config.tensor_parallel_size * config.pipeline_parallel_size > 1
+    return Path(resolve_model(config.model, config.revision)).is_dir() and (torch.cuda.is_available() or not wants_gpu)
+
+
+def _parameters(config: Any) -> float:
+    """Number of weights, from a model without memory behind it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return float(AutoModelForCausalLM.from_config(config).num_parameters())
+
+
+def _character_tokenizer(text: str, add_special_tokens: bool = True) -> Any:
+    """One id every few characters, distinct for distinct text."""
+    pieces = (text[start : start + CHARACTERS_PER_TOKEN] for start in range(0, len(text), CHARACTERS_PER_TOKEN))
+    return SimpleNamespace(input_ids=[zlib.crc32(piece.encode()) for piece in pieces])
+
+
+_character_tokenizer.bos_token_id = None  # type: ignore[attr-defined]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min {rest} s"

@@ -1,0 +1,177 @@
+"""A labelling run from settings to a result file: everything that can be checked is checked before a model loads."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+
+from icm.config import EngineConfig, SearchConfig
+from icm.consistency import LogicalConsistencyChecker
+from icm.engines import choose_engine, create_engine
+from icm.engines.accounting import AccountingEngine
+from icm.engines.base import Engine
+from icm.engines.common import context_length
+from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
+from icm.examples import ICMDataset
+from icm.files import fingerprint, parse_json, write_json
+from icm.labelling.metadata import run_metadata
+from icm.labelling.options import OutputConfig, Settings
+from icm.labelling.session import Progress, run_labeling, split_batches
+from icm.models import model_label, resolve_model
+from icm.results.format import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_result
+from icm.search.checks import rule_checker
+from icm.tasks import load_task
+
+logger = logging.getLogger(__name__)
+
+PROMPTS_PER_FILE = 256
+"""Solutions that the model writes before they are kept."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. `trace` is what `label(…, resume=trace)` continues from."""
+
+    def __init__(self, trace: Path) -> None:
+        super().__init__(f"interrupted; the decisions so far are in {trace}")
+        self.trace = trace
+
+
+def label(
+    settings: Settings, resume: Path | None = None, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> Path:
+    """Label a data set and write the result file and its trace.
+
+    Args:
+        settings: resolved settings.
+        resume: the trace of an interrupted run with the same settings and data.
+        on_progress: called after each trace row.
+
+    Returns:
+        Path of the result file.
+
+    Raises:
+        ICMError: a setting, the data, the model or the trace cannot be used. Data and settings are checked first.
+        Interrupted: Ctrl-C while labelling.
+    """
+    created, config = datetime.now(UTC), settings.engine
+    logger.debug("settings: %s", asdict(settings))
+    check_writable(settings.output)
+    resolve_model(config.model, config.revision)
+    choose_engine(config)
+    # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
+    rule_checker("", settings.search)
+    if resume is not None or settings.output.output_name is not None:
+        _result_path(settings, "", created, resume)
+    with ExitStack() as stack:
+
+        @cache
+        def engine() -> Engine:
+            return stack.enter_context(create_engine(config))
+
+        dataset = load_task(settings.data, partial(_written_claims, settings, engine)).dataset
+        path = _result_path(settings, dataset.name, created, resume)
+        checker = rule_checker(dataset.task, settings.search)
+        check_model(config, dataset, settings.search, settings.data.dataset)
+        logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
+        result = _labelled(settings, dataset, engine(), checker, path, resume is not None, on_progress)
+        metadata = run_metadata(settings, dataset, engine(), created)
+    write_result(path, replace(result, metadata={**metadata, **result.metadata}))
+    return path
+
+
+def _written_claims(settings: Settings, engine: Callable[[], Engine], prompts: Sequence[str]) -> list[str]:
+    """One sampled continuation a prompt, kept in `output_dir/generated`: an interrupted run loses little of them, and
+    judges the same claims when it is resumed, whatever the engine would write the second time."""
+    folder, config = Path(settings.output.output_dir) / "generated", settings.generation
+    sampler = [settings.engine.identity, choose_engine(settings.engine), asdict(config)]
+    texts: list[str] = []
+    for start in range(0, len(prompts), PROMPTS_PER_FILE):
+        part, seed = prompts[start : start + PROMPTS_PER_FILE], settings.data.seed + start
+        path = folder / f"{fingerprint([sampler, seed, part])}.json"
+        if not path.exists():
+            written = engine().generate(part, config, seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, written)
+        texts += parse_json(path.read_text(encoding="utf-8"), str(path))
+        logger.info("%d of %d solutions are there", len(texts), len(prompts))
+    return texts
+
+
+def _labelled(
+    settings: Settings,
+    dataset: ICMDataset,
+    engine: Engine,
+    checker: LogicalConsistencyChecker,
+    path: Path,
+    resume: bool,
+    on_progress: Callable[[Progress], None],
+) -> ICMResult:
+    config, trace = settings.engine, trace_path(path)
+    header = {**config.identity, "engine": engine.name}
+    try:
+        return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress)
+    except KeyboardInterrupt:
+        if not trace.exists():
+            raise
+        raise Interrupted(trace) from None
+
+
+def check_model(config: EngineConfig, dataset: ICMDataset, search: SearchConfig, where: str) -> None:
+    """Check, with the model's configuration and tokenizer alone, that it can be had and that the examples fit.
+
+    Raises:
+        PrerequisiteError: a hub model cannot be had.
+        DataError: a question's examples do not fit the context; `where` is the file they came from.
+    """
+    if config.engine == "server":
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = resolve_model(config.model, config.revision)
+    try:
+        model_config = AutoConfig.from_pretrained(folder, revision=config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=config.revision)
+    except (OSError, ValueError) as error:
+        found = " ".join(str(error).split())[:300]
+        raise PrerequisiteError(
+            f"model {config.model}: cannot be loaded; check the name, --revision and the connection "
+            f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"
+        ) from None
+    length = context_length(model_config, config.max_model_len)
+    try:
+        split_batches(dataset, AccountingEngine(tokenizer, length), search)
+    except ConfigError as error:
+        raise DataError(f"{where}: field 'input' (the rendered prompt): {error}") from None
+
+
+def check_writable(output: OutputConfig) -> None:
+    """Raise ConfigError if results cannot be written to `output.output_dir`."""
+    folder = Path(output.output_dir)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        # Permission bits do not tell: a file system may be read-only, and root passes every check of them.
+        with tempfile.TemporaryDirectory(dir=existing):
+            return
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir {folder}: {existing} cannot be written to ({error.strerror}); choose another one"
+        ) from None
+
+
+def _result_path(settings: Settings, dataset: str, created: datetime, resume: Path | None) -> Path:
+    if resume is None:
+        storage = ICMStorage(settings.output.output_dir)
+        path = storage.result_path(dataset, model_label(settings.engine.model), created, settings.output.output_name)
+        for existing in filter(Path.exists, (path, trace_path(path))):
+            raise ConfigError(f"output_name: {existing} exists; choose another name, or remove it, or use --resume")
+        return path
+    if not resume.name.endswith(TRACE_SUFFIX) or not resume.is_file():
+        raise ResumeError(f"--resume {resume}: expected the {TRACE_SUFFIX} file of an interrupted run")
+    path = resume.with_name(resume.name.removesuffix(TRACE_SUFFIX) + ".jsonl")
+    if path.exists():
+        raise ResumeError(f"--resume {resume}: that run is complete, see {path}; leave --resume out to start a new one")
+    return path

@@ -1,0 +1,1 @@
+"""The pipeline: label, train and evaluate from one file."""

@@ -1,0 +1,306 @@
+"""`icm pipeline`: label → train → eval from one experiment file. Finished stages are skipped, by content."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from icm.errors import ConfigError, ICMError, ResumeError
+from icm.files import atomic_write, file_sha256, parse_object, write_json
+from icm.pipeline.experiment import PipelineConfig
+from icm.pipeline.stages import Stage, eval_file, eval_yaml, make_stages, train_words
+
+MANIFEST = "pipeline.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the manifest knows of a stage that was started.
+
+    Attributes:
+        settings: flattened settings that decided the result.
+        inputs: path → SHA-256 when it was started.
+        outputs: path → SHA-256 when it had finished; empty before.
+        seconds: wall-clock time it took.
+    """
+
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage came to its end."""
+        return bool(self.outputs)
+
+
+def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
+    """Run the stages that are not finished, each as a process of its own.
+
+    Args:
+        config: a checked experiment.
+        force: redo stages whose settings or inputs have changed, deleting what they wrote.
+
+    Returns:
+        The experiment's output folder.
+
+    Raises:
+        ConfigError: a setting that the training or the evaluation refuses; before anything runs.
+        ResumeError: a stage was made with other settings or inputs, and `force` is not given.
+        ICMError: a stage failed.
+    """
+    stages = make_stages(config)
+    records = read_manifest(config.output_dir)
+    check_later_stages(config, [stage for stage in stages if not is_done(stage, records.get(stage.name))])
+    if config.eval is not None:
+        with atomic_write(eval_file(config)) as handle:
+            handle.write(eval_yaml(config))
+    console = Console()
+    console.print(
+        f"[bold]{config.name}[/]: {len(stages)} stages, output in {config.output_dir}", highlight=False, soft_wrap=True
+    )
+    console.print(_summary(config, run_stages(config.output_dir, stages, force, console)))
+    return config.output_dir
+
+
+def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Console) -> Mapping[str, Record]:
+    """Run what is not finished and record it in `folder`; returns the records of all stages.
+
+    Raises:
+        ResumeError: a stage was made differently, and `force` is not given. Nothing has run if it was known before.
+        ICMError: a stage failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".pipeline.lock", timeout=0):
+            records = read_manifest(folder)
+            for stage in [] if force else stages:
+                refuse_changed(stage, records.get(stage.name))
+            for number, stage in enumerate(stages, start=1):
+                console.rule(f"{number}/{len(stages)} {stage.name}", align="left", style="dim")
+                _run_stage(folder, stage, records, force, console)
+    except Timeout:
+        raise ConfigError(f"output_dir {folder}: another pipeline is running there; wait for it") from None
+    console.rule("finished", align="left", style="dim")
+    return {stage.name: records[stage.name] for stage in stages}
+
+
+def plan_pipeline(config: PipelineConfig) -> str:
+    """What `run_pipeline` would do: state and command of each stage, and the cost of the labelling. Runs nothing.
+
+    Raises:
+        ICMError: as `run_pipeline`, before anything runs.
+    """
+    from icm.labelling.forecast import plan_run
+
+    stages = make_stages(config)
+    records = read_manifest(config.output_dir)
+    check_later_stages(config, stages)
+    lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
+    for number, stage in enumerate(stages, start=1):
+        lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
+    for algorithm in config.label.algorithms:
+        settings = config.settings(algorithm, config.label.seeds[0])
+        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds:", str(plan_run(settings))]
+    return "\n".join(lines)
+
+
+def _state(stage: Stage, record: Record | None) -> str:
+    if is_done(stage, record):
+        return "finished"
+    changes = changed(stage, record) if record else []
+    return f"changed: {'; '.join(changes)}" if changes else "to run"
+
+
+def is_done(stage: Stage, record: Record | None) -> bool:
+    """Whether the stage's outputs are there, made from the present settings and inputs."""
+    return record is not None and record.finished and not changed(stage, record) and _present(stage)
+
+
+def _present(stage: Stage) -> bool:
+    return all(path.is_file() for path in stage.outputs)
+
+
+def changed(stage: Stage, record: Record) -> list[str]:
+    """Settings and inputs that are not what they were when the stage was started, in words."""
+    now = flat(stage.settings)
+    names = sorted(name for name in {*now, *record.settings} if now.get(name) != record.settings.get(name))
+    found = [f"{name} was {record.settings.get(name)!r}, is {now.get(name)!r}" for name in names]
+    hashes = digests(stage.inputs)
+    found += [f"{path} has changed" for path, old in record.inputs.items() if hashes.get(path, old) != old]
+    made = digests(stage.outputs)
+    return found + [f"{path} was changed by hand" for path, old in record.outputs.items() if made.get(path, old) != old]
+
+
+def refuse_changed(stage: Stage, record: Record | None) -> None:
+    """Raise ResumeError if the stage was made, or begun, from something else."""
+    if record is not None and (changes := changed(stage, record)):
+        raise ResumeError(
+            f"stage '{stage.name}' was made differently: {'; '.join(changes[:3])}"
+            f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}; "
+            "choose another output_dir, or redo it with --force"
+        )
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined with dots; values as JSON gives them back."""
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            found |= flat(entry, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = json.loads(json.dumps(entry))
+    return found
+
+
+def digests(paths: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of the files that are there."""
+    return {str(path): file_sha256(path) for path in paths if path.is_file()}
+
+
+def read_manifest(folder: Path) -> dict[str, Record]:
+    """Stage name → record; empty for a new experiment."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    content = parse_object(path.read_text(encoding="utf-8"), str(path))
+    try:
+        return {name: Record(**entry) for name, entry in content["stages"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise ResumeError(f"{path}: not a manifest of this version; choose another output_dir") from None
+
+
+def _write_manifest(folder: Path, records: Mapping[str, Record]) -> None:
+    write_json(folder / MANIFEST, {"stages": {name: vars(record) for name, record in records.items()}})
+
+
+def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None:
+    """Let training and evaluation check their settings now, not after hours of labelling.
+
+    Raises:
+        ConfigError: what they refuse.
+    """
+    kinds = {stage.name.split()[0] for stage in waiting}
+    if config.train is not None and "train" in kinds:
+        _check_training(config)
+    if config.eval is not None and "eval" in kinds:
+        _check_evaluation(config)
+
+
+def _check_training(config: PipelineConfig) -> None:
+    from train.arguments import accumulation_steps, read_settings, training_arguments
+
+    assert config.train is not None
+    words = train_words({"labels": "-", **config.train.overrides})
+    settings = read_settings(["--config", config.train.recipe, *words])
+    with _world_size(Path(config.train.accelerate)):
+        accumulation_steps(settings)
+    training_arguments(settings, settings.label_arguments().method, config.output_dir)
+
+
+@contextlib.contextmanager
+def _world_size(accelerate: Path) -> Iterator[None]:
+    """The number of ranks as the launcher will tell it to each of them."""
+    layout = yaml.safe_load(accelerate.read_text(encoding="utf-8"))
+    os.environ["WORLD_SIZE"] = str(layout.get("num_processes", 1))
+    try:
+        yield
+    finally:
+        del os.environ["WORLD_SIZE"]
+
+
+def _check_evaluation(config: PipelineConfig) -> None:
+    from eval.settings import parse_settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "eval.yaml"
+        path.write_text(eval_yaml(config), encoding="utf-8")
+        try:
+            parse_settings(["--config", str(path)])
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
+
+
+def _run_stage(folder: Path, stage: Stage, records: dict[str, Record], force: bool, console: Console) -> None:
+    """Run one stage unless it is finished, and record it."""
+    record = records.get(stage.name)
+    if is_done(stage, record):
+        console.print(f"finished before: {', '.join(map(str, stage.outputs))}", highlight=False, soft_wrap=True)
+        return
+    if record is not None and not force:
+        refuse_changed(stage, record)
+    if record is not None and changed(stage, record):
+        _delete_outputs(stage)
+    records[stage.name] = replace(_started(stage), seconds=record.seconds if record and not record.finished else 0.0)
+    _write_manifest(folder, records)
+    console.print(f"$ {stage.shown}", style="dim", highlight=False, soft_wrap=True)
+    _execute(stage, folder, records)
+    console.print(f"done in {records[stage.name].seconds:.0f} s")
+
+
+def _started(stage: Stage) -> Record:
+    return Record(flat(stage.settings), digests(stage.inputs), {})
+
+
+def _delete_outputs(stage: Stage) -> None:
+    for path in (*stage.outputs, *([stage.trace] if stage.trace else [])):
+        path.unlink(missing_ok=True)
+    if stage.folder is not None and stage.folder.exists():
+        shutil.rmtree(stage.folder)
+
+
+def _execute(stage: Stage, folder: Path, records: dict[str, Record]) -> None:
+    """Run the command, to its end or to a failure; the time counts either way."""
+    unfinished = stage.trace is not None and stage.trace.is_file() and not _present(stage)
+    resume = ("--resume", str(stage.trace)) if unfinished else ()
+    begun = time.monotonic()
+    try:
+        code = _call((*stage.command, *resume))
+    finally:
+        record = records[stage.name]
+        records[stage.name] = replace(record, seconds=record.seconds + time.monotonic() - begun)
+        _write_manifest(folder, records)
+    missing = [str(path) for path in stage.outputs if not path.is_file()]
+    if code or missing:
+        problem = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
+        raise ICMError(f"stage '{stage.name}' failed ({problem}), see above; the same command continues from here")
+    records[stage.name] = replace(records[stage.name], outputs=digests(stage.outputs))
+    _write_manifest(folder, records)
+
+
+def _call(command: Sequence[str]) -> int:
+    """Exit code of a child process. After Ctrl-C, which the child gets too, it is given time to end itself."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+            process.terminate()
+            raise KeyboardInterrupt("interrupted; the same command continues from here") from None
+
+
+def _summary(config: PipelineConfig, records: Mapping[str, Record]) -> Table:
+    """Seconds of each stage and the files worth opening."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for name, record in records.items():
+        table.add_row(name, f"{record.seconds:.0f} s", next(iter(record.outputs), ""))
+    for name in ("figure_1.png", "report.html"):
+        if (config.output_dir / name).is_file():
+            table.add_row(name, "", str(config.output_dir / name))
+    return table

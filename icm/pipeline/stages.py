@@ -1,0 +1,233 @@
+"""The stages of an experiment as commands: what each reads, what decides its result, what it writes."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import icm
+from icm.errors import ConfigError
+from icm.labelling.options import Option, options
+from icm.pipeline.experiment import PipelineConfig, TrainStage
+from icm.results.format import trace_path
+from icm.tasks.source import DataSource
+
+# train/ and eval/ stand beside icm/, in the repository and where the package is installed.
+_HOME = Path(icm.__file__).resolve().parents[1]
+_TRAINED_ON: Mapping[Any, str] = {"file": "labels", "gold": "gold", "random": "random"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of an experiment.
+
+    Attributes:
+        name: "label icm_seed0", "train icm_seed0_gold", "eval".
+        command: argument list; stages meet in files only, so it can be run by hand as well.
+        settings: what decides the result beside the inputs.
+        inputs: files it reads.
+        outputs: files that are there when it has finished.
+        folder: folder that holds nothing but this stage's output.
+        trace: unfinished work that `--resume` continues.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    settings: Mapping[str, Any]
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    folder: Path | None = None
+    trace: Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The command for reading and copying."""
+        program = os.path.relpath(self.command[0])
+        shorter = program if not program.startswith("..") else self.command[0]
+        words = [os.path.relpath(word) if word.startswith(f"{_HOME}/") else word for word in self.command[1:]]
+        return shlex.join([shorter, *words])
+
+
+def make_stages(config: PipelineConfig) -> list[Stage]:
+    """All stages in order.
+
+    Raises:
+        ConfigError: the evaluation asks for labels or adapters that no stage makes.
+    """
+    stages = [_label(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
+    if config.train is not None:
+        stages += [_train(config, config.train, *run) for run in _all_trainings(config)]
+    if config.eval is not None:
+        stages.append(_eval(config))
+    return stages
+
+
+def label_file(config: PipelineConfig, algorithm: str, seed: int) -> Path:
+    """Result file of one labelling."""
+    return config.output_dir / "labels" / f"{algorithm}_seed{seed}.jsonl"
+
+
+def _label(config: PipelineConfig, algorithm: str, seed: int) -> Stage:
+    path = label_file(config, algorithm, seed)
+    given = {**config.given, "algorithm": algorithm, "seed": seed}
+    given |= {"output_dir": str(path.parent), "output_name": path.stem}
+    preset = ["--preset", config.label.preset] if config.label.preset else []
+    words = [word for name, value in given.items() for word in _flag(options()[name], value)]
+    settings = config.settings(algorithm, seed)
+    dataset = Path(settings.data.dataset)
+    return Stage(
+        name=f"label {path.stem}",
+        command=(sys.executable, "-m", "icm", "run", *preset, *words),
+        settings={part: value for part, value in asdict(settings).items() if part != "output"},
+        inputs=(dataset,) if dataset.is_file() else (),
+        outputs=(path,),
+        trace=trace_path(path),
+    )
+
+
+def _flag(option: Option, value: Any) -> list[str]:
+    if value is None:
+        return [f"{option.flag}=null"]
+    if isinstance(value, bool):
+        return [option.flag if value else f"--no-{option.flag.removeprefix('--')}"]
+    if isinstance(value, Mapping):
+        return [option.flag, *(f"{label}={text}" for label, text in value.items())]
+    if isinstance(value, tuple):
+        return [option.flag, *map(str, value)] if value else []
+    return [option.flag, str(value)]
+
+
+def _trainings(config: PipelineConfig, train: TrainStage) -> Iterator[tuple[str, int, str]]:
+    """(algorithm, seed, label source) of each adapter. Where all seeds label the same examples, one twin is enough."""
+    for algorithm in train.algorithms:
+        for source in train.label_sources:
+            many = source == "labels" or _seed_draws_data(config)
+            yield from ((algorithm, seed, source) for seed in (config.label.seeds if many else config.label.seeds[:1]))
+
+
+def _seed_draws_data(config: PipelineConfig) -> bool:
+    data = config.settings(config.label.algorithms[0], config.label.seeds[0]).data
+    return data.max_examples is not None or data.dataset.startswith("synthetic:")
+
+
+def _adapter(config: PipelineConfig, algorithm: str, seed: int, source: str) -> Path:
+    return config.output_dir / "adapters" / f"{algorithm}_seed{seed}_{source}"
+
+
+def _train(config: PipelineConfig, train: TrainStage, algorithm: str, seed: int, source: str) -> Stage:
+    labels = label_file(config, algorithm, seed)
+    folder = _adapter(config, algorithm, seed, source)
+    # The whole test part is kept out of training, not only the items that this evaluation draws.
+    held_out = {**_held_out(config), "max_examples": None}
+    own = {
+        "labels": str(labels),
+        "label_source": source,
+        "eval_source": json.dumps(_not_default(DataSource(**held_out))),
+    }
+    words = train_words({**own, "output_dir": str(folder), **train.overrides})
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", train.accelerate)
+    return Stage(
+        name=f"train {folder.name}",
+        command=(*launch, str(_HOME / "train" / "run.py"), "--config", train.recipe, *words),
+        settings={"label_source": source, "held_out": held_out, "overrides": dict(train.overrides)},
+        inputs=(labels, Path(train.recipe), Path(train.accelerate)),
+        outputs=(folder / "train_results.json",),
+        folder=folder,
+    )
+
+
+def train_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of `train/run.py` as its command line."""
+    words: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return words
+
+
+def _held_out(config: PipelineConfig) -> dict[str, Any]:
+    """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says."""
+    source = replace(config.settings(config.label.algorithms[0], 0).data, part="test", max_examples=None)
+    return {**asdict(source), **(config.eval or {}).get("data", {})}
+
+
+def _not_default(settings: Any) -> dict[str, Any]:
+    """The fields of a settings object that say something."""
+    return {
+        entry.name: value for entry in fields(settings) if (value := getattr(settings, entry.name)) != entry.default
+    }
+
+
+def eval_file(config: PipelineConfig) -> Path:
+    """Settings of `eval/run.py`, written by the pipeline."""
+    return config.output_dir / "eval.yaml"
+
+
+def eval_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Content of `eval_file`: the experiment's `eval` section with data, model, label files and adapters filled in.
+
+    Raises:
+        ConfigError: a condition asks for labels or adapters that no stage makes.
+    """
+    assert config.eval is not None
+    seeds = config.label.seeds
+    conditions = config.eval.get("conditions", [])
+    return {
+        "output_dir": str(config.output_dir),
+        "seeds": list(seeds),
+        "labels": [str(label_file(config, config.label.algorithms[0], seed)) for seed in seeds],
+        "engine": _not_default(config.settings(config.label.algorithms[0], seeds[0]).engine),
+        **config.eval,
+        "data": _held_out(config),
+        "conditions": [_condition(config, dict(condition)) for condition in conditions],
+    }
+
+
+def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, Any]:
+    """A condition with the label files or adapters of its `algorithm` (a key of ours, default the first one)."""
+    where = f"{config.path}: eval.conditions: {condition.get('name')!r}"
+    algorithm = condition.pop("algorithm", config.label.algorithms[0])
+    if algorithm not in config.label.algorithms:
+        raise ConfigError(f"{where}: algorithm {algorithm!r} is not one of label.algorithms; add it there")
+    labels_from = condition.get("labels_from")
+    if condition.get("kind") == "many-shot" and labels_from == "file":
+        return {**condition, "files": [str(label_file(config, algorithm, seed)) for seed in config.label.seeds]}
+    if condition.get("kind") == "fine-tuned" and "adapters" not in condition:
+        runs = [run for run in _all_trainings(config) if (run[0], run[2]) == (algorithm, _TRAINED_ON.get(labels_from))]
+        if not runs:
+            raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
+        files = [str(label_file(config, algorithm, seed)) for _, seed, _ in runs]
+        return {**condition, "files": files, "adapters": [str(_adapter(config, *run)) for run in runs]}
+    return condition
+
+
+def _all_trainings(config: PipelineConfig) -> list[tuple[str, int, str]]:
+    return [] if config.train is None else list(_trainings(config, config.train))
+
+
+def _eval(config: PipelineConfig) -> Stage:
+    settings = eval_settings(config)
+    labels = [
+        label_file(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds
+    ]
+    adapters = [_adapter(config, *run) / "train_results.json" for run in _all_trainings(config)]
+    return Stage(
+        name="eval",
+        command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
+        settings=settings,
+        inputs=(*labels, *adapters),
+        outputs=(config.output_dir / "results.json",),
+    )
+
+
+def eval_yaml(config: PipelineConfig) -> str:
+    """Text of `eval_file`."""
+    return yaml.safe_dump(eval_settings(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,1 @@
+"""Results and adapters for others: exports, cards, the hub."""

@@ -1,0 +1,128 @@
+"""Cards of published data sets: what labelled them, how, and what is not known about them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from icm.files import dump_json
+from icm.results.analysis import Analysis, analyze, load_gold
+from icm.results.format import ICMResult, model_name
+
+MACHINE_MADE = (
+    "**The labels are machine-made.** They were given by a language model, not by people, and nobody has checked them."
+)
+LICENCE = (
+    "## Licence\n\nUnknown: the texts stay under the licence of their source, which the author of this repository "
+    "should state here."
+)
+CITATION = """## Citation
+
+```bibtex
+@article{wen2025unsupervised,
+  title   = {Unsupervised Elicitation of Language Models},
+  author  = {Wen, Jiaxin and others},
+  journal = {arXiv preprint arXiv:2506.10139},
+  year    = {2025}
+}
+```"""
+
+
+def label_card(result: ICMResult, repo_id: str, file_name: str) -> str:
+    """Card of labelled examples, or of a file exported from them (Markdown with the hub's YAML header)."""
+    # Why there is no gold is not said: the reason can name local paths.
+    analysis = analyze(result, gold=load_gold(result)[0])
+    parts = [
+        f"# {repo_id.rpartition('/')[2]}",
+        MACHINE_MADE,
+        _accuracy(analysis),
+        *(f"**Warning:** {warning}." for warning in analysis.warnings),
+        "## Where the labels come from\n\n" + _table(_origin(result, analysis)),
+        "## Label balance\n\n" + _table({label: str(count) for label, count in analysis.labels.counts.items()}),
+        _settings(analysis.settings),
+        _usage(repo_id),
+        LICENCE,
+        CITATION,
+    ]
+    return _header(file_name, result) + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def file_card(repo_id: str, file_name: str) -> str:
+    """Card of a file that does not say what labelled it."""
+    parts = [
+        f"# {repo_id.rpartition('/')[2]}",
+        "Uploaded by `icm push`. " + MACHINE_MADE,
+        "The file does not say which model labelled it and how; its author should state it here.",
+        _usage(repo_id),
+        LICENCE,
+        CITATION,
+    ]
+    return _header(file_name) + "\n\n".join(parts) + "\n"
+
+
+def _header(file_name: str, result: ICMResult | None = None) -> str:
+    from huggingface_hub import DatasetCardData
+
+    tags = ["icm", "machine-labelled"] + ([result.task] if result else [])
+    configs = [{"config_name": "default", "data_files": [{"split": "train", "path": file_name}]}]
+    loadable = Path(file_name).suffix in (".jsonl", ".csv")
+    data = DatasetCardData(license="unknown", tags=tags, configs=configs if loadable else None)
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _accuracy(analysis: Analysis) -> str:
+    found = analysis.accuracy
+    if found is None:
+        return "Their accuracy is not known."
+    return (
+        f"{found.correct} of {found.total} labels ({found.value:.1%}, 95 % Wilson interval {found.low:.1%} to "
+        f"{found.high:.1%}) agree with the gold labels, which the labelling never saw; always giving the most frequent "
+        f"gold label would reach {found.majority:.1%}."
+    )
+
+
+def _origin(result: ICMResult, analysis: Analysis) -> dict[str, str]:
+    metadata = result.metadata
+    model, data = _object(metadata.get("model")), _object(_object(metadata.get("data")).get("source"))
+    facts = {
+        "model": public_name(model_name(result)),
+        "revision": model.get("revision"),
+        "adapter": public_name(model["adapter"]) if isinstance(model.get("adapter"), str) else None,
+        "algorithm": analysis.algorithm,
+        "task": result.task,
+        "data": public_name(data["dataset"]) if isinstance(data.get("dataset"), str) else None,
+        "examples": analysis.examples,
+        "iterations": metadata.get("iterations"),
+        "utility U(D)": result.score,
+        "seed": metadata.get("seed"),
+        "created": metadata.get("created"),
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def public_name(name: str) -> str:
+    """A hub or built-in name as it is; of a local path the last part, since the rest is nobody's business."""
+    local = Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).exists() or "\\" in name
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2] if local else name
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """The search settings; those of data, engine and output can hold local paths."""
+    search = settings.get("search")
+    return f"## Settings\n\n```json\n{dump_json(search, indent=2)}\n```" if search else ""
+
+
+def _usage(repo_id: str) -> str:
+    return f'## Use\n\n```python\nfrom datasets import load_dataset\n\ndata = load_dataset("{repo_id}")\n```'
+
+
+def _table(facts: Mapping[str, str]) -> str:
+    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,1 @@
+"""Results: what a labelling run leaves, and everything that reads it."""

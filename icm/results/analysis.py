@@ -1,0 +1,351 @@
+"""Statistics of a result file and its trace: label balance, confidence, course of the search, cost, accuracy.
+
+Gold is read here and nowhere near a search: `icm analyze` judges labels after they were written (contract 1).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from icm.errors import ConfigError, DataError, ICMError
+from icm.examples import GoldLabels
+from icm.files import read_jsonl
+from icm.results.fields import count_field, flag_field, number_field, object_field, shown, text_field
+from icm.results.format import (
+    ICMResult,
+    ICMStorage,
+    LabeledExample,
+    StoredResult,
+    data_source,
+    model_name,
+    read_result,
+    trace_path,
+)
+
+REPORT_ENDINGS = (".json", ".html", ".md")
+HISTOGRAM_BINS = 20
+WINDOW = 50
+"""Decisions over which the share of accepted changes is taken."""
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """How the labels lie.
+
+    Attributes:
+        counts: label → examples, for every label of the space.
+        log_odds: minimum, quartiles, maximum and mean of the labels' log-odds (nats); empty if no model scored.
+        unscored: examples without log-odds.
+        histogram: (lower edge, upper edge, examples) of equally wide bins over the log-odds.
+        input_characters: minimum, mean and maximum length of the inputs.
+    """
+
+    counts: dict[str, int]
+    log_odds: dict[str, float]
+    unscored: int
+    histogram: list[tuple[float, float, int]]
+    input_characters: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of the trace (see `icm.results.trace`)."""
+
+    restart: int
+    batch: int
+    iteration: int
+    changes: bool
+    accepted: bool
+    utility: float
+    temperature: float
+    labelled: int
+
+
+@dataclass(frozen=True)
+class SearchStatistics:
+    """The course of the search.
+
+    Attributes:
+        searches: (restart, batch) runs in the trace.
+        decisions: iterations of all searches.
+        proposed: decisions that proposed another label than the present one, or a first one.
+        accepted: of those, accepted.
+        first_utility, last_utility: U(D) after the first and the last decision.
+    """
+
+    searches: int
+    decisions: int
+    proposed: int
+    accepted: int
+    first_utility: float
+    last_utility: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Agreement with gold.
+
+    Attributes:
+        correct: labels equal to gold.
+        total: labels that have gold.
+        low, high: Wilson score interval at 95 % of correct / total.
+        majority: accuracy of giving every example the most frequent gold label.
+    """
+
+    correct: int
+    total: int
+    low: float
+    high: float
+    majority: float
+
+    @property
+    def value(self) -> float:
+        """Share of correct labels."""
+        return self.correct / self.total
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All statistics of one result.
+
+    Attributes:
+        name: of the result file, without ending.
+        task, model, algorithm, score: as the result says.
+        examples: number of labelled examples.
+        labels: balance and confidence.
+        search: course of the search; None without a trace.
+        usage: cost: prompts, tokens, seconds.
+        accuracy: against gold; None where `gold_note` says why.
+        warnings: what the reader must know before using the labels.
+        settings: the run's settings, as the result says.
+        decisions: the trace, for plots.
+        items: the labelled examples, for the report's excerpts.
+    """
+
+    name: str
+    task: str
+    model: str
+    algorithm: str
+    examples: int
+    score: float | None
+    labels: LabelStatistics
+    search: SearchStatistics | None
+    usage: dict[str, float]
+    accuracy: Accuracy | None
+    gold_note: str
+    warnings: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    decisions: Sequence[Decision] = ()
+    items: Sequence[LabeledExample] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, without trace and examples."""
+        shown_fields = {key: value for key, value in vars(self).items() if key not in ("decisions", "items")}
+        parts = {key: asdict(value) for key, value in shown_fields.items() if hasattr(value, "__dataclass_fields__")}
+        if self.accuracy:
+            parts["accuracy"]["value"] = self.accuracy.value
+        return shown_fields | parts
+
+
+def analyze(
+    result: ICMResult,
+    decisions: Sequence[Decision] = (),
+    gold: GoldLabels | None = None,
+    name: str = "result",
+    gold_note: str = "no gold labels given",
+    where: str = "result",
+) -> Analysis:
+    """Statistics of a result, of its trace if given, and its accuracy if gold is given.
+
+    Args:
+        result: what to judge.
+        decisions: its trace.
+        gold: labels that are known.
+        name: heading of a report.
+        gold_note: why there is no gold.
+        where: file and line of the metadata, for messages.
+
+    Raises:
+        DataError: `usage` or `settings` of the metadata have the wrong type; names the field.
+    """
+    labels = label_statistics(result)
+    usage = object_field(result.metadata.get("usage", {}), f"{where}: metadata 'usage'")
+    costs = {key: number_field(value, f"{where}: metadata 'usage', {key!r}") for key, value in usage.items()}
+    accuracy = measure_accuracy(result, gold) if gold is not None else None
+    return Analysis(
+        name=name,
+        task=result.task,
+        model=model_name(result),
+        algorithm=str(result.metadata.get("algorithm", "unknown")),
+        examples=len(result.labeled_examples),
+        score=result.score,
+        labels=labels,
+        search=_search_statistics(decisions) if decisions else None,
+        usage={key: value for key, value in costs.items() if value is not None},
+        accuracy=accuracy,
+        gold_note="" if accuracy else gold_note,
+        warnings=_warnings(labels, len(result.labeled_examples)),
+        settings=object_field(result.metadata.get("settings", {}), f"{where}: metadata 'settings'"),
+        decisions=decisions,
+        items=result.labeled_examples,
+    )
+
+
+def analyze_file(path: str | Path) -> Analysis:
+    """Statistics of a result file, with the trace beside it and the gold of its data source where there are such."""
+    path = Path(path)
+    result = read_result(path)
+    beside = trace_path(path)
+    decisions = read_trace(beside) if beside.exists() else []
+    gold, note = load_gold(result)
+    return analyze(result, decisions, gold, path.stem, note, where=f"{path}:1")
+
+
+def analyze_folder(storage: ICMStorage) -> tuple[list[Analysis], list[StoredResult]]:
+    """Statistics of every sound result of the folder, newest first, and the files that are broken."""
+    analyses, broken = [], []
+    for stored in storage.list_results():
+        try:
+            analyses.append(analyze_file(stored.path))
+        except DataError as error:
+            broken.append(replace(stored, error=str(error)))
+    return analyses, broken
+
+
+def label_statistics(result: ICMResult) -> LabelStatistics:
+    """Balance and confidence of the labels."""
+    items = result.labeled_examples
+    counted = Counter(item.label for item in items)
+    odds = [item.log_odds for item in items if item.log_odds is not None]
+    lengths = [len(item.example.input) for item in items]
+    return LabelStatistics(
+        counts={label: counted[label] for label in result.label_space.labels},
+        log_odds=_summary(odds),
+        unscored=len(items) - len(odds),
+        histogram=_histogram(odds),
+        input_characters={"min": min(lengths), "mean": fmean(lengths), "max": max(lengths)},
+    )
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    names = ("min", "quartile_1", "median", "quartile_3", "max")
+    bounds = dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist(), strict=True))
+    return bounds | {"mean": fmean(values)}
+
+
+def _histogram(values: Sequence[float]) -> list[tuple[float, float, int]]:
+    if not values:
+        return []
+    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True))
+
+
+def _warnings(labels: LabelStatistics, examples: int) -> list[str]:
+    label, count = max(labels.counts.items(), key=lambda entry: entry[1])
+    if count == examples:
+        return [f"collapsed: all {examples} labels are {label!r}; such labels say nothing"]
+    never = [name for name, given in labels.counts.items() if not given]
+    return [f"labels never given: {', '.join(never)}"] if never else []
+
+
+def read_trace(path: str | Path) -> list[Decision]:
+    """The decisions of a trace file; other rows are skipped, fields that are not known here ignored.
+
+    Raises:
+        DataError: names the file, the line and the field.
+    """
+    rows = ((number, row) for number, row in read_jsonl(path) if row.get("type", "decision") == "decision")
+    return [_read_decision(row, f"{path}:{number}") for number, row in rows]
+
+
+def _read_decision(row: Mapping[str, Any], where: str) -> Decision:
+    text_field(row.get("example"), f"{where}: field 'example'")
+    proposal = text_field(row.get("proposal"), f"{where}: field 'proposal'")
+    previous = row.get("previous")
+    if previous is not None:
+        text_field(previous, f"{where}: field 'previous'")
+    counts = {key: count_field(row.get(key), f"{where}: field {key!r}") for key in ("iteration", "labelled")}
+    places = {key: count_field(row.get(key, 0), f"{where}: field {key!r}") for key in ("restart", "batch")}
+    numbers = {key: _required(row, key, where) for key in ("utility", "temperature", "delta")}
+    accepted = flag_field(row.get("accepted"), f"{where}: field 'accepted'")
+    utility, temperature = numbers["utility"], numbers["temperature"]
+    changes = bool(row.get("changes", proposal != previous))  # consistency can take a proposal back
+    return Decision(**places, **counts, changes=changes, accepted=accepted, utility=utility, temperature=temperature)
+
+
+def _required(row: Mapping[str, Any], key: str, where: str) -> float:
+    value = number_field(row.get(key), f"{where}: field {key!r}")
+    if value is None:
+        raise DataError(f"{where}: field {key!r}: found {shown(row.get(key))}, expected a finite number")
+    return value
+
+
+def _search_statistics(decisions: Sequence[Decision]) -> SearchStatistics:
+    proposed = [decision for decision in decisions if decision.changes]
+    return SearchStatistics(
+        searches=len(by_search(decisions)),
+        decisions=len(decisions),
+        proposed=len(proposed),
+        accepted=sum(decision.accepted for decision in proposed),
+        first_utility=decisions[0].utility,
+        last_utility=decisions[-1].utility,
+    )
+
+
+def by_search(decisions: Sequence[Decision]) -> dict[tuple[int, int], list[Decision]]:
+    """(restart, batch) → its decisions, in order."""
+    searches: dict[tuple[int, int], list[Decision]] = {}
+    for decision in decisions:
+        searches.setdefault((decision.restart, decision.batch), []).append(decision)
+    return searches
+
+
+def acceptance(decisions: Sequence[Decision]) -> list[float]:
+    """Share of accepted among proposed changes over the last `WINDOW` decisions; NaN where nothing was proposed."""
+    shares = []
+    for end in range(1, len(decisions) + 1):
+        recent = [decision.accepted for decision in decisions[max(0, end - WINDOW) : end] if decision.changes]
+        shares.append(fmean(recent) if recent else float("nan"))
+    return shares
+
+
+def load_gold(result: ICMResult) -> tuple[GoldLabels | None, str]:
+    """Gold of the data that the result names as its source, or None and why there is none."""
+    try:
+        source = data_source(result)
+        if source is None:
+            return None, "the result does not name its data source"
+        from icm.tasks import load_task
+
+        gold = load_task(source).gold
+    except (ICMError, OSError) as error:
+        return None, f"the data source cannot be loaded: {error}"
+    return (gold, "") if gold else (None, "the data source has no gold labels")
+
+
+def measure_accuracy(result: ICMResult, gold: GoldLabels) -> Accuracy | None:
+    """Agreement with gold, by example id; None if no example has gold."""
+    from scipy.stats import binomtest
+
+    pairs = [(item.label, gold[item.example.id]) for item in result.labeled_examples if item.example.id in gold]
+    if not pairs:
+        return None
+    correct = sum(label == truth for label, truth in pairs)
+    interval = binomtest(correct, len(pairs)).proportion_ci(method="wilson")
+    most = max(Counter(truth for _, truth in pairs).values())
+    return Accuracy(correct, len(pairs), float(interval.low), float(interval.high), most / len(pairs))
+
+
+def check_report_path(path: str | Path) -> str:
+    """The ending of a report's path. Raises ConfigError if no report has such a form."""
+    ending = Path(path).suffix.lower()
+    if ending not in REPORT_ENDINGS:
+        raise ConfigError(f"output_path: found {str(path)!r}, expected a file ending in {', '.join(REPORT_ENDINGS)}")
+    return ending

@@ -1,0 +1,195 @@
+"""Result → rows for a trainer: SFT rows, label pairs, answer pairs. Pure functions without heavy imports.
+
+`icm export` and `train/run.py` call the same ones.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import log
+from typing import Any
+
+from icm.errors import ConfigError, DataError
+from icm.examples import LabelSpace
+from icm.results.format import ICMResult, LabeledExample
+
+CHOSEN, REJECTED = "True", "False"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for a trainer or a file, and what was left out.
+
+    Attributes:
+        rows: JSON objects in result order.
+        dropped: reason → count; the reason says what is counted (examples, questions, pairs).
+    """
+
+    rows: list[dict[str, Any]]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def confidence_to_log_odds(confidence: float) -> float:
+    """ln p/(1-p) of a confidence threshold p. Raises ConfigError unless 0 < p < 1."""
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence_threshold: found {confidence}, expected a probability above 0 and below 1")
+    return log(confidence / (1 - confidence))
+
+
+def sft_rows(result: ICMResult, *, conversational: bool = False, min_log_odds: float | None = None) -> Rows:
+    """Rows in TRL's prompt/completion form: the input, and the verbaliser of its label (`" True"`).
+
+    Args:
+        result: labels of an ICM, golden, random or bootstrap run.
+        conversational: messages instead of text; the chat template then brings the space before the label.
+        min_log_odds: leave out labels with smaller log-odds (nats), and labels without any.
+    """
+    kept, dropped = confident_examples(result.labeled_examples, min_log_odds)
+    rows = [
+        {
+            "prompt": _turn("user", item.example.input, conversational),
+            "completion": _turn("assistant", _verbaliser(result.label_space, item.label), conversational),
+        }
+        for item in kept
+    ]
+    return Rows(rows, dropped)
+
+
+def label_pairs(
+    result: ICMResult, *, conversational: bool = False, min_log_odds: float | None = None, seed: int = 42
+) -> Rows:
+    """DPO rows for tasks without answer texts: one an example, its label chosen over another label.
+
+    With more than two labels the rejected one is drawn from (seed, example id).
+    """
+    kept, dropped = confident_examples(result.labeled_examples, min_log_odds)
+    space = result.label_space
+    rows = []
+    for item in kept:
+        others = [label for label in space.labels if label != item.label]
+        other = random.Random(f"{seed}:{item.example.id}").choice(others)
+        texts = item.example.input, _verbaliser(space, item.label), _verbaliser(space, other)
+        rows.append(_preference(*texts, conversational))
+    return Rows(rows, dropped)
+
+
+def answer_pairs(
+    result: ICMResult,
+    *,
+    max_pairs: int | None = None,
+    conversational: bool = False,
+    min_log_odds: float | None = None,
+    seed: int = 42,
+) -> Rows:
+    """DPO rows within a question: an answer labelled True chosen over an answer labelled False.
+
+    Answers are the examples' metadata `prompt` and `completion`, which tasks with answer texts write; questions
+    are the examples' groups, or for comparisons each pair of responses.
+
+    Args:
+        result: labels True and False.
+        max_pairs: at most this many pairs a question, drawn from (seed, question); None takes all combinations.
+        conversational: messages instead of text.
+        min_log_odds: both labels of a pair have at least these log-odds (nats).
+        seed: of the draw.
+
+    Raises:
+        DataError: the label space lacks True or False.
+        ConfigError: `max_pairs` below 1.
+    """
+    if not {CHOSEN, REJECTED} <= set(result.label_space.labels):
+        raise DataError(f"answer pairs need the labels True and False, found {list(result.label_space.labels)}")
+    if max_pairs is not None and max_pairs < 1:
+        raise ConfigError(f"max_pairs: found {max_pairs}, expected at least 1")
+    kept, reasons = confident_examples(result.labeled_examples, min_log_odds)
+    answers = [item for item in kept if has_answer(item)]
+    dropped = Counter(reasons)
+    dropped["examples without an answer text"] = len(kept) - len(answers)
+    rows: list[dict[str, Any]] = []
+    for key, items in _competing(answers).items():
+        pairs = _distinct_pairs(items, dropped)
+        chosen = _draw(pairs, max_pairs, f"{seed}:{key}")
+        dropped[f"pairs above {max_pairs} a question"] += len(pairs) - len(chosen)
+        rows += [_preference(*pair, conversational) for pair in chosen]
+    return Rows(rows, {reason: count for reason, count in dropped.items() if count})
+
+
+def left_out(dropped: Mapping[str, int]) -> str:
+    """`Rows.dropped` as text."""
+    return "; ".join(f"{count} {reason}" for reason, count in dropped.items()) or "nothing"
+
+
+def has_answer(item: LabeledExample) -> bool:
+    """Whether the example carries an answer text for `answer_pairs`."""
+    return all(isinstance(item.example.metadata.get(key), str) for key in ("prompt", "completion"))
+
+
+def confident_examples(
+    items: Sequence[LabeledExample], min_log_odds: float | None
+) -> tuple[list[LabeledExample], dict[str, int]]:
+    """The examples whose labels have at least these log-odds (nats), and what was left out (see `Rows.dropped`)."""
+    if min_log_odds is None:
+        return list(items), {}
+    scored = [item for item in items if item.log_odds is not None]
+    kept = [item for item in scored if item.log_odds is not None and item.log_odds >= min_log_odds]
+    dropped = {
+        "examples without log-odds": len(items) - len(scored),
+        f"examples with log-odds below {min_log_odds:g}": len(scored) - len(kept),
+    }
+    return kept, {reason: count for reason, count in dropped.items() if count}
+
+
+def _competing(items: Iterable[LabeledExample]) -> dict[str, list[LabeledExample]]:
+    """Examples whose answers compete: the two directions of a comparison, otherwise all answers to a question."""
+    sets: dict[str, list[LabeledExample]] = {}
+    for item in items:
+        inverse = item.example.relations.inverse
+        # A question may have several comparisons; of two winners or losers nothing is known.
+        key = item.example.group if inverse is None else min(item.example.id, inverse)
+        sets.setdefault(key, []).append(item)
+    return sets
+
+
+def _distinct_pairs(items: Sequence[LabeledExample], dropped: Counter[str]) -> list[tuple[str, str, str]]:
+    """Distinct (prompt, chosen, rejected) of one question; counts in `dropped` what gives no pair."""
+    chosen = [item.example.metadata for item in items if item.label == CHOSEN]
+    rejected = [item.example.metadata for item in items if item.label == REJECTED]
+    if not chosen or not rejected:
+        dropped["questions whose answers all have the same label"] += 1
+        return []
+    every = [(good["prompt"], good["completion"], bad["completion"]) for good, bad in product(chosen, rejected)]
+    different = [pair for pair in every if pair[1].strip() != pair[2].strip()]
+    distinct = list(dict.fromkeys(different))
+    dropped["pairs of equal answers"] += len(every) - len(different)
+    dropped["repeated pairs"] += len(different) - len(distinct)
+    return distinct
+
+
+def _draw(pairs: list[tuple[str, str, str]], limit: int | None, seed: str) -> list[tuple[str, str, str]]:
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    places = random.Random(seed).sample(range(len(pairs)), limit)
+    return [pairs[place] for place in sorted(places)]
+
+
+def _verbaliser(space: LabelSpace, label: str) -> str:
+    return space.verbalisers[space.index(label)]
+
+
+def _preference(prompt: str, chosen: str, rejected: str, conversational: bool) -> dict[str, Any]:
+    return {
+        "prompt": _turn("user", prompt, conversational),
+        "chosen": _turn("assistant", chosen if conversational else _spaced(prompt, chosen), conversational),
+        "rejected": _turn("assistant", rejected if conversational else _spaced(prompt, rejected), conversational),
+    }
+
+
+def _spaced(prompt: str, text: str) -> str:
+    """TRL concatenates plain prompts and completions: make sure that a space parts them."""
+    return text if prompt[-1:].isspace() or text[:1].isspace() else f" {text}"
+
+
+def _turn(role: str, text: str, conversational: bool) -> Any:
+    return [{"role": role, "content": text.strip()}] if conversational else text

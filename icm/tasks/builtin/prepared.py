@@ -1,0 +1,52 @@
+"""Records whose prompt is ready made: {"input": "… I think this Claim is [True/False]", "metadata": {"gold_label": …}}.
+
+This is the format of codelion/icm. A slot such as `[True/False]` at the end is cut off, since the label goes there,
+and names the labels; so does the ending "I think this Claim is".
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from icm.consistency import MathConsistencyRule
+from icm.tasks.base import Item, Record, Task, signature
+from icm.text import final_answer
+
+_SLOT = re.compile(r"\s*\[([^\[\]/\n]+(?:/[^\[\]/\n]+)+)\]\s*$")
+
+
+def items(record: Record) -> Iterator[Item]:
+    """See `Task.items`."""
+    text, labels = split_slot(record.text("input"))
+    metadata = record.fields.get("metadata", {})
+    if not isinstance(metadata, Mapping):
+        raise record.error("metadata", "an object")
+    question, marker, claim = text.partition("\nClaim:")
+    answer = final_answer(claim) if marker and metadata.get("task") in ("math", "gsm8k") else None
+    gold = _gold(Record(f"{record.where}: field 'metadata'", metadata))
+    task = {"task": metadata["task"]} if isinstance(metadata.get("task"), str) else {}
+    yield Item({"text": text, **task}, gold, question if marker else text, answer=answer, labels=labels)
+
+
+def split_slot(text: str) -> tuple[str, tuple[str, ...] | None]:
+    """The text up to where the label goes, and the labels that its ending names."""
+    slot = _SLOT.search(text)
+    if slot:
+        return text[: slot.start()], tuple(label.strip() for label in slot[1].split("/"))
+    return text, ("True", "False") if text.endswith("I think this Claim is") else None
+
+
+def _gold(metadata: Record) -> str | None:
+    value: Any = metadata.fields.get("gold_label")
+    return None if value is None or value == "" else metadata.label("gold_label")
+
+
+TASK = Task(
+    name="prepared",
+    items=items,
+    signatures=(signature("input"), signature("input", "metadata")),
+    template="{text}",
+    gold_fields=frozenset({"metadata", "label"}),
+    label_space=None,
+    rules=(MathConsistencyRule(),),
+)

@@ -1,0 +1,27 @@
+"""The built-in product and film reviews, written for this project, with a fixed train/test split."""
+
+from pathlib import Path
+
+from icm.examples import LabelSpace
+from icm.tasks.base import Record, Task
+from icm.tasks.builtin.classification import items, template
+from icm.tasks.reading import file_records, records_of_split
+from icm.tasks.source import DataSource
+
+DATA = Path(__file__).with_name("reviews.jsonl")
+
+
+def records(source: DataSource) -> list[Record]:
+    """The reviews of the source's split."""
+    return records_of_split(file_records(DATA), source)
+
+
+TASK = Task(
+    name="reviews",
+    items=items,
+    signatures=(),
+    template=template,
+    gold_fields=frozenset({"label"}),
+    label_space=LabelSpace(("negative", "positive")),
+    records=records,
+)

@@ -1,0 +1,53 @@
+"""A labelling run whose claims the model writes first."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm.errors import ICMError
+from icm.labelling.run import label
+from icm.labelling.settings import resolve_settings
+from icm.results.format import read_result
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    data = tmp_path / "questions.jsonl"
+    data.write_text('{"question": "Tom has 2 pens and buys 3. How many has he?", "answer": "#### 5"}')
+    return {
+        "dataset": str(data),
+        "task_type": "gsm8k",
+        "engine": "transformers",
+        "generation_max_tokens": 8,
+        "generation_temperature": 1.0,
+        "max_iterations": 2,
+        "output_dir": str(tmp_path / "results"),
+    }
+
+
+@pytest.mark.slow
+def test_written_claims_are_kept_for_the_next_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icm.labelling.run.PROMPTS_PER_FILE", 3)
+    first, again = (
+        read_result(label(resolve_settings({**given, "output_name": name}, environ={}))) for name in ("first", "again")
+    )
+    assert first.metadata["usage"]["generated_tokens"] > again.metadata["usage"]["generated_tokens"] == 0
+    assert len(list(Path(given["output_dir"], "generated").iterdir())) == 2
+    assert [i.example.id for i in first.labeled_examples] == [i.example.id for i in again.labeled_examples]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"rules": ["no.such:Rule"]}, "no.such:Rule"), ({"output_name": "taken"}, "taken"), ({}, "expected the")],
+)
+def test_mistakes_are_found_before_the_model_writes(
+    given: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    results = Path(given["output_dir"])
+    results.mkdir()
+    (results / "taken.jsonl").write_text("")
+    resume = None if change else results / "no.trace.jsonl"
+    with pytest.raises(ICMError, match=message):
+        label(resolve_settings({**given, **change}, environ={}), resume)
+    assert not (results / "generated").exists()

@@ -1,0 +1,350 @@
+"""Experiment files are strict, stages are the documented commands, and finished ones are skipped by content."""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from icm.cli import make_parser
+from icm.commands.parser import canonical_arguments, given_settings
+from icm.config import SearchConfig
+from icm.errors import ConfigError, ICMError, ResumeError
+from icm.labelling.settings import PRESETS, resolve_settings
+from icm.pipeline.experiment import PipelineConfig, read_experiment
+from icm.pipeline.run import check_later_stages, read_manifest, run_pipeline, run_stages
+from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
+from train.arguments import accumulation_steps, read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / "configs/experiments").glob("*.yaml"))
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"dataset": "reviews", "max_examples": 8},
+    "model": {"model": "embedded", "engine": "transformers"},
+    "search": {"max_iterations": 3, "initial_examples": 4},
+    "label": {"algorithms": ["icm"], "seeds": [5]},
+    "train": {
+        "recipe": "configs/train/demo_sft.yaml",
+        "accelerate": "configs/accelerate/cpu.yaml",
+        "label_sources": ["labels"],
+        "overrides": {"max_steps": 1},
+    },
+    "eval": {
+        "data": {"max_examples": 8},
+        "shots": 4,
+        "conditions": [
+            {"name": "Many-shot ICM", "kind": "many-shot", "labels_from": "file"},
+            {"name": "Fine-tuned ICM", "kind": "fine-tuned", "labels_from": "file"},
+        ],
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in experiment files are relative to the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+def write(folder: Path, *changes: tuple[str, Any]) -> Path:
+    """The small experiment with settings replaced: ("search.alpha", 3), or removed: ("train", None)."""
+    content = yaml.safe_load(yaml.safe_dump({**SMALL, "output_dir": str(folder / "out")}))
+    for name, value in changes:
+        *sections, last = name.split(".")
+        place = content
+        for section in sections:
+            place = place[section]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("sarch", {}, ["unknown key 'sarch'", "did you mean search?"]),
+        ("data.max_exampels", 8, ["data: unknown key 'max_exampels'", "did you mean max_examples?"]),
+        ("data.part", "test", ["data.part", "the stages choose it"]),
+        ("search.seed", 3, ["search.seed", "label.seeds"]),
+        ("search.alpha", "high", ["search.alpha: found 'high'", "number"]),
+        ("search.alpha", -1.0, ["alpha: found -1.0", "above 0"]),
+        ("search", [1], ["search: found [1]", "mapping"]),
+        ("label.algorithms", ["icm", "simulated"], ["label.algorithms.1: found 'simulated'"]),
+        ("label.seeds", [1, 1], ["label.seeds: found [1, 1]", "distinct"]),
+        ("label.seeds", [], ["label.seeds: found []", "at least one"]),
+        ("label.preset", "codelyon", ["codelyon", "codelion"]),
+        ("train.recipe", None, ["train.recipe", "required"]),
+        ("train.recipe", "configs/train/no.yaml", ["train.recipe: no file configs/train/no.yaml"]),
+        ("train.algorithms", ["bootstrap"], ["train.algorithms: bootstrap is not one of label.algorithms"]),
+        ("train.overide", {}, ["train: unknown key 'overide'", "did you mean overrides?"]),
+        ("eval.data.holdot", 0.1, ["eval.data: unknown key 'holdot'", "did you mean holdout?"]),
+        ("eval.conditions", [], ["eval.conditions: found []"]),
+        ("eval.conditions", ["many-shot"], ["eval.conditions[0]: found 'many-shot'", "mapping"]),
+    ],
+)
+def test_mistakes_are_one_line_that_names_file_and_key(
+    tmp_path: Path, name: str, value: Any, expected: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        read_experiment(write(tmp_path, (name, value)))
+    assert all(part in str(error.value) for part in expected), error.value
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(b"a: [", "not valid YAML"), (b"- a\n", "expected a mapping"), (b"\xff\xfe\xff", "UTF-8"), (b"", "found None")],
+)
+def test_files_that_hold_no_experiment(tmp_path: Path, text: bytes, expected: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=expected) as error:
+        read_experiment(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        read_experiment(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([("eval.shotz", 4)], ["eval", "unknown key 'shotz'", "shots"]),
+        ([("eval.shots", 0)], ["shots"]),
+        ([("train", None)], ["'Fine-tuned ICM'", "no adapter is trained"]),
+        ([("train.label_sources", ["gold"])], ["'Fine-tuned ICM'", "no adapter is trained"]),
+    ],
+)
+def test_what_the_evaluation_refuses_is_refused_before_labelling(
+    tmp_path: Path, changes: list[tuple[str, Any]], expected: list[str]
+) -> None:
+    config = read_experiment(write(tmp_path, *changes))
+    with pytest.raises(ConfigError) as error:
+        run_pipeline(config)
+    assert all(part in str(error.value) for part in expected), error.value
+    assert not config.output_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"learning_rte": 0.1}, r"learning_rte.*did you mean.*learning_rate"),
+        (
+            {"total_batch_size": 12, "per_device_train_batch_size": 8},
+            r"total_batch_size: found 12, expected a multiple",
+        ),
+    ],
+)
+def test_what_the_training_refuses_is_refused_before_labelling(
+    tmp_path: Path, overrides: dict[str, Any], expected: str
+) -> None:
+    config = read_experiment(write(tmp_path, ("train.overrides", overrides)))
+    with pytest.raises(ConfigError, match=expected):
+        check_later_stages(config, make_stages(config))
+    assert "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_shipped_recipes_fit_the_ranks_of_their_layout(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = read_experiment(path).train
+    assert train is not None
+    layout = yaml.safe_load(Path(train.accelerate).read_text())
+    monkeypatch.setenv("WORLD_SIZE", str(layout["num_processes"]))
+    words = train_words({"labels": "-", **train.overrides})
+    assert accumulation_steps(read_settings(["--config", train.recipe, *words])) >= 1
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_label_command_resolves_to_the_settings_that_are_recorded(path: Path) -> None:
+    config = read_experiment(path)
+    label_stages = [stage for stage in make_stages(config) if stage.name.startswith("label ")]
+    runs = [(algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
+    for stage, (algorithm, seed) in zip(label_stages, runs, strict=True):
+        assert stage.command[:4] == (sys.executable, "-m", "icm", "run")
+        arguments = parsed(stage)
+        settings = resolve_settings(given_settings(arguments), preset=arguments.preset)
+        expected = config.settings(algorithm, seed)
+        assert (settings.data, settings.search, settings.engine) == (expected.data, expected.search, expected.engine)
+        assert Path(settings.output.output_dir, f"{settings.output.output_name}.jsonl") == stage.outputs[0]
+
+
+def parsed(stage: Stage) -> argparse.Namespace:
+    """The `icm run` command line of a stage."""
+    parser, _ = make_parser()
+    return parser.parse_args(canonical_arguments(stage.command[3:]))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_shipped_experiments_are_accepted_by_the_evaluation(path: Path) -> None:
+    config = read_experiment(path)
+    check_later_stages(config, [stage for stage in make_stages(config) if stage.name == "eval"])
+    settings = eval_settings(config)
+    assert settings["data"]["part"] == "test"
+    made = {str(file) for stage in make_stages(config) for file in stage.outputs}
+    for condition in settings["conditions"]:
+        assert set(condition.get("files", [])) <= made
+        assert {f"{folder}/train_results.json" for folder in condition.get("adapters", [])} <= made
+
+
+@pytest.mark.parametrize(("size", "gpus"), [("8b", 1), ("70b", 4)])
+def test_the_documented_gpu_runs(size: str, gpus: int) -> None:
+    config = read_experiment(ROOT / f"configs/experiments/truthfulqa_llama3.1_{size}.yaml")
+    settings = config.settings("icm", 0)
+    assert settings.engine.model == f"meta-llama/Llama-3.1-{size.upper()}"
+    assert settings.engine.tensor_parallel_size == gpus and settings.engine.gpu_memory_utilization == 0.9
+    assert settings.data.dataset == "truthful_qa" and settings.data.max_examples == 256
+    assert settings.search.max_iterations == 1500 and settings.search.batch_size == 256
+    assert (settings.search.alpha, settings.search.initial_temperature) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["default", *PRESETS])
+def test_search_settings_files_can_be_given_to_icm_run(name: str) -> None:
+    path = ROOT / f"configs/search/{name}.yaml"
+    settings = resolve_settings({}, settings_file=path, environ={})
+    if name == "default":
+        assert settings == resolve_settings({}, environ={})
+        named = yaml.safe_load(path.read_text())["search_params"]
+        assert {*named, "seed"} == {field.name for field in fields(SearchConfig)}
+    else:
+        assert settings == resolve_settings({}, preset=name, environ={})
+
+
+def test_twins_share_examples_with_the_labels_they_are_compared_with(tmp_path: Path) -> None:
+    changes = [("label.seeds", [3, 4]), ("train.label_sources", ["labels", "gold"])]
+    drawn = read_experiment(write(tmp_path, *changes))
+    assert trained(drawn) == ["icm_seed3_labels", "icm_seed4_labels", "icm_seed3_gold", "icm_seed4_gold"]
+    whole = read_experiment(write(tmp_path, *changes, ("data.max_examples", None)))
+    assert trained(whole) == ["icm_seed3_labels", "icm_seed4_labels", "icm_seed3_gold"]
+
+
+def trained(config: PipelineConfig) -> list[str]:
+    return [stage.name.removeprefix("train ") for stage in make_stages(config) if stage.name.startswith("train ")]
+
+
+# Stages of a line of Python each, to see which run.
+COPY = """
+import sys
+from pathlib import Path
+source, target, log = map(Path, sys.argv[1:4])
+with log.open("a") as handle:
+    print(target.name, *sys.argv[4:], file=handle)
+target.write_text(source.read_text().upper())
+"""
+
+
+def chain(folder: Path, settings: Mapping[str, Any] | None = None) -> list[Stage]:
+    """raw → first → second."""
+    (folder / "raw").exists() or (folder / "raw").write_text("gold")
+    return [
+        copy_stage(folder, "raw", "first", {"depth": {"alpha": 1}, **(settings or {})}),
+        copy_stage(folder, "first", "second", {}),
+    ]
+
+
+def copy_stage(folder: Path, source: str, target: str, settings: Mapping[str, Any]) -> Stage:
+    words = [str(folder / name) for name in (source, target, "log")]
+    command = (sys.executable, "-c", COPY, *words)
+    return Stage(target, command, settings, (folder / source,), (folder / target,))
+
+
+def run(folder: Path, stages: list[Stage], force: bool = False) -> str:
+    output = io.StringIO()
+    run_stages(folder, stages, force, Console(file=output, width=200))
+    return output.getvalue()
+
+
+def log(folder: Path) -> list[str]:
+    return (folder / "log").read_text().split()
+
+
+def test_finished_stages_are_not_run_again(tmp_path: Path) -> None:
+    run(tmp_path, chain(tmp_path))
+    assert log(tmp_path) == ["first", "second"]
+    assert run(tmp_path, chain(tmp_path)).count("finished before") == 2
+    assert log(tmp_path) == ["first", "second"]
+
+
+def test_other_settings_are_refused_by_name_and_redone_by_force(tmp_path: Path) -> None:
+    run(tmp_path, chain(tmp_path))
+    changed = chain(tmp_path, {"depth": {"alpha": 2}})
+    with pytest.raises(ResumeError, match=r"'first' was made differently: depth\.alpha was 1, is 2.*--force"):
+        run(tmp_path, changed)
+    run(tmp_path, changed, force=True)
+    # The second stage's input came out the same, so it stands.
+    assert log(tmp_path) == ["first", "second", "first"]
+    assert read_manifest(tmp_path)["first"].settings == {"depth.alpha": 2}
+
+
+def test_a_changed_input_runs_through_all_that_follows(tmp_path: Path) -> None:
+    run(tmp_path, chain(tmp_path))
+    (tmp_path / "raw").write_text("other")
+    with pytest.raises(ResumeError, match="raw has changed"):
+        run(tmp_path, chain(tmp_path))
+    run(tmp_path, chain(tmp_path), force=True)
+    assert log(tmp_path) == ["first", "second"] * 2
+    assert (tmp_path / "second").read_text() == "OTHER"
+
+
+def test_an_output_that_was_edited_is_refused_and_a_deleted_one_made_again(tmp_path: Path) -> None:
+    run(tmp_path, chain(tmp_path))
+    (tmp_path / "second").write_text("by hand")
+    with pytest.raises(ResumeError, match="second was changed by hand"):
+        run(tmp_path, chain(tmp_path))
+    (tmp_path / "second").unlink()
+    run(tmp_path, chain(tmp_path))
+    assert log(tmp_path) == ["first", "second", "second"]
+
+
+def test_a_failed_stage_stops_the_run_and_is_continued_from_its_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    broken = f"from pathlib import Path; Path({str(trace)!r}).touch(); raise SystemExit(3)"
+    first, second = chain(tmp_path)
+    failing = Stage("first", (sys.executable, "-c", broken), first.settings, first.inputs, first.outputs, trace=trace)
+    with pytest.raises(ICMError, match=r"'first' failed \(exit code 3\)"):
+        run(tmp_path, [failing, second])
+    assert not (tmp_path / "second").exists()
+    whole = Stage("first", first.command, first.settings, first.inputs, first.outputs, trace=trace)
+    run(tmp_path, [whole, second])
+    assert log(tmp_path) == ["first", "--resume", str(trace), "second"]
+
+
+def test_a_stage_without_its_output_has_failed(tmp_path: Path) -> None:
+    first, _ = chain(tmp_path)
+    silent = Stage("first", (sys.executable, "-c", ""), {}, first.inputs, first.outputs)
+    with pytest.raises(ICMError, match="did not write"):
+        run(tmp_path, [silent])
+    assert not read_manifest(tmp_path)["first"].finished
+
+
+def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.json").write_text('{"stages": {"first": {"key": 1}}}')
+    with pytest.raises(ResumeError, match=r"pipeline\.json"):
+        run(tmp_path, chain(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_small_experiment_runs_to_its_figure_and_is_not_repeated(tmp_path: Path) -> None:
+    config = read_experiment(write(tmp_path))
+    out = run_pipeline(config)
+    for name in ("labels/icm_seed5.jsonl", "labels/icm_seed5.trace.jsonl", "eval.yaml", "results.json", "figure_1.png"):
+        assert (out / name).is_file(), name
+    assert (out / "adapters/icm_seed5_labels/adapter_model.safetensors").is_file()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name.endswith((".json", ".jsonl"))}
+    before = {path: time for path, time in before.items() if path.name != "pipeline.json"}
+    run_pipeline(config)
+    assert {path: path.stat().st_mtime_ns for path in before} == before

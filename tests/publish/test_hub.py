@@ -1,0 +1,222 @@
+"""Publishing, against a local server that speaks the few calls used (not the real hub).
+
+The client is the real huggingface_hub; the server stands in for the hub, which tests cannot reach.
+"""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import constants
+from support.fake_hub import TOKEN, FakeHub
+from support.made_results import claims, moods
+
+from icm.errors import ConfigError, DataError, PrerequisiteError
+from icm.publish.cards import public_name
+from icm.publish.exporters import ICMExporter
+from icm.publish.hub import push, push_adapter, push_file, push_labels
+from icm.results.format import ICMResult, write_result
+
+
+def header_of(card: bytes) -> dict[str, Any]:
+    return yaml.safe_load(card.decode().split("---\n")[1])
+
+
+def test_labels_become_a_data_set_with_a_card(hub: FakeHub) -> None:
+    model = {"name": "org/model-8b", "revision": "abc123"}
+    settings = {"search": {"alpha": 50.0, "seed": 7}, "output": {"output_dir": "/home/somebody/secret"}}
+    result = claims(4, 3, seed=1, model=model, settings=settings, algorithm="icm", iterations=99)
+    url = push_labels(result, "me/claims")
+    assert url == f"{hub.address}/datasets/me/claims" and hub.repos == {"me/claims": False}
+    files = hub.files["datasets/me/claims"]
+    assert set(files) == {"train.jsonl", "README.md"}
+    rows = [json.loads(line) for line in files["train.jsonl"].splitlines()]
+    assert [(row["input"], row["label"], row["log_odds"]) for row in rows] == [
+        (item.example.input, item.label, item.log_odds) for item in result.labeled_examples
+    ]
+    card = files["README.md"].decode()
+    assert header_of(files["README.md"])["license"] == "unknown"
+    assert header_of(files["README.md"])["configs"][0]["data_files"] == [{"split": "train", "path": "train.jsonl"}]
+    true = sum(item.label == "True" for item in result.labeled_examples)
+    for text in (
+        "machine-made",
+        "org/model-8b",
+        "abc123",
+        '"alpha": 50.0',
+        f"| True | {true} |",
+        "accuracy is not known",
+    ):
+        assert text in card
+    assert "secret" not in card and TOKEN not in card
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+
+
+def test_exporter_pushes_with_the_given_names(hub: FakeHub) -> None:
+    result = claims(2, 2, seed=2)
+    url = ICMExporter().export_to_huggingface(
+        result.labeled_examples, repo_id="me/snippet", task_type="classification", model_name="google/gemma-3-1b-it"
+    )
+    card = hub.files["datasets/me/snippet"]["README.md"].decode()
+    assert url.endswith("/datasets/me/snippet") and "| model | google/gemma-3-1b-it |" in card
+    assert "classification" in header_of(card.encode())["tags"]
+
+
+def test_gold_puts_accuracy_on_the_card_and_collapse_a_warning(hub: FakeHub, tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    rows = [{"text": f"note {n}", "label": ["good", "bad"][n % 2]} for n in range(12)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    from icm.results.format import LabeledExample
+    from icm.tasks import DataSource, load_task
+
+    data = load_task(DataSource(str(path), "classification"))
+    source = {"dataset": str(path), "task_type": "classification"}
+    items = [LabeledExample(example, "good") for example in data.dataset]
+    push_labels(ICMResult(items, None, data.dataset.label_space, metadata={"data": {"source": source}}), "me/gold")
+    card = hub.files["datasets/me/gold"]["README.md"].decode()
+    assert "6 of 12 labels (50.0%" in card and "collapsed" in card
+    assert "notes.jsonl" in card and str(tmp_path) not in card
+
+
+@pytest.mark.parametrize("name", [None, "data/train.jsonl"])
+def test_exported_file_keeps_its_bytes(hub: FakeHub, tmp_path: Path, name: str | None) -> None:
+    export = ICMExporter().export_to_sft_format(moods(1), tmp_path / "sft.jsonl")
+    push_file(export.path, "me/moods", file_name=name, private=True, result=moods(1))
+    files = hub.files["datasets/me/moods"]
+    assert files[name or "sft.jsonl"] == export.path.read_bytes() and hub.repos["me/moods"] is True
+    assert "| joy |" in files["README.md"].decode()
+    assert header_of(files["README.md"])["configs"][0]["data_files"][0]["path"] == (name or "sft.jsonl")
+
+
+def test_unknown_file_gets_a_card_only_where_there_is_none(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "dpo.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
+    push(tmp_path / "dpo.jsonl", "me/pairs")
+    assert "does not say which model" in hub.files["datasets/me/pairs"]["README.md"].decode()
+    hub.files["datasets/me/pairs"]["README.md"] = b"written by hand"
+    push(tmp_path / "dpo.jsonl", "me/pairs", file_name="second.jsonl")
+    assert set(hub.files["datasets/me/pairs"]) == {"dpo.jsonl", "second.jsonl", "README.md"}
+    assert hub.files["datasets/me/pairs"]["README.md"] == b"written by hand"
+
+
+def test_result_file_says_itself_what_labelled_it(hub: FakeHub, tmp_path: Path) -> None:
+    write_result(tmp_path / "r.jsonl", claims(2, 2, seed=3, model={"name": "/home/somebody/models/tiny"}))
+    push(tmp_path / "r.jsonl", "me/result")
+    card = hub.files["datasets/me/result"]["README.md"].decode()
+    assert "| model | tiny |" in card
+
+
+def adapter(folder: Path) -> Path:
+    contents = {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": bytes(range(256)) * 8,
+        "README.md": b"---\nlicense: apache-2.0\n---\n# adapter\n",
+        "tokenizer.json": b"{}",
+        "training_args.bin": b"pickle",
+        "config.yaml": b"labels: /home/somebody",
+        "checkpoint-3/adapter_model.safetensors": b"old",
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_adapter_goes_to_a_model_repository(hub: FakeHub, tmp_path: Path) -> None:
+    assert push(adapter(tmp_path / "out"), "me/adapter", private=True) == f"{hub.address}/me/adapter"
+    files = hub.files["models/me/adapter"]
+    assert set(files) == {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    assert files["adapter_model.safetensors"] == bytes(range(256)) * 8
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors", "README.md"])
+def test_incomplete_adapter_is_refused_before_any_request(hub: FakeHub, tmp_path: Path, missing: str) -> None:
+    (adapter(tmp_path / "out") / missing).unlink()
+    with pytest.raises(DataError, match=missing):
+        push_adapter(tmp_path / "out", "me/adapter")
+    assert hub.requests == []
+
+
+def test_missing_token_is_told_before_any_request(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_login"))
+    with pytest.raises(PrerequisiteError, match="HF_TOKEN"):
+        push_labels(moods(1), "me/moods")
+    assert hub.requests == []
+    (tmp_path / "no_login").write_text("hf_fromTheLogin\n")
+    push_labels(moods(1), "me/moods")
+    assert hub.tokens == {"Bearer hf_fromTheLogin"}
+
+
+@pytest.mark.parametrize("repo_id", ["", "a/b/c", "me/na me", "-x/y", "me/.."])
+def test_bad_repository_names_are_refused(hub: FakeHub, repo_id: str) -> None:
+    with pytest.raises(ConfigError, match="hf_repo_id"):
+        push_labels(moods(1), repo_id)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../up.jsonl", "README.md"])
+def test_bad_file_names_are_refused(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="file_name"):
+        push_file(tmp_path / "a.jsonl", "me/a", file_name=name)
+    with pytest.raises(DataError, match=r"absent\.jsonl: no such file"):
+        push_file(tmp_path / "absent.jsonl", "me/a")
+    assert hub.requests == []
+
+
+def test_private_is_never_public(hub: FakeHub) -> None:
+    hub.repos["me/open"] = False
+    with pytest.raises(ConfigError, match="exists and is public"):
+        push_labels(moods(1), "me/open", private=True)
+    assert hub.files == {}
+    push_labels(moods(1), "me/open")
+    assert set(hub.files["datasets/me/open"]) == {"train.jsonl", "README.md"}
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "said"),
+    [
+        ("/create", 401, "answered 401.*token is not valid"),
+        ("/create", 403, "answered 403.*may not write"),
+        ("/create", 500, "answered 500.*try again later"),
+        ("/commit/", 401, "answered 401.*token is not valid"),
+        ("/commit/", 403, "answered 403.*may not write"),
+        ("/commit/", 404, "answered 404.*no such repository"),
+        ("/commit/", 409, "answered 409.*run the command again"),
+        ("/preupload/", 422, "answered 422.*refused"),
+    ],
+)
+def test_server_errors_give_one_line(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture, where: str, status: int, said: str
+) -> None:
+    hub.fail[where] = (status, f"no,\nnot with {TOKEN}")
+    with caplog.at_level(logging.DEBUG), pytest.raises(PrerequisiteError, match=said) as caught:
+        push_labels(moods(1), "me/moods")
+    assert "\n" not in str(caught.value) and hub.files == {}
+    assert TOKEN not in str(caught.value) and TOKEN not in caplog.text
+
+
+def test_unreachable_server_and_offline_mode(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(PrerequisiteError, match="cannot be reached"):
+        push_labels(moods(1), "me/moods")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(PrerequisiteError, match="offline"):
+        push_labels(moods(1), "me/moods")
+
+
+def test_local_paths_are_not_published(tmp_path: Path) -> None:
+    assert public_name("org/model") == "org/model" and public_name("embedded") == "embedded"
+    assert public_name(str(tmp_path / "a" / "model")) == "model" == public_name("~/x/model/") == public_name("./model")
+    assert public_name("C:\\models\\model") == "model"
+
+
+def test_settings_of_search_alone_are_published(hub: FakeHub) -> None:
+    result = replace(moods(1), metadata={"settings": {"data": {"dataset": "/home/x"}}})
+    push_labels(result, "me/plain")
+    assert "## Settings" not in hub.files["datasets/me/plain"]["README.md"].decode()

@@ -1,0 +1,81 @@
+"""The measuring scripts print what they promise, and the cost of scoring stays within its bounds."""
+
+import json
+import math
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a script with arguments in this process, where torch is loaded already; returns what it prints."""
+
+    def run_script(script: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_script
+
+
+def measured(run: Run, *arguments: object) -> dict[str, Any]:
+    return json.loads(run("benchmark.py", *arguments, "--json"))
+
+
+def test_cost_of_a_sweep(run: Run) -> None:
+    small, large = (measured(run, "scoring", "--examples", count) for count in (64, 128))
+    for found in (small, large):
+        count, length = found["examples"], found["mean_demonstration_tokens"]
+        assert found["computed_tokens"] <= 1.15 * count * (math.log2(count) + 1) * length
+    assert large["computed_tokens"] <= 2.5 * small["computed_tokens"]
+    natural, plain = (measured(run, "scoring", "--examples", 64, "--order", order) for order in ("natural", "plain"))
+    assert small["computed_tokens"] < natural["computed_tokens"] / 4 < plain["computed_tokens"] / 7
+    assert plain["computed_tokens"] == plain["prompt_tokens"]
+
+
+def test_cost_of_growth(run: Run) -> None:
+    found = measured(run, "growth", "--from", 8, "--to", 96)
+    steps = sum(range(9, 97)) * found["mean_demonstration_tokens"]  # one demonstration a leaf and step
+    assert 2 * steps <= found["computed_tokens"] <= 2.6 * steps
+
+
+@pytest.mark.slow
+def test_quality_table_is_made_once(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    words = ["--examples", 6, "--test-examples", 6, "--iterations", 4, "--seeds", 0, "--engine", "transformers"]
+    labelers = ["random", "bootstrap", "icm", "golden"]
+    first = run("quality_table.py", *words, "--output", rows, "--labelers", *labelers)
+    written = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["labeler"] for row in written] == labelers
+    assert written[-1]["label_accuracy"] == 1.0
+    assert 0 < written[2]["computed_tokens"] < written[2]["plain_tokens"]
+    again = run("quality_table.py", *words, "--output", rows, "--labelers", *labelers)
+    assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
+    assert len(rows.read_text().splitlines()) == 4
+
+
+def test_quality_table_compares_what_all_labelers_have_labelled() -> None:
+    script = runpy.run_path(str(SCRIPTS / "quality_table.py"))
+    accuracy = {"random": 0.5, "zero-shot": 0.7, "bootstrap": 0.8, "icm": 0.86, "golden": 0.9}
+
+    def row(seed: int, labeler: str) -> Any:
+        # ICM is 0.05 and 0.07 better than bootstrap: mean 0.06, standard error 0.01, t(1) = 12.71.
+        right = accuracy[labeler] + (0.02 * seed - 0.01) * (labeler == "icm")
+        return script["Row"]("reviews", "m", seed, labeler, 64, 96, 200, right, right, right, 10, 100, 1.0)
+
+    rows = [row(seed, labeler) for seed in (0, 1) for labeler in accuracy]
+    lines = script["comparison"]([*rows, row(2, "icm")]).splitlines()
+    assert lines[0].startswith("| 2 of 3 cells |")
+    assert "| icm | 0.860 | 0.860 | 90% | 0.860 | 90% | 10 | 0.100 |" in lines
+    assert any(line.startswith("| icm − bootstrap | +0.060 [-0.067, +0.187] |") for line in lines)
+    assert "nothing to compare" in script["comparison"]([row(0, "icm"), row(1, "golden")])

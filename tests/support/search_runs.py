@@ -1,0 +1,54 @@
+"""Data for searches, and what is read from their results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from icm.config import SearchConfig
+from icm.consistency import ConsistencyIndex
+from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
+from icm.results.format import ICMResult
+from icm.search.checks import rule_checker
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+FAST = SearchConfig(init="zero-shot", initial_temperature=10, max_iterations=60, refresh_every=16, early_stop=False)
+"""Settings of a short search that accepts and rejects."""
+
+
+def reviews(count: int, seed: int = 0) -> ICMDataset:
+    return load_task(DataSource("reviews")).dataset.sample(count, seed)
+
+
+def pairs(count: int) -> ICMDataset:
+    """Comparison claims in both directions: exactly one of each pair can be True."""
+    examples = []
+    for number in range(count):
+        texts = [f"Response {number} beats its rival.\nI think this Claim is", f"The rival beats {number}.\nI think"]
+        for text, other in zip(texts, reversed(texts), strict=True):
+            examples.append(ICMExample(text, {}, Relations(f"pair {number}", None, example_id(other))))
+    return ICMDataset(examples, LabelSpace(), "pairs", "comparison")
+
+
+def groups(count: int, size: int) -> ICMDataset:
+    """`count` questions with `size` answers each."""
+    examples = [
+        ICMExample(f"Answer {place} to question {group}\nI think this Claim is", {}, Relations(f"question {group}"))
+        for group in range(count)
+        for place in range(size)
+    ]
+    return ICMDataset(examples, LabelSpace(), "groups")
+
+
+def task_index(dataset: ICMDataset) -> ConsistencyIndex:
+    """The pairs that the data set's task relates."""
+    return rule_checker(dataset.task, SearchConfig()).index(dataset)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Trace rows that do not speak of cost."""
+    return [row for row in map(json.loads, path.read_text().splitlines()) if row["type"] != "usage"]
+
+
+def labels(result: ICMResult) -> dict[str, str]:
+    return {item.example.id: item.label for item in result.labeled_examples}

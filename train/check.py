@@ -1,0 +1,159 @@
+"""Everything about a training run that can be checked before torch is imported."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from icm.errors import ConfigError, PrerequisiteError
+from icm.files import file_sha256
+from icm.models import resolve_model
+from icm.results.format import ICMResult, read_result
+from icm.results.training_rows import Rows, left_out
+from train.arguments import LabelArguments, Settings
+from train.checkpoints import check_output_dir
+from train.labels import OverlapCheck, check_overlap, label_balance, parse_source, twin
+from train.rows import text_rows
+from train.world import requested_processes
+
+DEFAULT_SEED = 42
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked training run.
+
+    Attributes:
+        arguments: our own settings.
+        settings: all settings as given.
+        output_dir: where the run writes.
+        result: the labels to train on (of the chosen source).
+        rows: their training rows as text.
+        overlap: outcome of the data guard.
+        model: name of the base model as given.
+        revision: its hub revision, None for local models and the default branch.
+        model_path: what `from_pretrained` loads.
+        labels_sha256: hash of the label file.
+    """
+
+    arguments: LabelArguments
+    settings: Settings
+    output_dir: Path
+    result: ICMResult
+    rows: Rows
+    overlap: OverlapCheck
+    model: str
+    revision: str | None
+    model_path: str
+    labels_sha256: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights; a run continues only where all of it is the same."""
+        return {
+            **self.settings.identity(),
+            "model_name_or_path": [self.model],
+            "model_revision": self.revision,
+            "labels_sha256": self.labels_sha256,
+            "processes": requested_processes(),
+        }
+
+    def report(self) -> str:
+        """The data in a few lines, before anything is loaded."""
+        balance = ", ".join(f"{label} {count}" for label, count in label_balance(self.result).items())
+        return (
+            f"labels   {self.arguments.labels} ({self.arguments.label_source}): "
+            f"{len(self.result.labeled_examples)} examples ({balance})\n"
+            f"rows     {len(self.rows.rows)} for {self.arguments.method}, left out: {left_out(self.rows.dropped)}\n"
+            f"overlap  {self.overlap}\n"
+            f"model    {self.model} → {self.output_dir}"
+        )
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Check labels, twin, evaluation overlap, model name, output folder and tokens.
+
+    Raises:
+        ICMError: one line that names the setting or the file.
+    """
+    arguments = settings.label_arguments()
+    found = read_result(arguments.labels)
+    model, revision = _base_model(settings, found)
+    result = twin(found, arguments.label_source, _seed(settings))
+    plan = Plan(
+        arguments=arguments,
+        settings=settings,
+        output_dir=_output_dir(settings, arguments),
+        result=result,
+        rows=text_rows(result, arguments.method),
+        overlap=check_overlap(result, _evaluation(arguments)),
+        model=model,
+        revision=revision,
+        model_path=resolve_model(model, revision),
+        labels_sha256=file_sha256(arguments.labels),
+    )
+    check_output_dir(plan.output_dir, plan.identity, arguments.overwrite_output_dir)
+    _check_services(settings)
+    return plan
+
+
+def _base_model(settings: Settings, result: ICMResult) -> tuple[str, str | None]:
+    """The model named in the settings, else the one that found the labels."""
+    revision = settings.first("model_revision") or None
+    named = settings.first("model_name_or_path")
+    if named:
+        return named, revision
+    labeler: Mapping[str, Any] = result.metadata.get("model") or {}
+    if not labeler.get("name"):
+        raise ConfigError("model_name_or_path: not set, and the label file names no model; give the base model")
+    return str(labeler["name"]), revision or labeler.get("revision")
+
+
+def _seed(settings: Settings) -> int:
+    word = settings.first("seed", str(DEFAULT_SEED))
+    if not word.isdecimal():
+        raise ConfigError(f"seed: found {word!r}, expected a whole number, 0 or more")
+    return int(word)
+
+
+def _output_dir(settings: Settings, arguments: LabelArguments) -> Path:
+    named = settings.first("output_dir")
+    return Path(named or f"outputs/{Path(arguments.labels).stem}/{arguments.method}_{arguments.label_source}")
+
+
+def _evaluation(arguments: LabelArguments) -> Any:
+    if arguments.eval_source is None:
+        return None
+    try:
+        return parse_source(json.loads(arguments.eval_source), "eval_source")
+    except json.JSONDecodeError as error:
+        raise ConfigError(f'eval_source: not valid JSON ({error}); expected a mapping like {{"dataset": …}}') from None
+
+
+def _check_services(settings: Settings) -> None:
+    """Trackers and quantisation are installed and the Hub knows us, before hours are spent."""
+    for tracker in settings.values.get("report_to") or ["none"]:
+        if tracker in ("wandb", "tensorboard", "trackio", "mlflow") and find_spec(tracker) is None:
+            raise PrerequisiteError(f"report_to: {tracker} is not installed; install it with `pip install {tracker}`")
+    for bits in ("load_in_4bit", "load_in_8bit"):
+        if settings.flag(bits) and find_spec("bitsandbytes") is None:
+            raise PrerequisiteError(f"{bits}: needs bitsandbytes and a GPU; install it with `pip install bitsandbytes`")
+    if settings.flag("push_to_hub"):
+        if not settings.flag("use_peft"):
+            raise ConfigError("push_to_hub: adapters alone are pushed; set use_peft, or upload the folder yourself")
+        check_hub_token()
+
+
+def check_hub_token() -> str:
+    """The account that the Hub token belongs to. Raises PrerequisiteError without a valid token."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if get_token() is None:
+        raise PrerequisiteError("push_to_hub: no token; set HF_TOKEN or run `hf auth login`")
+    try:
+        return str(HfApi().whoami()["name"])
+    except (HfHubHTTPError, OSError) as error:
+        raise PrerequisiteError(f"push_to_hub: the Hub did not accept the token ({type(error).__name__})") from None
