@@ -18,9 +18,6 @@ from icm.files import file_sha256, fingerprint, parse_object
 from icm.models import model_label, resolve_model
 from icm.tasks import load_task
 
-# What `train/run.py` calls the labels that a twin was trained on.
-_TRAINED_ON = {"labels": "file", "gold": "gold", "random": "random"}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -142,7 +139,7 @@ class Experiment:
         seed = self.settings.seeds[place]
         file = self._file(config, place)
         demonstrations = labels_for(
-            config.labels_from or "file", self.demonstrations(place), file, self.label_space, seed
+            config.labels_from or "labels", self.demonstrations(place), file, self.label_space, seed
         )
         condition = InContext(
             self._engine(config.model),
@@ -235,7 +232,7 @@ def _check_adapter(folder: Path, config: ConditionConfig, model: str, file: Labe
     trained = parse_object(record.read_text(encoding="utf-8"), str(record))
     if model_label(str(trained["model"])) != model_label(model):
         raise ConfigError(f"condition {config.name!r}: {folder} adapts {trained['model']}, but the model is {model}")
-    if _TRAINED_ON.get(trained["label_source"], config.labels_from) != config.labels_from:
+    if trained["label_source"] != config.labels_from:
         raise ConfigError(
             f"condition {config.name!r}: {folder} was trained on label_source {trained['label_source']}, "
             f"but labels_from is {config.labels_from}"

@@ -97,9 +97,9 @@ def choose(files: Sequence[LabelFile], shots: int, seed: int) -> tuple[ICMExampl
 
 
 def random_labels(count: int, label_space: LabelSpace, seed: int) -> list[str]:
-    """Each label equally often, in random order, as in the random twin of a training run."""
-    balanced = np.arange(count) % len(label_space.labels)
-    return [label_space.labels[k] for k in np.random.default_rng([seed, _RANDOM]).permutation(balanced)]
+    """Each label equally often, in random order."""
+    drawn = label_space.random_labels(count, np.random.default_rng([seed, _RANDOM]))
+    return [drawn[place] for place in range(count)]
 
 
 def perturbed_labels(gold: Sequence[str], errors: int, label_space: LabelSpace, seed: int) -> list[str]:
@@ -115,9 +115,9 @@ def perturbed_labels(gold: Sequence[str], errors: int, label_space: LabelSpace, 
 def labels_for(
     source: str, examples: Sequence[ICMExample], file: LabelFile, label_space: LabelSpace, seed: int
 ) -> Demonstrations:
-    """Label the examples from `file`, `gold`, `random` or `perturbed` (gold, with as many errors as the file)."""
+    """Label the examples by `source` (see `icm.config.LabelSource`)."""
     ids = [example.id for example in examples]
-    if source == "file":
+    if source == "labels":
         labels = [file.labels[key] for key in ids]
     elif source == "random":
         labels = random_labels(len(ids), label_space, seed)

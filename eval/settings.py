@@ -9,13 +9,12 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from icm.config import EngineConfig
+from icm.config import EngineConfig, LabelSource
 from icm.errors import ConfigError
 from icm.labelling.options import nearest
 from icm.tasks.source import DataSource
 
 Kind = Literal["majority", "surface", "zero-shot", "chat", "chat-server", "many-shot", "fine-tuned"]
-LabelSource = Literal["file", "gold", "random", "perturbed"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class ConditionConfig:
         name: as in tables and figures ("Zero-shot Base").
         kind: `majority` class; `surface` cues (question-blind words and length); `zero-shot`; `chat` (local chat
             model); `chat-server`; `many-shot`; `fine-tuned` (adapter, zero-shot prompt).
-        labels_from: whose labels: the label `file`, `gold`, `random`, or gold `perturbed` to the file's accuracy.
+        labels_from: whose labels: the `labels` of the file (also called `file`), `gold`, `random`, or gold
+            `perturbed` to the file's accuracy.
             For `fine-tuned` it says what the adapter was trained on.
         files: label files, one, or one a seed; none takes the evaluation's `labels`.
         adapters: LoRA folders, one, or one a seed.
@@ -72,7 +72,7 @@ class ConditionConfig:
 
     name: str
     kind: Kind
-    labels_from: LabelSource | None = None
+    labels_from: LabelSource | Literal["file"] | None = None
     files: list[str] | None = None
     adapters: list[str] | None = None
     model: str | None = None
@@ -80,6 +80,8 @@ class ConditionConfig:
     server: ServerConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.labels_from == "file":
+            object.__setattr__(self, "labels_from", "labels")
         given = {f.name for f in fields(self) if getattr(self, f.name) not in (None, False)} - {"name", "kind"}
         unused = sorted(given - _USED[self.kind])
         if unused:

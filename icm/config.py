@@ -5,6 +5,9 @@ from typing import Literal
 
 from icm.errors import ConfigError
 
+LabelSource = Literal["labels", "gold", "random", "perturbed"]
+"""Whose labels the same examples bear: those found, gold, random ones, or gold with as many errors as those found."""
+
 
 def _check(config: object, name: str, holds: bool, expected: str) -> None:
     if not holds:

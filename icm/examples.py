@@ -34,6 +34,10 @@ class LabelSpace:
                 f"verbalisers {list(self.verbalisers)}: expected one distinct text per label {list(self.labels)}"
             )
 
+    def random_labels(self, count: int, rng: np.random.Generator) -> dict[int, str]:
+        """Place (of `count`, in the order drawn) → label; each label as often as the others as far as that goes."""
+        return {int(place): self.labels[turn % len(self.labels)] for turn, place in enumerate(rng.permutation(count))}
+
     def index(self, label: str) -> int:
         """Position of `label`. Raises DataError if it is not in the space."""
         if label not in self.labels:

@@ -14,13 +14,13 @@ from typing import Any, Literal, NoReturn
 import yaml
 from trl.scripts.utils import TrlParser
 
+from icm.config import LabelSource
 from icm.errors import ConfigError
 from icm.files import atomic_write
 from icm.labelling.options import nearest
 from train.world import check_gpu, started_processes
 
 Method = Literal["sft", "dpo_labels", "dpo_answers"]
-LabelSource = Literal["labels", "gold", "random"]
 
 # What may differ between the first start of a run and its continuation without changing its weights.
 _NOT_IDENTITY = {

@@ -7,12 +7,12 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+from icm.config import LabelSource
 from icm.errors import ConfigError, DataError
 from icm.examples import TaskData
 from icm.labelling.options import nearest
 from icm.results.format import ICMResult
 from icm.tasks.source import DataSource
-from train.arguments import LabelSource
 
 # Robust DPO divides by 1 - 2p: at one half a label says nothing.
 MAX_FLIP_PROBABILITY = 0.49

@@ -19,7 +19,7 @@ from icm.files import atomic_write
 from icm.results.analysis import Decision, acceptance
 
 # Colour-blind safe (Okabe & Ito), one hue a role: the found labels stand out, references stay quiet.
-_COLOURS = {"file": "#0072B2", "gold": "#E69F00", "random": "#999999", "perturbed": "#CC79A7"}
+_COLOURS = {"labels": "#0072B2", "gold": "#E69F00", "random": "#999999", "perturbed": "#CC79A7"}
 _QUIET, _CONTROL, _INK = "#56B4E9", "#D9D9D9", "#222222"
 # Any: the keys are a Literal of matplotlib's 400 settings.
 _STYLE: Any = {
@@ -163,8 +163,8 @@ def draw_reliability(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -
         for axes, (name, bins) in zip(panels, curves.items(), strict=False):
             means, shares, counts = zip(*bins, strict=True)
             axes.plot([0, 1], [0, 1], color="#BBBBBB", linestyle="--", linewidth=1)
-            axes.plot(means, shares, color=_COLOURS["file"], linewidth=1.2)
-            axes.scatter(means, shares, s=[120 * count / sum(counts) + 6 for count in counts], color=_COLOURS["file"])
+            axes.plot(means, shares, color=_COLOURS["labels"], linewidth=1.2)
+            axes.scatter(means, shares, s=[120 * count / sum(counts) + 6 for count in counts], color=_COLOURS["labels"])
             axes.set(xlim=(max(0.0, least - 0.05), 1.03), ylim=(-0.03, 1.06))
             axes.set_title(name, loc="left", fontsize=9)
             axes.grid(color="#EEEEEE")

@@ -19,7 +19,7 @@ from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.trace import Row, Trace, open_trace
 from icm.search.algorithm import Search, SearchOutcome
-from icm.search.bootstrap import Initial, bootstrap, initial, random_labels, zero_shot
+from icm.search.bootstrap import Initial, bootstrap, initial, zero_shot
 from icm.search.checks import rule_checker
 from icm.search.scoring import CONTENT_FREE, PlainCost, Scorer
 
@@ -211,8 +211,7 @@ class _Labeler:
         scorer = search.scorer
         everything = range(len(scorer.dataset))
         if self._config.algorithm == "random":
-            labels = random_labels(everything, scorer.dataset.label_space.labels, rng)
-            return SearchOutcome(labels, None, {}, 0)
+            return SearchOutcome(scorer.dataset.label_space.random_labels(len(everything), rng), None, {}, 0)
         if self._config.algorithm == "zero-shot":
             labels, log_probs = zero_shot(scorer)
             columns = np.array([scorer.dataset.label_space.index(labels[position]) for position in everything])

@@ -8,13 +8,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from icm.config import LabelSource
 from icm.errors import ConfigError
 from icm.labelling.options import Settings, checked, nearest, options
 from icm.labelling.settings import resolve_settings
 from icm.tasks.source import DataSource
 
 Algorithm = Literal["icm", "bootstrap", "random", "zero-shot"]
-LabelSource = Literal["labels", "gold", "random"]
 
 # Section of the file → part of `icm.labelling.options.Settings` whose fields it sets.
 _PARTS = {"data": "data", "model": "engine", "search": "search", "generation": "generation"}

@@ -20,7 +20,6 @@ from icm.tasks.source import DataSource
 
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
-_TRAINED_ON: Mapping[Any, str] = {"file": "labels", "gold": "gold", "random": "random"}
 
 
 @dataclass(frozen=True)
@@ -197,11 +196,11 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
     algorithm = condition.pop("algorithm", config.label.algorithms[0])
     if algorithm not in config.label.algorithms:
         raise ConfigError(f"{where}: algorithm {algorithm!r} is not one of label.algorithms; add it there")
-    labels_from = condition.get("labels_from")
-    if condition.get("kind") == "many-shot" and labels_from == "file":
+    labels_from = "labels" if condition.get("labels_from") == "file" else condition.get("labels_from")
+    if condition.get("kind") == "many-shot" and labels_from == "labels":
         return {**condition, "files": [str(label_file(config, algorithm, seed)) for seed in config.label.seeds]}
     if condition.get("kind") == "fine-tuned" and "adapters" not in condition:
-        runs = [run for run in _all_trainings(config) if (run[0], run[2]) == (algorithm, _TRAINED_ON.get(labels_from))]
+        runs = [run for run in _all_trainings(config) if (run[0], run[2]) == (algorithm, labels_from)]
         if not runs:
             raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
         files = [str(label_file(config, algorithm, seed)) for _, seed, _ in runs]

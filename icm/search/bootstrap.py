@@ -24,12 +24,6 @@ class Initial:
     preferences: Mapping[int, Array] = field(default_factory=dict)
 
 
-def random_labels(positions: Sequence[int], names: Sequence[str], rng: np.random.Generator) -> Labels:
-    """Labels at random, as balanced as the count allows."""
-    order = rng.permutation(len(positions))
-    return {positions[place]: names[turn % len(names)] for turn, place in enumerate(order)}
-
-
 def initial(scorer: Scorer, checks: ConsistencyIndex, config: SearchConfig, rng: np.random.Generator) -> Initial:
     """The labels a search starts from: K of them, or all for `init: bootstrap`."""
     if config.init == "bootstrap":
@@ -43,7 +37,8 @@ def seed_labels(scorer: Scorer, config: SearchConfig, rng: np.random.Generator) 
     count = min(config.initial_examples, len(scorer.dataset))
     if config.init == "random" or config.algorithm == "random":
         chosen = [int(p) for p in rng.permutation(len(scorer.dataset))[:count]]
-        return random_labels(chosen, names, rng)
+        drawn = scorer.dataset.label_space.random_labels(count, rng)
+        return {chosen[place]: label for place, label in drawn.items()}
     return confident_labels(scorer.zero_shot(range(len(scorer.dataset))), names, count)
 
 

@@ -19,7 +19,7 @@ from icm.results.format import read_result, write_result
 from icm.tasks import load_task
 
 SPACE = LabelSpace(("negative", "positive"))
-MANY = ("file", "gold", "random", "perturbed")
+MANY = ("labels", "gold", "random", "perturbed")
 
 
 def test_conditions_differ_in_labels_alone(label_file: Callable[..., str]) -> None:
@@ -33,8 +33,8 @@ def test_conditions_differ_in_labels_alone(label_file: Callable[..., str]) -> No
         for name, found in labels.items()
     }
     assert errors["gold"] == 0
-    assert errors["perturbed"] == errors["file"] > 0
-    assert labels["perturbed"] != labels["file"]
+    assert errors["perturbed"] == errors["labels"] > 0
+    assert labels["perturbed"] != labels["labels"]
     assert [label for _, label in labels["random"]].count("positive") == 12
 
 
@@ -50,7 +50,7 @@ def test_choice_is_common_to_all_files_and_drawn_by_the_seed(label_file: Callabl
 
 def test_orders_differ_and_repeat(label_file: Callable[..., str]) -> None:
     file = load_label_file(label_file(), SPACE)
-    shown = labels_for("file", choose([file], 16, 0), file, SPACE, 0)
+    shown = labels_for("labels", choose([file], 16, 0), file, SPACE, 0)
     assert sorted(map(str, ordered(shown, 0, 0))) == sorted(map(str, shown))
     assert ordered(shown, 0, 0) == ordered(shown, 0, 0) != ordered(shown, 0, 1)
 
