@@ -92,7 +92,7 @@ def example_id(text: str) -> str:
 
 class GoldLabels(Mapping[str, str]):
     """Gold: example id → label. Read by evaluation, `icm analyze` and the golden twin of a training run; the
-    search never receives it (contract 1)."""
+    search never receives it: gold is unreachable."""
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._labels = dict(labels)

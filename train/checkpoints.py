@@ -59,7 +59,7 @@ def is_finished(output_dir: Path) -> bool:
 
 
 def check_output_dir(output_dir: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
-    """Refuse a folder that holds something else than this run (contract 4).
+    """Refuse a folder that holds something else than this run: a run is resumed by content, not by name.
 
     Raises:
         ConfigError: a file, or a folder with files that no training run has written.

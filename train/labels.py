@@ -1,4 +1,4 @@
-"""The labels of a training run and its twins: same examples, same recipe, other labels (contract 5)."""
+"""The labels of a training run and its twins: same recipe, other labels."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ class OverlapCheck:
 
 
 def check_overlap(result: ICMResult, evaluation: DataSource | None) -> OverlapCheck:
-    """Refuse label files that share a question with the evaluation (contract 6).
+    """Refuse label files that share a question with the evaluation: train and test share no question.
 
     Without `evaluation` the held-out part of the labelled source is taken, where it has one.
 

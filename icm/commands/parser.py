@@ -8,7 +8,7 @@ from typing import Any, NoReturn, get_args, get_origin
 from icm.errors import ConfigError
 from icm.labelling.options import Option, options
 
-# The vLLM fork's names (spec/000) that are another option's name and nothing else.
+# The vLLM fork's names that are another option's name and nothing else.
 FORK_NAMES = {
     "--K": "--max-iterations",
     "--initial-T": "--initial-temperature",

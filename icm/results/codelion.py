@@ -1,4 +1,4 @@
-"""Files of codelion/icm (spec/004), turned into rows of our own result format.
+"""Files of codelion/icm, as its README describes them, turned into rows of our own result format.
 
 Two forms exist: results (a metadata line without a label space, then examples) and plain labelled data sets (lines of
 input, label and metadata, no metadata line). Labels are True and False; the input ends in a ` [True/False]` slot.
@@ -58,7 +58,7 @@ def _example(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise DataError(f"{where}: field 'metadata': found {metadata!r}, expected an object")
     text = row.get("input")
-    # The synthetic tasks of codelion/icm leave gold in the metadata; here examples never carry it (contract 1).
+    # The synthetic tasks of codelion/icm leave gold in the metadata; here gold is unreachable from examples.
     kept = {key: value for key, value in metadata.items() if key != "gold_label"}
     return {
         "type": row.get("type", "icm_example"),

@@ -25,7 +25,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     """Load a data set as a task.
 
     Nothing of the result but `gold` depends on the gold labels: with gold removed, shuffled or inverted in the file
-    the examples, their order, relations and metadata are the same bytes (contract 1).
+    the examples, their order, relations and metadata are the same bytes: gold is unreachable.
 
     Args:
         source: what to load.

@@ -265,5 +265,5 @@ def test_a_killed_run_continues_and_asks_only_what_is_missing(
     )
     found = results(tmp_path / "out")["results"]["base"]
     assert found["usage"]["prompts"] == 80 == len(samples(tmp_path / "out", "base"))
-    # SmolLM2 reads sentiment without any help (FACTS.md: about 0.8 before calibration).
+    # SmolLM2 reads sentiment without any help (about 0.8 before calibration).
     assert found["acc,batch"] > 0.65

@@ -1,4 +1,4 @@
-"""Contract 1 for every task: gold removed, shuffled or inverted loads the same bytes."""
+"""Gold is unreachable, for every task: gold removed, shuffled or inverted loads the same bytes."""
 
 import json
 import random

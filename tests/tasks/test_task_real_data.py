@@ -1,4 +1,4 @@
-"""The published files, where they are present: counts, prompts, and contract 1 on real gold."""
+"""The published files, where they are present: counts, prompts, and that gold is unreachable in real data too."""
 
 import csv
 import gzip
