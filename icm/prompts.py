@@ -6,7 +6,7 @@ Segments are tokenised one by one and concatenated as ids, so a prefix of the te
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Protocol
 
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
@@ -14,6 +14,22 @@ from icm.examples import ICMExample, LabelSpace
 SEPARATOR = "\n\n"
 
 Segment = tuple[int, ...]
+
+
+class Encoding(Protocol):
+    """What a tokenizer makes of a text."""
+
+    @property
+    def input_ids(self) -> list[int]: ...
+
+
+class Tokenizer(Protocol):
+    """What is asked of a Hugging Face tokenizer here."""
+
+    @property
+    def bos_token_id(self) -> int | None: ...
+
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoding: ...
 
 
 @dataclass(frozen=True)
@@ -71,23 +87,30 @@ class PromptTree:
         return max((end for node, end in self._ends() if node.query is not None), default=0)
 
 
+def token_ids(tokenizer: Tokenizer, text: str) -> Segment:
+    """Ids of a piece of a prompt, without special tokens added."""
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+
+
 class PromptEncoder:
     """Token ids of queries, demonstrations and labels for one tokenizer and label space.
 
     Attributes:
         prefix: ids every prompt starts with (the BOS token where the tokenizer adds one).
-        label_ids: first token of each verbaliser, in label order. Leaves are scored on exactly these.
+        label_ids: first token of each verbaliser, in label order. Leaves are scored on exactly these, since one pass
+            gives the probabilities of one token.
 
     Raises:
         ConfigError: two verbalisers share their first token, so that their scores would tie.
     """
 
-    def __init__(self, tokenizer: Any, label_space: LabelSpace, separator: str = SEPARATOR) -> None:
+    def __init__(self, tokenizer: Tokenizer, label_space: LabelSpace, separator: str = SEPARATOR) -> None:
         self._tokenizer = tokenizer
-        self._labels = [self._encode(text) for text in label_space.verbalisers]
-        self._separator = self._encode(separator)
+        self._labels = [self.encode(text) for text in label_space.verbalisers]
+        self._separator = self.encode(separator)
         self._query_cache: dict[str, Segment] = {}
         self.label_space = label_space
+        # Tokenizers that know a BOS token do not all add one, and some add an end token behind it.
         self.prefix: Segment = tuple(tokenizer("").input_ids)[:1] if tokenizer.bos_token_id is not None else ()
         self.label_ids = [ids[0] for ids in self._labels]
         if len(set(self.label_ids)) != len(self.label_ids):
@@ -96,13 +119,14 @@ class PromptEncoder:
                 "choose texts that start differently with --verbalisers"
             )
 
-    def _encode(self, text: str) -> Segment:
-        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+    def encode(self, text: str) -> Segment:
+        """Ids of a segment: without special tokens, which belong to the start of a prompt alone."""
+        return token_ids(self._tokenizer, text)
 
     def query(self, example: ICMExample) -> Segment:
         """Ids of the example's input, up to where the label goes."""
         if example.id not in self._query_cache:
-            self._query_cache[example.id] = self._encode(example.input)
+            self._query_cache[example.id] = self.encode(example.input)
         return self._query_cache[example.id]
 
     def demonstration(self, example: ICMExample, label: str) -> Segment:

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from icm.errors import ConfigError, DataError, ResumeError
 from icm.files import parse_object, write_json
@@ -22,11 +21,9 @@ def mark_complete(folder: Path) -> None:
 
 def is_complete(folder: Path) -> bool:
     """Whether the checkpoint has its mark and every file in the size it had then (deleting may be cut short too)."""
-    marked = _read(folder / COMPLETE_FILE)
-    if marked is None:
-        return False
+    marked = (_read(folder / COMPLETE_FILE) or {}).get("files")
     found = _sizes(folder)
-    return all(found.get(name) == size for name, size in marked.get("files", {}).items())
+    return isinstance(marked, dict) and all(found.get(name) == size for name, size in marked.items())
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -58,7 +55,7 @@ def is_finished(output_dir: Path) -> bool:
     return _read(output_dir / FINISHED_FILE) is not None
 
 
-def check_output_dir(output_dir: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
+def check_output_dir(output_dir: Path, identity: Mapping[str, object], overwrite: bool) -> None:
     """Refuse a folder that holds something else than this run: a run is resumed by content, not by name.
 
     Raises:
@@ -86,11 +83,11 @@ def check_output_dir(output_dir: Path, identity: Mapping[str, Any], overwrite: b
         )
 
 
-def _differing(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differing(earlier: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     return [name for name in sorted({*earlier, *now}) if earlier.get(name) != now.get(name)]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, object] | None:
     try:
         return parse_object(path.read_text(encoding="utf-8"), str(path))
     except (OSError, DataError, UnicodeDecodeError):

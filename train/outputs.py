@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icm.files import atomic_write, parse_object, write_json, write_jsonl
 from icm.labelling.metadata import package_versions, peak_memory_gib
@@ -18,6 +18,9 @@ from train.check import Plan, check_hub_token
 from train.checkpoints import FINISHED_FILE
 from train.rows import LengthStatistics
 from train.trainers import METRICS_FILE, metrics_rows
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
 
 _ALSO = ("trl", "accelerate", "datasets", "huggingface_hub")
 # Files that the trainer leaves beside the weights: a pickle of its settings, which stand in config.yaml.
@@ -52,7 +55,7 @@ class Results:
     lengths: LengthStatistics
 
 
-def write_outputs(plan: Plan, trainer: Any, lengths: LengthStatistics, push: bool) -> None:
+def write_outputs(plan: Plan, trainer: "Trainer", lengths: LengthStatistics, push: bool) -> None:
     """Write all but config.yaml, which stands there already; the results file comes last: the rest is whole."""
     results = _results(plan, trainer, lengths)
     _save_weights(plan, trainer)
@@ -72,7 +75,7 @@ def write_outputs(plan: Plan, trainer: Any, lengths: LengthStatistics, push: boo
     trainer.end()
 
 
-def _save_weights(plan: Plan, trainer: Any) -> None:
+def _save_weights(plan: Plan, trainer: "Trainer") -> None:
     """Adapter (or model) and tokenizer. The adapter names its base as the user did, not a folder of this machine."""
     trainer.save_model(str(plan.output_dir))
     if not trainer.is_world_process_zero():
@@ -85,7 +88,7 @@ def _save_weights(plan: Plan, trainer: Any) -> None:
         write_json(path, config | {"base_model_name_or_path": plan.model, "revision": plan.revision})
 
 
-def _results(plan: Plan, trainer: Any, lengths: LengthStatistics) -> Results:
+def _results(plan: Plan, trainer: "Trainer", lengths: LengthStatistics) -> Results:
     history = trainer.state.log_history
     summary = next(row for row in reversed(history) if "train_loss" in row)
     losses = [row["loss"] for row in history if "loss" in row]
@@ -106,7 +109,7 @@ def _results(plan: Plan, trainer: Any, lengths: LengthStatistics) -> Results:
     )
 
 
-def _peak_memory(trainer: Any) -> dict[str, float]:
+def _peak_memory(trainer: "Trainer") -> dict[str, float]:
     """GiB, largest over the ranks."""
     import torch
 
@@ -117,7 +120,7 @@ def _peak_memory(trainer: Any) -> dict[str, float]:
     return {"process": host, "gpu": gpu} if gpu else {"process": host}
 
 
-def _provenance(plan: Plan) -> dict[str, Any]:
+def _provenance(plan: Plan) -> dict[str, str | None]:
     return {
         "model": plan.model,
         "revision": plan.revision,
@@ -128,7 +131,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def describe_environment(trainer: Any) -> dict[str, Any]:
+def describe_environment(trainer: "Trainer") -> dict[str, object]:
     """Versions, code revision and layout of the run."""
     import torch
 
@@ -160,7 +163,7 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def plot_loss(history: Sequence[dict[str, Any]], path: Path) -> None:
+def plot_loss(history: Sequence[dict[str, float]], path: Path) -> None:
     """Loss over epochs as PNG."""
     from matplotlib.figure import Figure
 
@@ -183,7 +186,7 @@ def _summary(plan: Plan, results: Results) -> str:
     )
 
 
-def push_outputs(plan: Plan, training: Any) -> None:
+def push_outputs(plan: Plan, training: "TrainingArguments") -> None:
     """Publish a finished run."""
     name = training.hub_model_id or plan.output_dir.name
     repo = name if "/" in name else f"{check_hub_token()}/{name}"

@@ -8,16 +8,18 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from icm.errors import ConfigError, DataError
-from icm.examples import ICMExample
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult
 from icm.results.training_rows import Rows, answer_pairs, label_pairs, left_out, sft_rows
 from train.arguments import Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 
@@ -58,20 +60,18 @@ def text_rows(result: ICMResult, method: Method) -> Rows:
     return rows
 
 
-def token_rows(rows: Sequence[Mapping[str, str]], tokenizer: Any, result: ICMResult, method: Method) -> list[TokenRow]:
+def token_rows(
+    rows: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase", result: ICMResult, method: Method
+) -> list[TokenRow]:
     """Tokenise segment by segment. Answers end with the end token, labels do not: nothing is asked behind them."""
     encoder = PromptEncoder(tokenizer, result.label_space)
     ending = (tokenizer.eos_token_id,) if method == "dpo_answers" else ()
-
-    def ids(text: str) -> tuple[int, ...]:
-        return encoder.query(ICMExample(text))
-
     chosen, rejected = ("completion", None) if method == "sft" else ("chosen", "rejected")
     return [
         TokenRow(
-            encoder.prefix + ids(row["prompt"]),
-            ids(row[chosen]) + ending,
-            None if rejected is None else ids(row[rejected]) + ending,
+            encoder.prefix + encoder.encode(row["prompt"]),
+            encoder.encode(row[chosen]) + ending,
+            None if rejected is None else encoder.encode(row[rejected]) + ending,
         )
         for row in rows
     ]
@@ -125,11 +125,15 @@ def row_order(rows: int, epochs: float, total_batch: int, seed: int) -> list[int
     return order[:wanted]
 
 
-def show_row(row: TokenRow, tokenizer: Any) -> Text:
+def show_row(row: TokenRow, tokenizer: "PreTrainedTokenizerBase") -> Text:
     """The row as the model sees it: dim without loss, green made likelier, red made less likely."""
-    text = Text(tokenizer.decode(row.prompt), style="dim")
-    text.append(tokenizer.decode(row.chosen), style="bold green")
+
+    def decoded(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids)))
+
+    text = Text(decoded(row.prompt), style="dim")
+    text.append(decoded(row.chosen), style="bold green")
     if row.rejected is not None:
-        text.append(" | ").append(tokenizer.decode(row.rejected), style="bold red")
+        text.append(" | ").append(decoded(row.rejected), style="bold red")
     loss = len(row.chosen) + len(row.rejected or ())
     return text.append(f"\n[loss on {loss} of {len(row.prompt) + loss} tokens]", style="italic")

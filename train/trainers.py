@@ -6,9 +6,11 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.model_config import ModelConfig
+from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
@@ -23,17 +25,17 @@ METRICS_FILE = "metrics.jsonl"
 class LabelTrainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
     """SFT without TRL's model card, which calls a local base model "None"; ours is written at the end."""
 
-    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+    def create_model_card(self, *arguments: object, **options: object) -> None:
         """Nothing: see `train.card`."""
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc, unused-ignore]
     """DPO on rows that are tokenised already, which DPOTrainer has no switch for."""
 
-    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+    def create_model_card(self, *arguments: object, **options: object) -> None:
         """Nothing: see `train.card`."""
 
-    def _prepare_dataset(self, dataset: Dataset, *arguments: Any, **options: Any) -> Dataset:
+    def _prepare_dataset(self, dataset: Dataset, *arguments: object, **options: object) -> Dataset:
         return dataset
 
 
@@ -44,24 +46,30 @@ class RunFiles(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self._output_dir = output_dir
         self._epochs_a_step = epochs_a_step
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """All ranks have written their part: mark the checkpoint."""
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             mark_complete(self._output_dir / f"{PREFIX}{state.global_step}")
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Rewrite the metrics file."""
         if state.is_world_process_zero:
             write_jsonl(self._output_dir / METRICS_FILE, metrics_rows(state.log_history, self._epochs_a_step))
 
 
-def metrics_rows(history: Sequence[dict[str, Any]], epochs_a_step: float) -> list[dict[str, Any]]:
+def metrics_rows(history: Sequence[dict[str, float]], epochs_a_step: float) -> list[dict[str, float]]:
     """The trainer's log with true epochs: the trainer sees all epochs as one long one (see `row_order`)."""
     return [{**row, "epoch": round(row["step"] * epochs_a_step, 4)} for row in history]
 
 
-def build_trainer(plan: Plan, rows: Sequence[TokenRow], tokenizer: Any, training: Any, model: ModelConfig) -> Any:
+def build_trainer(
+    plan: Plan,
+    rows: Sequence[TokenRow],
+    tokenizer: PreTrainedTokenizerBase,
+    training: SFTConfig | DPOConfig,
+    model: ModelConfig,
+) -> LabelTrainer | PairTrainer:
     """The trainer of the plan's method with model, adapter and data.
 
     Args:
@@ -74,7 +82,9 @@ def build_trainer(plan: Plan, rows: Sequence[TokenRow], tokenizer: Any, training
     total = plan.arguments.total_batch_size
     order = _order(len(rows), total, training)
     training.max_steps = len(order) // total
-    training.model_init_kwargs = _loading(plan, model) | (training.model_init_kwargs or {})
+    given = training.model_init_kwargs or {}
+    assert not isinstance(given, str)  # TrainingArguments has parsed it
+    training.model_init_kwargs = _loading(plan, model) | given
     columns = [row.columns() for row in rows]
     options: dict[str, Any] = {
         "model": plan.model_path,
@@ -85,20 +95,20 @@ def build_trainer(plan: Plan, rows: Sequence[TokenRow], tokenizer: Any, training
         "peft_config": get_peft_config(model),
         "callbacks": [RunFiles(plan.output_dir, total / len(rows))],
     }
-    if plan.arguments.method != "sft":
+    if isinstance(training, DPOConfig):
         return PairTrainer(**options)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     return LabelTrainer(**options)
 
 
-def _order(rows: int, total_batch: int, training: Any) -> list[int]:
+def _order(rows: int, total_batch: int, training: TrainingArguments) -> list[int]:
     """Places of the rows for `max_steps` if given, else for `num_train_epochs`."""
     steps = training.max_steps
     epochs = steps * total_batch / rows if steps > 0 else training.num_train_epochs
     return row_order(rows, epochs, total_batch, training.seed)
 
 
-def _loading(plan: Plan, model: ModelConfig) -> dict[str, Any]:
+def _loading(plan: Plan, model: ModelConfig) -> dict[str, str | None]:
     """How the base model is loaded."""
     revision = plan.revision or "main"
     return {"revision": revision, "attn_implementation": model.attn_implementation, "dtype": model.dtype}

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from icm.commands import parser as parsing
 from icm.errors import ConfigError
@@ -46,7 +47,8 @@ def _add_export(subparsers: parsing.Subparsers) -> None:
     output_help = "file to write; a report ends in .json, .html or .md"
     parser.add_argument("--output-path", metavar="FILE", required=True, help=output_help)
     parser.add_argument("--format", choices=tuple(OPTIONS), required=True, help="what to write")
-    add = _absent_by_default(parser)
+    # What was not given is not in the result: an option of one format may then be refused with the others.
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
     yes_or_no = argparse.BooleanOptionalAction
     add("--confidence-threshold", metavar="P", type=float, help="leave out labels that are less probable than P")
     add("--include-stats", action="store_true", help="json: statistics of the labels")
@@ -60,15 +62,6 @@ def _add_export(subparsers: parsing.Subparsers) -> None:
     parser.add_argument("--hf-push", action="store_true", help="push the file to the hub as well")
     parser.add_argument("--hf-repo-id", metavar="OWNER/NAME", help="repository for --hf-push")
     parser.add_argument("--private", action="store_true", help="make the repository private")
-
-
-def _absent_by_default(parser: argparse.ArgumentParser) -> Callable[..., None]:
-    """`add_argument` for options of some formats only: what was not given is not in the result."""
-
-    def add(*names: str, **settings: Any) -> None:
-        parser.add_argument(*names, default=argparse.SUPPRESS, **settings)
-
-    return add
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -86,7 +79,7 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _format_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _format_options(arguments: argparse.Namespace) -> dict[str, object]:
     """The format's options that were given. Raises ConfigError for one that would have no effect."""
     known = {option for names in OPTIONS.values() for option in names}
     given = {name: value for name, value in vars(arguments).items() if name in known}
@@ -99,12 +92,12 @@ def _format_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _write(arguments: argparse.Namespace, chosen: dict[str, Any]) -> "Export":
+def _write(arguments: argparse.Namespace, chosen: dict[str, object]) -> "Export":
     from icm.publish.exporters import ICMExporter
     from icm.results.training_rows import confidence_to_log_odds
 
-    if "confidence_threshold" in chosen:
-        chosen["min_log_odds"] = confidence_to_log_odds(chosen.pop("confidence_threshold"))
+    if chosen.pop("confidence_threshold", None) is not None:
+        chosen["min_log_odds"] = confidence_to_log_odds(arguments.confidence_threshold)
     if arguments.format in ("json", "analysis"):
         # The exporter's own defaults suit a script; on the command line these are opt-in flags.
         switch = "include_stats" if arguments.format == "json" else "include_examples"

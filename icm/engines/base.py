@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icm.config import GenerationConfig
-from icm.prompts import PromptTree
+from icm.prompts import PromptTree, Tokenizer
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Engine(Protocol):
     """
 
     name: str
-    tokenizer: Any
+    tokenizer: Tokenizer
     context_length: int
     cache_tokens: float
     usage: Usage
@@ -74,6 +74,8 @@ class Engine(Protocol):
         """Free memory and stop processes. Safe to call twice."""
         ...
 
-    def __enter__(self) -> "Engine": ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING
 
 from icm.errors import ConfigError
 from icm.prompts import PromptTree
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 
 def path_key(parent: bytes, segment: Sequence[int]) -> bytes:
-    """Name of a node: a chained hash of the segments from the root (`parent` is b"" there). Where segments are cut
-    matters, because it decides the shapes of the computation and so its last bits."""
+    """Name of a node: a chained hash of the segments from the root (`parent` is b"" there).
+
+    Two paths of the same tokens that are cut at other places are two names: the cuts decide the shapes of the
+    computation, and so its last bits.
+    """
     return blake2b(repr((parent, tuple(segment))).encode(), digest_size=16).digest()
 
 
@@ -32,7 +38,7 @@ def check_room(prompt: int, new: int, context_length: int) -> None:
         )
 
 
-def context_length(model_config: Any, limit: int | None) -> int:
+def context_length(model_config: "PreTrainedConfig", limit: int | None) -> int:
     """Longest prompt in tokens: the model's own, or the smaller one the user set.
 
     Raises:
@@ -48,7 +54,7 @@ def context_length(model_config: Any, limit: int | None) -> int:
     return limit or own
 
 
-def kv_numbers_per_token(model_config: Any) -> int:
+def kv_numbers_per_token(model_config: "PreTrainedConfig") -> int:
     """Keys and values of one token in all layers: how many numbers."""
     text = model_config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -6,7 +6,6 @@ node by node, each over its own path, in shapes that no other node in the pass c
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from transformers import AttentionInterface
@@ -78,7 +77,7 @@ def packed_attention(
     pack: Pack,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
     """A Hugging Face attention function: [1, heads, tokens, head size] in, [1, tokens, heads, head size] out."""
     unsupported = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]

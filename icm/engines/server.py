@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm.config import EngineConfig, GenerationConfig
-from icm.engines.base import Usage
+from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, check_room, context_length, cut_at
 from icm.errors import ConfigError, PrerequisiteError
 from icm.models import resolve_model
@@ -127,7 +127,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(value) if value.isdigit() else None
 
 
-class ServerEngine:
+class ServerEngine(Engine):
     """Prompts in tree order to a server, a few at a time.
 
     vLLM servers get token ids and are asked for exactly the label tokens. Others get text and their most likely
@@ -244,12 +244,6 @@ class ServerEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._client.close()
-
-    def __enter__(self) -> "ServerEngine":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def _base_url(url: str | None) -> str:

@@ -11,10 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from icm.config import EngineConfig, GenerationConfig
-from icm.engines.base import Usage
+from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, check_room, context_length, cut_at, kv_numbers_per_token, path_key
 from icm.engines.kv_cache import NodeKV, NodeStore
 from icm.engines.packing import ATTENTION, Pack, PackedNode
@@ -74,7 +81,7 @@ class _Visit:
         return _Visit(child, key, child.segment, (*self.path, kv) if kv else self.path)
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Walks the tree depth first and keeps the nodes that have children between calls.
 
     A score is a function of the segments on its path alone, to the last bit: alone or with others, computed or kept.
@@ -85,7 +92,7 @@ class TransformersEngine:
     def __init__(self, config: EngineConfig) -> None:
         self.device = _device(config.device)
         folder = resolve_model(config.model, config.revision)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, revision=config.revision)
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, revision=config.revision)
         self._model = _load(folder, config, self.device)
         self.dtype: torch.dtype = self._model.dtype
         self._head = LabelHead(self._model.get_output_embeddings())
@@ -208,7 +215,7 @@ class TransformersEngine:
         )[0, length:]
         self.usage.computed_tokens += length + len(output)
         self.usage.generated_tokens += len(output)
-        return cut_at(self.tokenizer.decode(output, skip_special_tokens=True), stop)
+        return cut_at(str(self.tokenizer.decode(output, skip_special_tokens=True)), stop)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -217,12 +224,6 @@ class TransformersEngine:
         self._model = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def __enter__(self) -> "TransformersEngine":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def _shares(visits: Sequence[_Visit], count: int) -> list[list[_Visit]]:
@@ -253,7 +254,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def _check_architecture(model: str, config: Any) -> None:
+def _check_architecture(model: str, config: PreTrainedConfig) -> None:
     """Raise ConfigError for models that cannot be run node by node with this attention function."""
     text = config.get_text_config()
     layers = set(getattr(text, "layer_types", None) or ["full_attention"])
@@ -273,7 +274,7 @@ def _check_architecture(model: str, config: Any) -> None:
 
 
 def _load(folder: str, config: EngineConfig, device: torch.device) -> Any:
-    """The model in evaluation mode, with the adapter merged into it."""
+    """The model in evaluation mode, with the adapter merged into it; transformers has no type that can `generate`."""
     _check_architecture(config.model, AutoConfig.from_pretrained(folder, revision=config.revision))
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,

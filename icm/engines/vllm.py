@@ -7,18 +7,23 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from icm.config import EngineConfig, GenerationConfig
-from icm.engines.base import Usage
+from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, check_room, context_length
 from icm.errors import ConfigError, PrerequisiteError
 from icm.models import resolve_model
 from icm.prompts import PromptTree
+
+if TYPE_CHECKING:
+    from vllm import LLM, SamplingParams, TokensPrompt
+    from vllm.lora.request import LoRARequest
+    from vllm.platforms.interface import Platform
 
 # Tokens cached as one: the smallest of each platform, as demonstrations have 20 to 200 tokens.
 _BLOCK_SIZE = {"cpu": 32, "cuda": 16}
@@ -27,7 +32,7 @@ _GIB = 1024**3
 _GRACE = 10.0  # seconds for vLLM's processes to end by themselves
 
 
-class VLLMEngine:
+class VLLMEngine(Engine):
     """vLLM with prefix caching. Its workers are child processes; `close` waits until they are gone."""
 
     name = "vllm"
@@ -50,9 +55,9 @@ class VLLMEngine:
                 raise PrerequisiteError(f"vLLM did not start with model {config.model}: {message}") from error
             raise
         self._processes = _children() - before
-        self.tokenizer: Any = self._llm.get_tokenizer()
+        self.tokenizer = self._llm.get_tokenizer()
         cache = self._llm.llm_engine.vllm_config.cache_config
-        self.cache_tokens: float = cache.num_gpu_blocks * cache.block_size  # on a CPU too
+        self.cache_tokens: float = (cache.num_gpu_blocks or 0) * cache.block_size  # on a CPU too
         self.usage = Usage()
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
@@ -64,7 +69,7 @@ class VLLMEngine:
         labels = list(label_ids)
         params = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=labels, detokenize=False)
         paths = list(tree.paths())
-        outputs = self._run([{"prompt_token_ids": list(prompt)} for _, prompt in paths], params)
+        outputs = self._run([prompt for _, prompt in paths], params)
         scores = np.full((tree.queries, len(labels)), np.nan)
         for (query, _), output in zip(paths, outputs, strict=True):
             found = output.outputs[0].logprobs[0]
@@ -79,7 +84,7 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         started = time.perf_counter()
-        ids = [list(self.tokenizer(prompt).input_ids) for prompt in prompts]
+        ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
         check_room(max(map(len, ids), default=0), config.generation_max_tokens, self.context_length)
         params = [
             SamplingParams(
@@ -91,16 +96,18 @@ class VLLMEngine:
             )
             for row in range(len(prompts))
         ]
-        outputs = self._run([{"prompt_token_ids": prompt} for prompt in ids], params)
+        outputs = self._run(ids, params)
         self.usage.generated_tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
         self.usage.seconds += time.perf_counter() - started
         return [output.outputs[0].text for output in outputs]
 
-    def _run(self, prompts: list[dict[str, list[int]]], params: Any) -> list[Any]:
+    def _run(self, prompts: Sequence[Sequence[int]], params: "SamplingParams | list[SamplingParams]") -> list[Any]:
+        """vLLM's outputs, whose types call optional what was asked for."""
         if not prompts:
             return []
-        outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
-        tokens = sum(len(prompt["prompt_token_ids"]) for prompt in prompts)
+        asked: list[TokensPrompt] = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs: list[Any] = self._llm.generate(asked, params, use_tqdm=False, lora_request=self._adapter)
+        tokens = sum(map(len, prompts))
         self.usage.prompts += len(prompts)
         self.usage.prompt_tokens += tokens
         self.usage.computed_tokens += tokens - sum(output.num_cached_tokens or 0 for output in outputs)
@@ -108,16 +115,10 @@ class VLLMEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        llm, self._llm = self._llm, None
-        if llm is not None:
-            llm.llm_engine.engine_core.shutdown()
+        if hasattr(self, "_llm"):
+            self._llm.llm_engine.engine_core.shutdown()
+            del self._llm
             _end(self._processes)
-
-    def __enter__(self) -> "VLLMEngine":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def _children() -> set[psutil.Process]:
@@ -148,7 +149,7 @@ def _set_environment(config: EngineConfig) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 
-def _import_vllm() -> tuple[Any, Any]:
+def _import_vllm() -> "tuple[Platform, type[LLM]]":
     try:
         from vllm import LLM
         from vllm.platforms import current_platform
@@ -160,7 +161,7 @@ def _import_vllm() -> tuple[Any, Any]:
     return current_platform, LLM
 
 
-def _check_device(config: EngineConfig, platform: Any) -> None:
+def _check_device(config: EngineConfig, platform: "Platform") -> None:
     wanted = config.device if config.device != "auto" else platform.device_type
     if wanted != platform.device_type:
         raise PrerequisiteError(
@@ -190,7 +191,7 @@ def _arguments(config: EngineConfig) -> dict[str, Any]:
     }
 
 
-def _memory(config: EngineConfig, platform: Any) -> dict[str, Any]:
+def _memory(config: EngineConfig, platform: "Platform") -> dict[str, Any]:
     if platform.is_cpu():
         return {"block_size": _BLOCK_SIZE["cpu"], "kv_cache_memory_bytes": int(config.kv_cache_gib * _GIB)}
     return {"block_size": _BLOCK_SIZE["cuda"], "gpu_memory_utilization": config.gpu_memory_utilization}
@@ -207,7 +208,7 @@ def _lora_rank(adapter: str) -> int:
     return next(size for size in _LORA_RANKS if size >= rank)
 
 
-def _lora_request(adapter: str | None) -> Any:
+def _lora_request(adapter: str | None) -> "LoRARequest | None":
     if adapter is None:
         return None
     from vllm.lora.request import LoRARequest

@@ -6,18 +6,18 @@ reached from here (a gated tokenizer, a data set on the hub) is replaced by a st
 
 import math
 import socket
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icm.config import EngineConfig
-from icm.engines.accounting import AccountingEngine
+from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, CharacterTokenizer
 from icm.engines.base import Engine
 from icm.engines.common import context_length, kv_numbers_per_token
 from icm.errors import PrerequisiteError
@@ -25,10 +25,12 @@ from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.models import resolve_model
-from icm.prompts import PromptEncoder, PromptTree, shared_context_tree
+from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
 from icm.tasks import load_task
 
-CHARACTERS_PER_TOKEN = 4
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 ASSUMED_EXAMPLES = 256
 ASSUMED_CHARACTERS = 180
 ASSUMED_CONTEXT = 8192
@@ -156,7 +158,7 @@ class _Recorder(AccountingEngine):
     largest_tree = 0
     longest_prompt = 0
 
-    def score(self, tree: PromptTree, label_ids: Sequence[int]) -> Any:
+    def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
         self.largest_tree = max(self.largest_tree, tree.tree_tokens)
         self.longest_prompt = max(self.longest_prompt, tree.longest_prompt)
         return super().score(tree, label_ids)
@@ -196,7 +198,7 @@ class _Planner:
         return self._engine.kv_cache_gib * GIB / self.shape.kv_bytes_per_token
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, or a count of characters."""
         from transformers import AutoTokenizer
 
@@ -206,10 +208,10 @@ class _Planner:
             self.assumptions.append(
                 f"{CHARACTERS_PER_TOKEN} characters a token (the tokenizer of {self._engine.model} cannot be reached)"
             )
-            return _character_tokenizer
+            return CharacterTokenizer()
 
     @cached_property
-    def _config(self) -> Any:
+    def _config(self) -> "PreTrainedConfig | None":
         from transformers import AutoConfig
 
         try:
@@ -274,30 +276,19 @@ def _on_transformers(config: EngineConfig) -> bool:
 
 def _runs_here(config: EngineConfig) -> bool:
     """Whether the model is a local folder and the device is present."""
-    from pathlib import Path
-
     import torch
 
     wants_gpu = config.device == "cuda" or config.tensor_parallel_size * config.pipeline_parallel_size > 1
     return Path(resolve_model(config.model, config.revision)).is_dir() and (torch.cuda.is_available() or not wants_gpu)
 
 
-def _parameters(config: Any) -> float:
+def _parameters(config: "PreTrainedConfig") -> float:
     """Number of weights, from a model without memory behind it."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         return float(AutoModelForCausalLM.from_config(config).num_parameters())
-
-
-def _character_tokenizer(text: str, add_special_tokens: bool = True) -> Any:
-    """One id every few characters, distinct for distinct text."""
-    pieces = (text[start : start + CHARACTERS_PER_TOKEN] for start in range(0, len(text), CHARACTERS_PER_TOKEN))
-    return SimpleNamespace(input_ids=[zlib.crc32(piece.encode()) for piece in pieces])
-
-
-_character_tokenizer.bos_token_id = None  # type: ignore[attr-defined]
 
 
 def _duration(seconds: float) -> str:
