@@ -181,13 +181,14 @@ def _question(record: Record) -> Question:
 
 def _targets(record: Record, name: str) -> dict[str, bool]:
     """`{"choices": [...], "labels": [...]}` of the hub, or `{answer: 0 or 1}` of mc_task.json."""
-    found = record.fields.get(name)
-    if isinstance(found, dict) and "choices" in found:
-        found = dict(zip(found["choices"], found["labels"], strict=True))
+    found = record.inner(name, expected := "answers with labels 1 and 0, both present").fields
+    choices, labels = found.get("choices"), found.get("labels")
+    if isinstance(choices, list) and isinstance(labels, list):
+        found = dict(zip(choices, labels, strict=True))
     # The published mc_task.json has empty answers, from a semicolon at the end of a list.
-    targets = {str(answer): bool(label) for answer, label in (found or {}).items() if str(answer).strip()}
+    targets = {str(answer): bool(label) for answer, label in found.items() if str(answer).strip()}
     if len(set(targets.values())) < 2:
-        raise record.error(name, "answers with labels 1 and 0, both present")
+        raise record.error(name, expected)
     return targets
 
 

@@ -10,7 +10,7 @@ from icm.consistency import (
 )
 from icm.consistency.rules import load_rule
 from icm.errors import ConfigError
-from icm.tasks.base import find_task
+from icm.tasks.lookup import find_task
 
 
 def rules_for(task: str) -> tuple[ConsistencyRule, ...]:

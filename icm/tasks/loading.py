@@ -7,8 +7,9 @@ from pathlib import Path
 
 from icm.errors import ConfigError, DataError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
-from icm.tasks.base import HubData, Item, Record, Task, find_task, task_names
+from icm.tasks.base import HubData, Item, Record, Task
 from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, rank, unique
+from icm.tasks.lookup import find_task, task_names
 from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.source import DataSource

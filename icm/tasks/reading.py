@@ -4,14 +4,18 @@ import csv
 import gzip
 import io
 import logging
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.files import parse_json, parse_jsonl
 from icm.tasks.base import HubData, Record
 from icm.tasks.source import DataSource
+
+if TYPE_CHECKING:
+    from datasets import ClassLabel, Dataset
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 
@@ -62,16 +66,16 @@ def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
-    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
 
 
-def _jsonl_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _jsonl_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, object]]]:
     for number, row in parse_jsonl(io.BytesIO(data), where):
         yield f"{where}:{number}", row
 
 
-def _json_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, object]]]:
     document = parse_json(_decode(data, where), where)
     if isinstance(document, dict):  # BIG-Bench style: one object that holds the list
         document = next((value for value in document.values() if isinstance(value, list)), document)
@@ -83,7 +87,7 @@ def _json_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{where}: record {number}", row
 
 
-def _csv_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, object]]]:
     reader = csv.DictReader(io.StringIO(_decode(data, where), newline=""), strict=True)
     try:
         for row in reader:
@@ -160,22 +164,20 @@ def _hub_records(hub: HubData) -> list[Record]:
     return _dataset_records(data, where)
 
 
-def _dataset_records(data: Any, where: str) -> list[Record]:
+def _dataset_records(data: "Dataset", where: str) -> list[Record]:
     import datasets
 
     classes = {name: kind for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
-    rows: Iterable[dict[str, Any]] = data
-    return [Record(f"{where}: row {number}", _named(row, classes)) for number, row in enumerate(rows)]
+    return [Record(f"{where}: row {number}", _named(row, classes)) for number, row in enumerate(data)]
 
 
-def _named(row: dict[str, Any], classes: dict[str, Any]) -> dict[str, Any]:
+def _named(row: dict[str, object], classes: "dict[str, ClassLabel]") -> dict[str, object]:
     """A row without absent values, with class numbers replaced by their names (-1 means unlabelled)."""
-    named = {
+    return {
         name: classes[name].int2str(value) if name in classes and isinstance(value, int) and value >= 0 else value
         for name, value in row.items()
         if value is not None and not (name in classes and value == -1)
     }
-    return named
 
 
 def _first_line(error: Exception) -> str:

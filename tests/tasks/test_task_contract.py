@@ -14,8 +14,9 @@ from icm.errors import DataError
 from icm.examples import ICMDataset, LabelSpace, TaskData
 from icm.files import read_jsonl, write_jsonl
 from icm.tasks import DataSource, load_task
-from icm.tasks.base import Item, Record, Task, task_names
+from icm.tasks.base import Item, Record, Task
 from icm.tasks.builtin import reviews, synthetic
+from icm.tasks.lookup import task_names
 
 GOLD_WORDS = {"label", "gold", "gold_label", "is_correct", "chosen", "rejected", "answer", "answerKey", "target"}
 N = 48

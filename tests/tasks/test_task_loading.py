@@ -19,8 +19,8 @@ from icm.examples import TaskData
 from icm.files import write_jsonl
 from icm.search.checks import rules_for
 from icm.tasks import DataSource, load_task
-from icm.tasks.base import find_task, task_names
 from icm.tasks.loading import _hub_data, _known_hub
+from icm.tasks.lookup import find_task, task_names
 
 Row = dict[str, Any]
 

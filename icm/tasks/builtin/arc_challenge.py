@@ -8,16 +8,11 @@ from icm.tasks.choices import choice_items, right_index
 
 def items(record: Record) -> Iterator[Item]:
     """See `Task.items`."""
-    question, choices = record.text("question"), record.fields.get("choices")
-    if not isinstance(choices, dict):
-        raise record.error("choices", "an object {text: [...], label: [...]}")
-    inner = Record(f"{record.where}: field 'choices'", choices)
-    texts, names = inner.texts("text"), inner.texts("label")
+    question, choices = record.text("question"), record.inner("choices", "an object {text: [...], label: [...]}")
+    texts, names = choices.texts("text"), choices.texts("label")
     if len(texts) != len(names):
-        raise inner.error("label", f"{len(texts)} names, one a text")
-    yield from choice_items(
-        question, texts, right_index(record, "answerKey", names), prompt=f"Question: {question}\nAnswer:"
-    )
+        raise choices.error("label", f"{len(texts)} names, one a text")
+    yield from choice_items(question, texts, right_index(record, "answerKey", names))
 
 
 TASK = Task(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from icm.tasks.base import HubData, Item, Record, Task, candidates, signature
-from icm.tasks.choices import choice_items
+from icm.tasks.choices import answer_item, choice_items
 from icm.text import normalised_text
 
 _OPTION = re.compile(r"^(?:\(([A-Z])\)|-)\s*(.*\S)\s*$", re.MULTILINE)
@@ -20,20 +20,16 @@ _YES_NO = re.compile(
 def items(record: Record) -> Iterator[Item]:
     """See `Task.items`."""
     question, target = record.text("input"), record.optional_text("target")
-    prompt = f"Question: {question}\nAnswer:"
     if "generated" in record.fields:
         for answer in candidates(record):
             gold = None if target is None else str(normalised_text(answer) == normalised_text(target))
-            yield Item({"question": question, "claim": answer}, gold, question, prompt=prompt, completion=f" {answer}")
+            yield answer_item(question, answer, gold)
         return
     choices = _choices(question)
-    if target is None:
-        yield from choice_items(question, choices, None, prompt)
-        return
-    right = next((i for i, choice in enumerate(choices) if _is_target(choice, target)), None)
-    if right is None:
+    right = next((i for i, choice in enumerate(choices) if target is not None and _is_target(choice, target)), None)
+    if right is None and target is not None:
         raise record.error("target", f"one of the choices {choices}")
-    yield from choice_items(question, choices, right, prompt)
+    yield from choice_items(question, choices, right)
 
 
 def question(record: Record) -> tuple[str, str] | None:

@@ -6,7 +6,6 @@ contradict each other (`ComparisonConsistencyRule`). `label` is True (or "A") if
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from icm.consistency import ComparisonConsistencyRule
 from icm.tasks.base import HubData, Item, Record, Task, signature
@@ -50,7 +49,7 @@ def _preference(record: Record) -> tuple[str, str, str, str]:
 
 
 def _turns(record: Record, name: str) -> list[str]:
-    value: Any = record.fields.get(name)
+    value = record.fields.get(name)
     if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
         inner = [Record(f"{record.where}: field '{name}[{i}]'", turn) for i, turn in enumerate(value)]
         return [f"{_ROLES.get(turn.text('role'), turn.text('role'))}: {turn.text('content')}" for turn in inner]

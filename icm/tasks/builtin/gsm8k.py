@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from icm.consistency import MathConsistencyRule
 from icm.tasks.base import HubData, Item, Record, Task, candidates, signature
+from icm.tasks.choices import answer_item
 from icm.text import final_answer
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
@@ -20,14 +21,7 @@ def items(record: Record) -> Iterator[Item]:
     question = record.text("question")
     for solution, gold in _solutions(record):
         claim = _CALCULATOR.sub("", solution)
-        yield Item(
-            {"question": question, "claim": claim},
-            gold,
-            question,
-            answer=final_answer(claim),
-            prompt=f"Question: {question}\nAnswer:",
-            completion=f" {claim}",
-        )
+        yield answer_item(question, claim, gold, answer=final_answer(claim))
 
 
 def _solutions(record: Record) -> Iterator[tuple[str, str | None]]:
@@ -40,8 +34,8 @@ def _solutions(record: Record) -> Iterator[tuple[str, str | None]]:
         yield record.text("solution"), record.truth("is_correct", "label")
     else:
         for name in _model_keys(record):
-            inner = Record(f"{record.where}: field {name!r}", record.fields[name])
-            yield inner.text("solution"), inner.truth("is_correct")
+            written = record.inner(name)
+            yield written.text("solution"), written.truth("is_correct")
 
 
 def _model_keys(record: Record) -> list[str]:

@@ -5,8 +5,7 @@ and names the labels; so does the ending "I think this Claim is".
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from icm.consistency import MathConsistencyRule
 from icm.tasks.base import Item, Record, Task, signature
@@ -18,13 +17,12 @@ _SLOT = re.compile(r"\s*\[([^\[\]/\n]+(?:/[^\[\]/\n]+)+)\]\s*$")
 def items(record: Record) -> Iterator[Item]:
     """See `Task.items`."""
     text, labels = split_slot(record.text("input"))
-    metadata = record.fields.get("metadata", {})
-    if not isinstance(metadata, Mapping):
-        raise record.error("metadata", "an object")
+    metadata = record.inner("metadata") if "metadata" in record.fields else Record(record.where, {})
+    kind = metadata.fields.get("task")
     question, marker, claim = text.partition("\nClaim:")
-    answer = final_answer(claim) if marker and metadata.get("task") in ("math", "gsm8k") else None
-    gold = _gold(Record(f"{record.where}: field 'metadata'", metadata))
-    task = {"task": metadata["task"]} if isinstance(metadata.get("task"), str) else {}
+    answer = final_answer(claim) if marker and kind in ("math", "gsm8k") else None
+    gold = None if metadata.fields.get("gold_label") in (None, "") else metadata.label("gold_label")
+    task = {"task": kind} if isinstance(kind, str) else {}
     yield Item({"text": text, **task}, gold, question if marker else text, answer=answer, labels=labels)
 
 
@@ -34,11 +32,6 @@ def split_slot(text: str) -> tuple[str, tuple[str, ...] | None]:
     if slot:
         return text[: slot.start()], tuple(label.strip() for label in slot[1].split("/"))
     return text, ("True", "False") if text.endswith("I think this Claim is") else None
-
-
-def _gold(metadata: Record) -> str | None:
-    value: Any = metadata.fields.get("gold_label")
-    return None if value is None or value == "" else metadata.label("gold_label")
 
 
 TASK = Task(

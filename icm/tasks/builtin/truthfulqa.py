@@ -5,10 +5,10 @@ Reads the hub's `multiple_choice` and `generation` configurations, the CSV, `mc_
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from icm.examples import LabelSpace
 from icm.tasks.base import HubData, Item, Record, Task, signature
+from icm.tasks.choices import answer_item
 
 _CSV_TRUE = ("Best Answer", "Correct Answers")
 _CSV_FALSE = ("Best Incorrect Answer", "Incorrect Answers")
@@ -18,8 +18,7 @@ def items(record: Record) -> Iterator[Item]:
     """See `Task.items`."""
     question = record.text("question", "Question")
     for choice, gold in dict.fromkeys(_claims(record)):
-        fields = {"question": question, "claim": choice}
-        yield Item(fields, gold, question, prompt=f"Question: {question}\nAnswer:", completion=f" {choice}")
+        yield answer_item(question, choice, gold)
 
 
 def _claims(record: Record) -> Iterator[tuple[str, str | None]]:
@@ -46,30 +45,25 @@ def _csv_claims(record: Record, names: Iterable[str], gold: str) -> Iterator[tup
 
 def _texts(record: Record, name: str) -> list[str]:
     """A list of answers. Published lists hold empty ones, from a semicolon at the end of the CSV's: no answers."""
-    values = record.fields.get(name)
-    if isinstance(values, list):
-        values = [value for value in values if value != ""]
-        return Record(record.where, {name: values}).texts(name) if values else []
-    raise record.error(name, "a list of answers")
+    values = [value for value in record.values(name) if value != ""]
+    return Record(record.where, {name: values}).texts(name) if values else []
 
 
 def _targets(record: Record, name: str) -> Iterator[tuple[str, str | None]]:
     """`{"choices": [...], "labels": [...]}` of the hub, or `{choice: 0 or 1}` of mc_task.json."""
-    targets: Any = record.fields.get(name)
-    if not isinstance(targets, dict) or not targets:
-        raise record.error(name, "an object of choices and labels")
-    where = f"{record.where}: field {name!r}"
-    if isinstance(targets.get("choices"), list):
-        choices, labels = targets["choices"], targets.get("labels")
-    else:
-        choices, labels = list(targets), list(targets.values())
+    targets = record.inner(name, expected := "an object of choices and labels")
+    if not targets.fields:
+        raise record.error(name, expected)
+    choices, labels = targets.fields.get("choices"), targets.fields.get("labels")
+    if not isinstance(choices, list):
+        choices, labels = list(targets.fields), list(targets.fields.values())
     if labels is None:
         labels = [None] * len(choices)
     if not isinstance(labels, list) or len(labels) != len(choices):
-        raise Record(where, targets).error("labels", f"one label for each of the {len(choices)} choices")
+        raise targets.error("labels", f"one label for each of the {len(choices)} choices")
     for choice, label in zip(choices, labels, strict=True):
         if choice != "":  # as in `_texts`
-            row = Record(where, {"choice": choice, "label": label})
+            row = Record(targets.where, {"choice": choice, "label": label})
             yield row.text("choice"), row.truth("label")
 
 

@@ -1,0 +1,89 @@
+"""One raw record: its fields, read with checks that name the file, the line and the field."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from icm.errors import DataError
+
+_TRUTH = {
+    **dict.fromkeys(("true", "1", "1.0", "yes"), "True"),
+    **dict.fromkeys(("false", "0", "0.0", "no"), "False"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One raw record and where it stands.
+
+    Attributes:
+        where: file and line, or data set and row; starts every message about the record.
+        fields: name → value, as read.
+    """
+
+    where: str
+    fields: Mapping[str, object]
+
+    def error(self, name: str, expected: str) -> DataError:
+        """The error for a field whose value cannot be used."""
+        if name not in self.fields:
+            return DataError(
+                f"{self.where}: field {name!r} is missing; expected {expected}; found {sorted(self.fields)}"
+            )
+        found = repr(self.fields[name])
+        return DataError(f"{self.where}: field {name!r}: found {found[:80]}, expected {expected}")
+
+    def text(self, *names: str) -> str:
+        """The first of the named fields that is present, as non-empty text without white space at the ends."""
+        name = next((name for name in names if name in self.fields), names[0])
+        value = self.fields.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            value = str(value)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(name, "text that is not empty")
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise self.error(name, "valid Unicode (no lone surrogates)")
+        return value.strip()
+
+    def values(self, name: str) -> list[object]:
+        """A list, whatever it holds."""
+        values = self.fields.get(name)
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise self.error(name, "a list of texts")
+        return list(values)
+
+    def texts(self, name: str) -> list[str]:
+        """A list of non-empty texts."""
+        values = self.values(name)
+        if not values:
+            raise self.error(name, "a list of texts")
+        return [Record(self.where, {f"{name}[{i}]": value}).text(f"{name}[{i}]") for i, value in enumerate(values)]
+
+    def optional_text(self, name: str) -> str | None:
+        """The field as `text` reads it, or None where it is absent or empty."""
+        return None if self.fields.get(name) in (None, "") else self.text(name)
+
+    def label(self, name: str) -> str:
+        """A label's name. Numbers and booleans are named as they are written (`0`, `True`)."""
+        value = self.fields.get(name)
+        if isinstance(value, bool | int):
+            return str(value)
+        return self.text(name)
+
+    def truth(self, *names: str) -> str | None:
+        """The first of the named fields that is present as "True" or "False" (yes and no, 1 and 0); None if empty."""
+        name = next((name for name in names if self.fields.get(name) is not None), names[0])
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return None
+        label = _TRUTH.get(str(value).strip().lower())
+        if label is None:
+            raise self.error(name, "a label True or False (1 or 0)")
+        return label
+
+    def inner(self, name: str, expected: str = "an object") -> "Record":
+        """An object in a field, as a record of its own."""
+        fields = self.fields.get(name)
+        if not isinstance(fields, Mapping):
+            raise self.error(name, expected)
+        return Record(f"{self.where}: field {name!r}", fields)
