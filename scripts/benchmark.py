@@ -35,7 +35,7 @@ class Measurement:
 
     Attributes:
         examples: demonstrations and prompts of the (last) sweep.
-        mean_demonstration_tokens: L.
+        mean_demonstration_tokens: tokens of a demonstration, on average.
         prompt_tokens: tokens of all prompts, each counted whole.
         computed_tokens: tokens that went through the model.
         seconds: wall clock.

@@ -52,26 +52,15 @@ def main(words: Sequence[str]) -> int:
         "icm": measure(icm_command(arguments.labels, arguments.config, ours), common, ours),
     }
     overhead = costs["icm"].cpu_seconds / costs["trl"].cpu_seconds - 1
-    print(
-        json.dumps(
-            {**{name: asdict(cost) for name, cost in costs.items()}, "cpu_overhead": round(overhead, 3)}, indent=2
-        )
-    )
+    found = {name: asdict(cost) for name, cost in costs.items()} | {"cpu_overhead": round(overhead, 3)}
+    print(json.dumps(found, indent=2))
     return 0
 
 
 def icm_command(labels: Path, config: Path, output: Path) -> list[str]:
     """Our run."""
-    return [
-        sys.executable,
-        "train/run.py",
-        "--config",
-        str(config),
-        "--labels",
-        str(labels),
-        "--output_dir",
-        str(output),
-    ]
+    words = ["--config", str(config), "--labels", str(labels), "--output_dir", str(output)]
+    return [sys.executable, "train/run.py", *words]
 
 
 def trl_command(labels: Path, config: Path, output: Path, data: Path) -> list[str]:

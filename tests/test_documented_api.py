@@ -18,6 +18,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from support.beside import beside
 from support.fake_hub import FakeHub
 
 import icm.engines
@@ -29,8 +30,8 @@ from icm.engines.base import Engine
 from icm.models import resolve_model
 from icm.results.format import read_result, trace_path
 
-DOCUMENT = Path(__file__).parents[2] / "shared" / "spec" / "004_8647345b9e8f10ee.txt"
-FORK_DOCUMENT = DOCUMENT.with_name("000_77884e23d82f2516.txt")
+DOCUMENT = "004_8647345b9e8f10ee.txt"
+FORK_DOCUMENT = "000_77884e23d82f2516.txt"
 
 RUNS = """
 icm run --model google/gemma-3-1b-it --dataset truthful_qa --task-type truthfulqa --max-examples 100
@@ -412,10 +413,8 @@ def test_documented_synthetic_data(synthetic: str) -> None:
 
 
 @pytest.mark.parametrize(("document", "start"), [(DOCUMENT, "icm "), (FORK_DOCUMENT, "python ICM.py ")])
-def test_no_command_of_the_documents_is_left_out(document: Path, start: str) -> None:
-    if not document.is_file():
-        pytest.skip("the documents lie beside the project, not in it")
-    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+def test_no_command_of_the_documents_is_left_out(document: str, start: str) -> None:
+    text = beside(f"spec/{document}").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = {" ".join(line.split()) for line in text.splitlines() if line.startswith(start)}
     assert lines
     known = {line.replace("icm run", "python ICM.py") for line in FORK_RUNS} | {*RUNS, *FILE_COMMANDS}
@@ -425,6 +424,4 @@ def test_no_command_of_the_documents_is_left_out(document: Path, start: str) -> 
 
 @pytest.mark.parametrize("snippet", [BASIC_USAGE, ADVANCED_USAGE, STORAGE_AND_EXPORT])
 def test_snippets_are_the_documents(snippet: str) -> None:
-    if not DOCUMENT.is_file():
-        pytest.skip("the documents lie beside the project, not in it")
-    assert snippet.strip() in DOCUMENT.read_text(encoding="utf-8")
+    assert snippet.strip() in beside(f"spec/{DOCUMENT}").read_text(encoding="utf-8")

@@ -63,7 +63,11 @@ def text_rows(result: ICMResult, method: Method) -> Rows:
 def token_rows(
     rows: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase", result: ICMResult, method: Method
 ) -> list[TokenRow]:
-    """Tokenise segment by segment. Answers end with the end token, labels do not: nothing is asked behind them."""
+    """Tokenise segment by segment.
+
+    An answer ends with the end token, so that the model learns where to stop. A label does not: it is scored by its
+    first token, and nothing is asked behind it.
+    """
     encoder = PromptEncoder(tokenizer, result.label_space)
     ending = (tokenizer.eos_token_id,) if method == "dpo_answers" else ()
     chosen, rejected = ("completion", None) if method == "sft" else ("chosen", "rejected")
@@ -116,6 +120,7 @@ def row_order(rows: int, epochs: float, total_batch: int, seed: int) -> list[int
     Drawn here rather than by the trainer, whose last batch of an epoch depends on the number of ranks. Every row
     comes `epochs` times, a few once more to fill the last batch.
     """
+    # `-(-a // b)` is a / b rounded up.
     wanted = max(1, -(-round(rows * epochs) // total_batch)) * total_batch
     order: list[int] = []
     while len(order) < wanted:

@@ -65,7 +65,7 @@ class RunPlan:
 
     Attributes:
         batches: examples in each batch.
-        mean_demonstration_tokens: L.
+        mean_demonstration_tokens: tokens of a demonstration, on average.
         prompts: prompts scored.
         prompt_tokens: tokens of those prompts, each counted whole.
         computed_tokens: tokens computed with a perfect prefix cache.

@@ -57,7 +57,8 @@ class Task:
     Attributes:
         name: task type, also the module's name.
         items: record → its claims. Gold goes to `Item.gold` and nowhere else.
-        signatures: field sets; a record with all fields of one of them can be this task (`auto` takes the largest).
+        signatures: sets of fields by which `auto` knows a record. It takes the task with the largest set that the
+            record has.
         template: prompt up to where the label goes, `{field}` for a field of `Item.fields`; or a function of the
             label space that returns one.
         gold_fields: record fields that a user's template may not name, because they hold or reveal gold.
@@ -92,6 +93,9 @@ def signature(*names: str) -> frozenset[str]:
 
 
 def candidates(record: Record) -> list[str]:
-    """The distinct answers that a model wrote for the record, each up to where it starts a question of its own."""
+    """The distinct answers that a model wrote for the record.
+
+    Base models go on with a question of their own, so each answer ends where such a one starts.
+    """
     written = (re.split(r"\n\s*(?:Question|Instruction):", str(text))[0].strip() for text in record.values("generated"))
     return list(dict.fromkeys(text for text in written if text))

@@ -1,6 +1,7 @@
-"""One example a text, gold apart, and the part and draw of a data set that a source asks for.
+"""Claims made distinct and checked, then the part of them that a source asks for, and the draw from it.
 
-Nothing here depends on the order of the file or on gold: an example's place follows from its content.
+Which claims are chosen, and in which order, follows from their content: neither from the order of the file nor from
+gold, which is unreachable for the search that sees them.
 """
 
 import logging
@@ -26,8 +27,11 @@ class Claim:
 
 
 def unique(claims: Iterable[Claim]) -> list[Claim]:
-    """One claim a text, whatever the order of the file. Texts whose labels contradict each other lose their gold
-    label: the search does not see gold, so the data must load the same, but nothing can be measured on them."""
+    """One claim a text, in an order that does not depend on the file's.
+
+    A text whose gold labels contradict each other loses them, since nothing can be measured on it. It stays among the
+    examples: what is loaded must not depend on gold.
+    """
     same: dict[str, list[Claim]] = {}
     for claim in claims:
         same.setdefault(claim.example.id, []).append(claim)
@@ -58,13 +62,16 @@ def _merged(found: list[Claim]) -> Claim:
     if len(found) == 1:
         return found[0]
     golds = {claim.gold for claim in found} - {None}
+    # The same one whatever the order of the file; gold has no say in it.
     first = min(found, key=lambda c: fingerprint([dict(c.example.metadata), vars(c.example.relations)]))
     return replace(first, gold=golds.pop() if len(golds) == 1 else None)
 
 
 def check_gold(claims: Sequence[Claim], space: LabelSpace, source: DataSource, generated: bool) -> None:
-    """Refuse labels outside the space, and data whose labels are all the same. Claims that a model has `generated`
-    may all be wrong: that is its fault, not the data's."""
+    """Refuse labels outside the space, and data whose labels are all the same.
+
+    Claims that a model has `generated` may all be wrong, which is no mistake in the data.
+    """
     labelled = [claim for claim in claims if claim.gold is not None]
     for claim in labelled:
         if claim.gold not in space.labels:
@@ -83,10 +90,13 @@ def group_id(text: str) -> str:
 
 
 def in_part(group: str, source: DataSource) -> bool:
-    """Whether a group is on the source's side of the holdout: by its content alone, so that stages agree."""
+    """Whether a group is on the source's side of the holdout.
+
+    Its content alone decides, so that labelling, training and evaluation agree without a file that says so.
+    """
     if not source.holdout:
         return True
-    position = int(fingerprint(["holdout", group]), 16) / 16**16
+    position = int(fingerprint(["holdout", group]), 16) / 16**16  # 16 hex digits as a number from 0 to 1
     return (position < source.holdout) == (source.part == "test")
 
 
@@ -96,6 +106,7 @@ def rank(group: str, seed: int) -> str:
 
 
 def of_part(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
+    """The claims on the source's side of the holdout."""
     chosen = [claim for claim in claims if in_part(claim.example.group, source)]
     if not chosen:
         raise DataError(f"{source.dataset}: holdout {source.holdout} leaves no example in part {source.part!r}")
@@ -103,7 +114,10 @@ def of_part(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
 
 
 def draw(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
-    """At most `max_examples` claims, in whole groups, in an order that depends on the groups' content and the seed."""
+    """At most `max_examples` claims, in an order that depends on the groups' content and the seed.
+
+    Groups are drawn whole: the consistency rules relate the claims of one question, and say nothing about half of it.
+    """
     if source.max_examples is None:
         return list(claims)
     groups: dict[str, list[Claim]] = {}

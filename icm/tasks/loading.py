@@ -121,7 +121,7 @@ def _detect(record: Record, dataset: str) -> Task:
 
 
 def _shared_fields(task: Task, record: Record) -> int:
-    """Fields that the record and the most alike signature have in common: how near a misspelt record comes."""
+    """How near a misspelt record comes to a task: its fields that the most similar signature names too."""
     return max((len(names & set(record.fields)) for names in task.signatures), default=0)
 
 
@@ -152,7 +152,7 @@ def _with_claims(task: Task, records: list[Record], source: DataSource, generate
 def _questions_to_ask(
     questions: list[tuple[Record, tuple[str, str]]], source: DataSource
 ) -> list[tuple[Record, tuple[str, str]]]:
-    """The questions of this part and draw, so that no claim is written in vain."""
+    """The questions of this part, as many as the draw will need: writing claims costs more than all else here."""
     placed = {group_id(question[0]): (record, question) for record, question in questions}
     groups = sorted((g for g in placed if in_part(g, source)), key=lambda g: rank(g, source.seed))
     most = None if source.max_examples is None else max(1, source.max_examples // GENERATED_CLAIMS)
@@ -160,7 +160,7 @@ def _questions_to_ask(
 
 
 def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Item, Record]]:
-    """All claims of all records. Records that hold none (two equal responses, say) are counted, not hidden."""
+    """All claims of all records. A warning counts the records that hold none, such as two equal responses."""
     found = [(record, list(task.items(record))) for record in records]
     empty = [record.where for record, items in found if not items]
     if len(empty) == len(found):

@@ -4,11 +4,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import combinations, product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.beside import beside
 from support.search_runs import task_index
 
 from icm.consistency import (
@@ -28,7 +28,6 @@ from icm.search.checks import rules_for
 from icm.tasks import DataSource, load_task
 from icm.text import final_answer, normalised_text
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 T, F = "True", "False"
 BOTH = [(T, T), (T, F), (F, T), (F, F)]
 SPACE = LabelSpace()
@@ -320,13 +319,12 @@ def test_synthetic_rules_fire_and_agree_with_gold() -> None:
     assert len(index.violations(dict.fromkeys(truth, F))) == 4_950
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data sets")
 @pytest.mark.parametrize(
     ("file", "most", "all_true"),
     [("gsm8k/example_model_solutions.jsonl", 2_560, 800), ("hh_rlhf/harmless-base-test.jsonl.gz", 2_560, 1_200)],
 )
 def test_rules_fire_on_real_data_but_never_against_gold(file: str, most: int, all_true: int) -> None:
-    data = load_task(DataSource(str(SHARED / file), max_examples=most))
+    data = load_task(DataSource(str(beside(f"data/{file}")), max_examples=most))
     start = time.perf_counter()
     index = task_index(data.dataset)
     truth = {i: data.gold[e.id] for i, e in enumerate(data.dataset)}
@@ -336,11 +334,10 @@ def test_rules_fire_on_real_data_but_never_against_gold(file: str, most: int, al
     assert max(map(len, index.neighbours)) < 20, "relates what does not belong together"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data sets")
 def test_final_answers_agree_with_the_published_verdicts() -> None:
     from icm.files import read_jsonl
 
-    rows = [row for _, row in read_jsonl(SHARED / "gsm8k" / "example_model_solutions.jsonl")]
+    rows = [row for _, row in read_jsonl(beside("data/gsm8k/example_model_solutions.jsonl"))]
     models = [row[name] for row in rows for name in row if isinstance(row[name], dict)]
     expected = [final_answer(row["ground_truth"]) for row in rows for name in row if isinstance(row[name], dict)]
     verdicts = [final_answer(m["solution"]) == e for m, e in zip(models, expected, strict=True)]

@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.beside import beside
 
 from icm.examples import TaskData
 from icm.files import read_jsonl, write_json, write_jsonl
 from icm.tasks import DataSource, load_task
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-TRUTHFULQA = SHARED / "truthfulqa"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data sets")
-
 
 def invert_csv(target: Path) -> Path:
     swapped = {"Correct Answers": "Incorrect Answers", "Best Answer": "Best Incorrect Answer"}
     swapped |= {value: key for key, value in swapped.items()}
-    with (TRUTHFULQA / "TruthfulQA.csv").open(encoding="utf-8-sig", newline="") as handle:
+    with beside("data/truthfulqa/TruthfulQA.csv").open(encoding="utf-8-sig", newline="") as handle:
         rows = [{name: row[swapped.get(name, name)] for name in row} for row in csv.DictReader(handle)]
     target /= "TruthfulQA.csv"
     with target.open("w", encoding="utf-8", newline="") as handle:
@@ -33,7 +30,7 @@ def invert_csv(target: Path) -> Path:
 
 
 def invert_mc(target: Path) -> Path:
-    rows = json.loads((TRUTHFULQA / "mc_task.json").read_text())
+    rows = json.loads(beside("data/truthfulqa/mc_task.json").read_text())
     for row in rows:
         for name in ("mc1_targets", "mc2_targets"):
             row[name] = {choice: 1 - label for choice, label in row[name].items()}
@@ -42,7 +39,7 @@ def invert_mc(target: Path) -> Path:
 
 
 def invert_praxis(target: Path) -> Path:
-    rows = json.loads((TRUTHFULQA / "praxis_train.json").read_text())
+    rows = json.loads(beside("data/truthfulqa/praxis_train.json").read_text())
     # consistency_id is made up from gold in published files: whatever it says, it must not matter
     write_json(
         target / "praxis_train.json", [{**r, "label": 1 - r["label"], "consistency_id": r["label"]} for r in rows]
@@ -51,7 +48,7 @@ def invert_praxis(target: Path) -> Path:
 
 
 def invert_gsm8k(target: Path) -> Path:
-    rows = [row for _, row in read_jsonl(SHARED / "gsm8k" / "example_model_solutions.jsonl")]
+    rows = [row for _, row in read_jsonl(beside("data/gsm8k/example_model_solutions.jsonl"))]
     for row in rows:
         for value in row.values():
             if isinstance(value, dict):
@@ -62,7 +59,7 @@ def invert_gsm8k(target: Path) -> Path:
 
 
 def invert_hh(target: Path) -> Path:
-    with gzip.open(SHARED / "hh_rlhf" / "harmless-base-test.jsonl.gz", "rt", encoding="utf-8") as handle:
+    with gzip.open(beside("data/hh_rlhf/harmless-base-test.jsonl.gz"), "rt", encoding="utf-8") as handle:
         rows: list[dict[str, Any]] = [json.loads(line) for line in handle]
     write_jsonl(target / "harmless-base-test.jsonl", [{"chosen": r["rejected"], "rejected": r["chosen"]} for r in rows])
     return target / "harmless-base-test.jsonl"
@@ -70,7 +67,7 @@ def invert_hh(target: Path) -> Path:
 
 def invert_reviews(target: Path) -> Path:
     other = {"positive": "negative", "negative": "positive"}
-    rows = [row for _, row in read_jsonl(SHARED / "sentiment" / "amazon_reviews.jsonl")]
+    rows = [row for _, row in read_jsonl(beside("data/sentiment/amazon_reviews.jsonl"))]
     write_jsonl(target / "amazon_reviews.jsonl", [{**row, "label": other[row["label"]]} for row in rows])
     return target / "amazon_reviews.jsonl"
 
@@ -89,7 +86,7 @@ FILES: dict[str, tuple[str, str, Callable[[Path], Path]]] = {
 def test_inverted_gold_loads_the_same_examples(name: str, tmp_path: Path) -> None:
     file, task, invert = FILES[name]
     settings: dict[str, Any] = {"holdout": 0.3, "part": "test", "max_examples": 300}
-    plain = load_task(DataSource(str(SHARED / file), **settings))
+    plain = load_task(DataSource(str(beside(f"data/{file}")), **settings))
     other = load_task(DataSource(str(invert(tmp_path)), **settings))
     assert plain.dataset == other.dataset and plain.dataset.task == task
     assert plain.dataset.fingerprint == other.dataset.fingerprint
@@ -98,7 +95,7 @@ def test_inverted_gold_loads_the_same_examples(name: str, tmp_path: Path) -> Non
 
 
 def load(name: str, **settings: Any) -> TaskData:
-    return load_task(DataSource(str(SHARED / FILES[name][0]), **settings))
+    return load_task(DataSource(str(beside(f"data/{FILES[name][0]}")), **settings))
 
 
 def test_truthfulqa_files_hold_the_same_claims() -> None:
