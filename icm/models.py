@@ -67,7 +67,7 @@ def resolve_model(name: str, revision: str | None = None) -> str:
 
     Args:
         name: `embedded` or `embedded:NAME`, a local folder, or a hub name, which is returned as it is.
-        revision: hub revision asked for with it.
+        revision: the hub revision that was asked for.
 
     Returns:
         What to give to `from_pretrained`. The first call for an embedded model takes up to a minute.

@@ -14,8 +14,7 @@ PREFIX = "checkpoint-"
 
 
 def mark_complete(folder: Path) -> None:
-    """Write the sizes of a checkpoint's files beside them: the last file of a checkpoint, written when all ranks
-    have written theirs."""
+    """Write the last file of a checkpoint, when all ranks have written theirs: it holds the sizes of the others."""
     write_json(folder / COMPLETE_FILE, {"files": _sizes(folder)})
 
 

@@ -56,7 +56,10 @@ class Results:
 
 
 def write_outputs(plan: Plan, trainer: "Trainer", lengths: LengthStatistics, push: bool) -> None:
-    """Write all but config.yaml, which stands there already; the results file comes last: the rest is whole."""
+    """Write everything but config.yaml, which is there already.
+
+    The results file comes last: where it stands, the rest is whole.
+    """
     results = _results(plan, trainer, lengths)
     _save_weights(plan, trainer)
     if trainer.is_world_process_zero():

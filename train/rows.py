@@ -21,7 +21,7 @@ from train.arguments import Method
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
+IGNORED = -100  # in place of a token id: no loss there, as torch and TRL have it
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @contextmanager
 def logging_to(output: OutputConfig) -> Iterator[None]:
-    """Handle this package's messages of `output.log_level` and above; other libraries' from WARNING, or INFO at DEBUG.
+    """Handle this package's messages from `output.log_level` up, and other libraries' from WARNING up.
 
-    Libraries log requests below that, whose headers could hold a token.
+    At DEBUG theirs start at INFO. Below that they log requests, whose headers could hold a token.
     """
     root, own = logging.getLogger(), logging.getLogger("icm")
     levels = root.level, own.level

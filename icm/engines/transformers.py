@@ -131,6 +131,7 @@ class TransformersEngine(Engine):
         while stack:
             passes = _shares(self._next_visits(stack), self._workers)
             run = self._threads.map if len(passes) > 1 else map
+            # The last pass first, so that the children come off the stack in visiting order.
             for visits, kept, log_probs in reversed(list(run(self._run, passes))):
                 self._finish(visits, kept, log_probs, stack, scores)
         self.usage.prompts += tree.queries
@@ -139,7 +140,8 @@ class TransformersEngine(Engine):
         return scores
 
     def _next_visits(self, stack: list[_Visit]) -> list[_Visit]:
-        """Take nodes to compute from the stack until every worker has a full pass; kept nodes are opened on the way."""
+        """Take nodes to compute from the stack until every worker has a full pass; a kept node makes way for its
+        children."""
         visits: list[_Visit] = []
         tokens = 0
         while stack and (not visits or tokens + len(stack[-1].segment) <= self._workers * self._pass_tokens):
@@ -156,7 +158,8 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def _run(self, visits: list[_Visit]) -> tuple[list[_Visit], list[NodeKV], NDArray[np.float64]]:
-        """Compute the nodes of one pass: their keys and values (those with children), label log-probabilities."""
+        """Compute the nodes of one pass. Returns them, their keys and values (empty without children), and the label
+        log-probabilities of those that are queries."""
         nodes = [PackedNode(visit.segment, visit.path, bool(visit.node.children)) for visit in visits]
         ends = np.cumsum([len(node.segment) for node in nodes])
         asked = [int(end) - 1 for end, visit in zip(ends, visits, strict=True) if visit.node.query is not None]
@@ -192,6 +195,7 @@ class TransformersEngine(Engine):
         """See `Engine.generate`."""
         started = time.perf_counter()
         self._head.label_ids = []
+        # Generation needs attention that extends a cache, and `packed_attention` has none.
         self._model.set_attn_implementation("sdpa")
         try:
             return [self._continue(prompt, config, seed + row, list(stop)) for row, prompt in enumerate(prompts)]
@@ -227,7 +231,7 @@ class TransformersEngine(Engine):
 
 
 def _shares(visits: Sequence[_Visit], count: int) -> list[list[_Visit]]:
-    """At most `count` runs of neighbours with about as many tokens each, and not too few."""
+    """The visits in at most `count` runs of neighbours, with about equally many tokens each and not too few."""
     ends = list(accumulate(len(visit.segment) for visit in visits))
     count = min(count, 1 + sum(ends[-1:]) // _FEWEST_TOKENS)
     owners = [(end - 1) * count // ends[-1] for end in ends]

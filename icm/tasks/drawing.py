@@ -125,7 +125,7 @@ def draw(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
         groups.setdefault(claim.example.group, []).append(claim)
     chosen: list[Claim] = []
     for group in sorted(groups, key=lambda g: rank(g, source.seed)):
-        if len(chosen) + len(groups[group]) <= source.max_examples:
+        if len(chosen) + len(groups[group]) <= source.max_examples:  # a smaller group behind it may still fit
             chosen += groups[group]
     if not chosen:
         smallest = min(map(len, groups.values()))

@@ -121,8 +121,8 @@ def records_of_split(records: list[Record], source: DataSource) -> list[Record]:
     return [record for record in records if str(record.fields.get("split", "train")) == wanted]
 
 
-def holds_out_or_trains(source: DataSource) -> None:
-    """Refuse a split that data without named splits cannot have."""
+def refuse_named_split(source: DataSource) -> None:
+    """Refuse any split but `train` of data that has no named ones."""
     if split_of(source) != "train":
         raise _no_split(split_of(source), {"train"}, source.dataset)
 

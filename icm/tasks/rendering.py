@@ -10,7 +10,7 @@ from icm.tasks.source import DataSource
 
 
 def label_space(task: Task, source: DataSource, items: Sequence[tuple[Item, Record]]) -> LabelSpace:
-    """The task's labels, else those of the verbalisers, else those the records declare, else those seen (sorted)."""
+    """The task's labels, else those that the records declare, else the verbalisers', else those seen (sorted)."""
     texts = source.verbalisers
     declared = {item.labels for item, _ in items if item.labels}
     if len(declared) > 1:

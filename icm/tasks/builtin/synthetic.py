@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from icm.consistency import ComparisonConsistencyRule, MathConsistencyRule
 from icm.errors import ConfigError
 from icm.tasks.base import Item, Record, Task
-from icm.tasks.reading import holds_out_or_trains
+from icm.tasks.reading import refuse_named_split
 from icm.tasks.source import DataSource
 from icm.text import final_answer
 
@@ -16,7 +16,7 @@ LARGEST_ERROR = 10
 
 def records(source: DataSource) -> Iterator[Record]:
     """`size` additions with a right and a wrong result each, or `size` comparisons; the same for the same seed."""
-    holds_out_or_trains(source)
+    refuse_named_split(source)
     kind = source.dataset.partition(":")[2]
     makers = {"math": _additions, "comparison": _comparisons}
     if kind not in makers:
