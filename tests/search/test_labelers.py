@@ -14,7 +14,8 @@ from icm.config import SearchConfig
 from icm.engines.accounting import AccountingEngine
 from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
-from icm.labelling.session import run_labeling, split_batches
+from icm.labelling.batches import split_batches
+from icm.labelling.session import run_labeling
 
 
 @pytest.mark.parametrize("calibration", ["batch", "contextual"])
