@@ -35,12 +35,15 @@ def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> 
 
 
 def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
-    """What made several batches of a data set."""
+    """What is said of several batches."""
     sizes = [len(batch) for batch in batches]
     reason = f"the context length allows {max(sizes)} at a time"
     if len(batches) <= -(-sum(sizes) // config.batch_size):
         reason = f"batch_size is {config.batch_size}"
-    return f"{reason}, so examples of different batches do not see each other"
+    return (
+        f"{sum(sizes)} examples are labelled in {len(sizes)} batches: {reason}, "
+        "so examples of different batches do not see each other"
+    )
 
 
 def _packed(

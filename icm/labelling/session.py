@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +69,11 @@ def run_labeling(
 
     Raises:
         ConfigError: an example does not fit the context.
-        ResumeError: the trace belongs to another run.
-        DataError: the trace to resume is broken.
+        ResumeError, DataError: the trace belongs to another run, or is broken.
     """
     batches = batches or split_batches(dataset, engine, config)
     if len(batches) > 1:
-        reason = why_batches(batches, config)
-        logger.warning("%d examples are labelled in %d batches: %s", len(dataset), len(batches), reason)
+        logger.warning(why_batches(batches, config))
     if checker is None or checker.rules is None:
         checker = rule_checker(dataset.task, named_rules(config))
     identity = {"data": dataset.fingerprint, **identity_settings(config), **(header or {})}
@@ -99,48 +97,40 @@ def identity_settings(config: SearchConfig) -> dict[str, object]:
     return {f"settings.{key}": value for key, value in asdict(config).items() if key != "lookahead"}
 
 
+@dataclass(frozen=True)
 class _Labeler:
     """Labels batches one after another with one engine and one trace."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: SearchConfig,
-        checker: LogicalConsistencyChecker,
-        trace: Trace,
-        batches: int,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self._engine = engine
-        self._config = config
-        self._checker = checker
-        self._trace = trace
-        self._batches = batches
-        self._on_progress = on_progress
-        self._plain = PlainCost()
+    engine: Engine
+    config: SearchConfig
+    checker: LogicalConsistencyChecker
+    trace: Trace
+    batches: int
+    on_progress: Callable[[Progress], None]
+    plain: PlainCost = field(default_factory=PlainCost)
 
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
         """The best outcome over all restarts."""
-        outcomes = [self._restart(batch, number, restart) for restart in range(self._config.restarts)]
+        outcomes = [self._restart(batch, number, restart) for restart in range(self.config.restarts)]
         return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
     def cost(self) -> Cost:
         """Cost of the whole run, interrupted parts included."""
-        return self._trace.cost + Cost(**vars(self._engine.usage), **vars(self._plain))
+        return self.trace.cost + Cost(**vars(self.engine.usage), **vars(self.plain))
 
     def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
         def record(row: SearchRow) -> None:
             placed = replace(row, restart=restart, batch=number)
-            self._trace.append(placed)
-            self._on_progress(Progress(placed, self._batches, self._engine.usage.computed_tokens))
-            self._trace.append(self.cost())
+            self.trace.append(placed)
+            self.on_progress(Progress(placed, self.batches, self.engine.usage.computed_tokens))
+            self.trace.append(self.cost())
 
-        history = self._trace.of_search(restart, number)
+        history = self.trace.of_search(restart, number)
         if history and isinstance(history[-1], End):
             return _read_end(history[-1], batch)
-        scorer = Scorer(self._engine, batch, self._config, self._plain)
-        stream = (self._config.seed, restart, number)
-        outcome = _outcome(Problem(scorer, self._checker.index(batch), self._config, stream), record, history)
+        scorer = Scorer(self.engine, batch, self.config, self.plain)
+        stream = (self.config.seed, restart, number)
+        outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
         record(_end_row(outcome, batch))
         return outcome
 

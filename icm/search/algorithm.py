@@ -37,16 +37,13 @@ class Proposer(Protocol):
         """D', in which x_i has the likeliest label by `log_probs`; `state` itself where that changes nothing."""
         ...
 
-    def at_fresh_order(self, state: State) -> State:
-        """D' for a fresh order; `state` itself where there is nothing to propose."""
+    def at_fresh_order(self, left: State, state: State) -> State:
+        """D' for a fresh order, that of `state`, given D under the order before; `state` itself where there is nothing
+        to propose."""
         ...
 
     def improved(self, state: State, rng: np.random.Generator) -> State:
         """What a search starts from, given the initial labels."""
-        ...
-
-    def leave_order(self, state: State) -> None:
-        """Called before the order of `state` is left."""
         ...
 
     def finished(self, state: State, rest: Mapping[int, Array], rng: np.random.Generator) -> Labels:
@@ -73,34 +70,20 @@ class Standing:
         self.unchanged = 0 if changed else self.unchanged + 1
 
 
-@dataclass
-class Checkpoint:
-    """What the rows of an interrupted search lead to."""
-
-    labels: Labels
-    order: Order
-    preferences: Mapping[int, Array]
-    standing: Standing
-
-
 def search(problem: Problem, record: Callable[[SearchRow], None], history: Sequence[SearchRow] = ()) -> SearchOutcome:
-    """Search labels for a batch, or go on behind the rows of an interrupted search.
+    """Search labels for a batch, or go on behind the rows (`history`) of an interrupted search.
 
-    Args:
-        problem: the batch.
-        record: receives each trace row as it happens.
-        history: earlier rows.
+    `record` receives each trace row as it happens.
     """
     if history:
-        found = replayed(problem, history)
-        loop = Search(problem, proposer(problem, found.preferences), record, found.standing)
-        with problem.scorer.uncounted():  # only the last sweep is computed again
-            state = problem.evaluate(found.labels, found.order)
-    else:
-        start = initial(problem, problem.rng(0))
-        loop = Search(problem, proposer(problem, start.preferences), record, Standing())
-        state = loop.start(start.labels)
-    return loop.run(state)
+        labels, order, preferences, standing = replayed(problem, history)
+        loop = Search(problem, proposer(problem, preferences), record, standing)
+        with problem.scorer.uncounted():
+            state = problem.evaluate(labels, order)
+        return loop.run(state)
+    start = initial(problem, problem.rng(0))
+    loop = Search(problem, proposer(problem, start.preferences), record, Standing())
+    return loop.run(loop.start(start.labels))
 
 
 def proposer(problem: Problem, preferences: Mapping[int, Array]) -> Proposer:
@@ -108,26 +91,27 @@ def proposer(problem: Problem, preferences: Mapping[int, Array]) -> Proposer:
     return Joint(problem, preferences) if problem.config.joint_proposals else Published(problem)
 
 
-def replayed(problem: Problem, history: Sequence[SearchRow]) -> Checkpoint:
-    """Decisions and orders of an interrupted search, made again without the model."""
+def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Order, Mapping[int, Array], Standing]:
+    """What the rows of an interrupted search lead to: D, its order, the preferences, and where the search stood."""
     positions = {example.id: position for position, example in enumerate(problem.scorer.dataset)}
-    found = Checkpoint({}, Order(()), {}, Standing())
+    labels: dict[int, str] = {}
+    order, preferences, standing = Order(()), dict[int, Array](), Standing()
     for row in history:
         if not isinstance(row, Start | FreshOrder | Decision):
             continue
         changes = {positions[key]: label for key, label in row.changes.items()} if row.accepted else {}
         if isinstance(row, Decision):
-            found.standing.iteration = row.iteration
-            found.standing.count(bool(changes))
-            found.order = found.order.append(position for position in changes if position not in found.labels)
+            standing.iteration = row.iteration
+            order = order.append(position for position in changes if position not in labels)
+            standing.count(bool(changes))
         else:
-            found.standing.refreshed = row.iteration
-            found.order = draw_order(found.labels or changes, problem.rng(row.iteration, ORDER))
-            found.preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
+            standing.refreshed = row.iteration
+            order = draw_order(labels or changes, problem.rng(row.iteration, ORDER))
+            preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
             if changes:
-                found.standing.count(True)
-        found.labels = {**found.labels, **changes}
-    return found
+                standing.count(True)
+        labels |= changes
+    return labels, order, preferences, standing
 
 
 def temperature(config: SearchConfig, iteration: int) -> float:
@@ -228,10 +212,9 @@ class Search:
         not survive this.
         """
         iteration = self.standing.refreshed = self.standing.iteration
-        self.proposer.leave_order(state)
         self._ahead.clear()
         before = self._problem.fresh(state.labels, iteration)
-        candidate = self.proposer.at_fresh_order(before)
+        candidate = self.proposer.at_fresh_order(state, before)
         accepted = candidate.utility > before.utility
         state = candidate if accepted else before
         self._record(

@@ -34,28 +34,21 @@ class Joint:
             labels = self.mended(labels, {**self._preferred(state), position: log_probs})
         return self._problem.proposed(state, labels)
 
-    def at_fresh_order(self, state: State) -> State:
-        """D' with the labels that earlier orders prefer for all of D at once, scored under the present order.
+    def at_fresh_order(self, left: State, state: State) -> State:
+        """D' with the labels that the orders before prefer for all of D at once.
 
         What was labelled early, given few others, is out of date until it is drawn again.
         """
-        preferred = self._preferred(state)
-        known = state.labels.keys() & self.preferences.keys()
-        labels = {**state.labels, **{p: self._problem.likeliest(preferred[p]) for p in known}}
-        return self._problem.proposed(state, self.mended(labels, preferred))
+        self._leave(left)
+        return self._all_at_once(state)
 
     def improved(self, state: State, rng: np.random.Generator) -> State:
         """The better of D and its joint proposal."""
-        return max(state, self.at_fresh_order(state), key=lambda found: found.utility)
-
-    def leave_order(self, state: State) -> None:
-        """The present order becomes an earlier one; each new one counts as much as all before it."""
-        for position, row in state.sweep.by_position.items():
-            self.preferences[position] = (self.preferences.get(position, row) + row) / 2
+        return max(state, self._all_at_once(state), key=lambda found: found.utility)
 
     def finished(self, state: State, rest: Mapping[int, Array], rng: np.random.Generator) -> Labels:
         """The last joint proposal or what it was made for, with labels for the examples that no iteration has drawn."""
-        self.leave_order(state)
+        self._leave(state)
         self.preferences |= rest
         return self.improved(self._problem.completed(state, rest), rng).labels
 
@@ -71,3 +64,14 @@ class Joint:
         """Label log-probabilities of all of D: the mean over earlier orders, the present one's where there is none."""
         earlier = {position: row for position, row in self.preferences.items() if position in state.labels}
         return state.sweep.by_position | earlier
+
+    def _all_at_once(self, state: State) -> State:
+        preferred = self._preferred(state)
+        known = state.labels.keys() & self.preferences.keys()
+        labels = {**state.labels, **{p: self._problem.likeliest(preferred[p]) for p in known}}
+        return self._problem.proposed(state, self.mended(labels, preferred))
+
+    def _leave(self, state: State) -> None:
+        """The present order becomes an earlier one; each new one counts as much as all before it."""
+        for position, row in state.sweep.by_position.items():
+            self.preferences[position] = (self.preferences.get(position, row) + row) / 2

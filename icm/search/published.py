@@ -34,12 +34,9 @@ class Published:
         """D after Algorithm 2: as line 4 of Algorithm 1 has it for the initial labels."""
         return consistencyfix(self._problem, state, rng)
 
-    def at_fresh_order(self, state: State) -> State:
+    def at_fresh_order(self, left: State, state: State) -> State:
         """Algorithm 1 proposes nothing of its own for a fresh order."""
         return state
-
-    def leave_order(self, state: State) -> None:
-        """Algorithm 1 keeps nothing of an order."""
 
     def finished(self, state: State, rest: Mapping[int, Array], rng: np.random.Generator) -> Labels:
         """D, with labels for the examples that no iteration has drawn."""
