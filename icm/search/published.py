@@ -31,7 +31,7 @@ class Published:
         return state if found is state else consistencyfix(self._problem, found, rng)
 
     def improved(self, state: State, rng: np.random.Generator) -> State:
-        """D after Algorithm 2: as line 4 of Algorithm 1 has it for the initial labels."""
+        """D after Algorithm 2: as Algorithm 1 has it for the initial labels."""
         return consistencyfix(self._problem, state, rng)
 
     def at_fresh_order(self, left: State, state: State) -> State:
