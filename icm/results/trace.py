@@ -33,13 +33,8 @@ class SearchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
-    """The labels before the first iteration.
-
-    Attributes:
-        changes: the labels.
-        utility: U(D) of them.
-        preferences: mean label log-probabilities of the rounds that led to them.
-    """
+    """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
+    them (`preferences`)."""
 
     iteration: int = 0
     changes: Mapping[str, str]
@@ -50,17 +45,8 @@ class Start(SearchRow):
 
 @dataclass(frozen=True, kw_only=True)
 class FreshOrder(SearchRow):
-    """A fresh demonstration order, and what became of the joint proposal there.
-
-    Attributes:
-        iteration: the one that it comes before.
-        changes: labels of the joint proposal that differ.
-        accepted: whether D has them now.
-        delta: what U would rise by.
-        utility: U(D) under the order.
-        labelled: number of labelled examples.
-        preferences: mean label log-probabilities over the orders before this one.
-    """
+    """A fresh demonstration order before an iteration, what became of the joint proposal there, and the mean label
+    log-probabilities over the orders before it (`preferences`). U is under the fresh order."""
 
     iteration: int
     changes: Mapping[str, str]

@@ -201,7 +201,9 @@ class Search:
                 labelled=len(result.labels),
             )
         )
-        self._count(bool(changes) and accepted)
+        self.standing.count(bool(changes) and accepted)
+        if changes and accepted:
+            self._ahead.clear()
         return result
 
     def refresh(self, state: State) -> State:
@@ -229,7 +231,7 @@ class Search:
             )
         )
         if accepted:
-            self._count(True)
+            self.standing.count(True)
         return state
 
     def _needs_order(self, state: State) -> bool:
@@ -272,11 +274,6 @@ class Search:
         self._problem.scorer.count_proposals(state.labels, rest)
         rows = self._asked(state, rest) if rest else {}
         return self.proposer.finished(state, rows, self._problem.rng(COMPLETE, COMPLETE))
-
-    def _count(self, changed: bool) -> None:
-        self.standing.count(changed)
-        if changed:
-            self._ahead.clear()
 
     def _by_id(self, labels: Labels) -> dict[str, str]:
         return {self._ids[position]: label for position, label in labels.items()}
