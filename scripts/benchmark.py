@@ -24,7 +24,8 @@ from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample
 from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment
-from icm.search.scoring import Labels, Order, Scorer, draw_order
+from icm.search.scoring import Labels, Scorer
+from icm.search.trees import Order, draw_order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 

@@ -25,7 +25,8 @@ from icm.engines.base import Engine
 from icm.examples import GoldLabels, ICMDataset
 from icm.files import append_jsonl, read_jsonl
 from icm.labelling.session import run_labeling
-from icm.search.scoring import Scorer, draw_order
+from icm.search.scoring import Scorer
+from icm.search.trees import draw_order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 

@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from eval.intervals import Estimate
 from icm.files import atomic_write
-from icm.results.analysis import Decision, acceptance
+from icm.results.analysis import acceptance
+from icm.results.trace import Decision
 
 # Colour-blind safe (Okabe & Ito), one hue a role: the found labels stand out, references stay quiet.
 _COLOURS = {"labels": "#0072B2", "gold": "#E69F00", "random": "#999999", "perturbed": "#CC79A7"}

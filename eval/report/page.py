@@ -16,8 +16,9 @@ from eval.metrics.probability_quality import reliability
 from eval.report.figure import Bar, draw_bars, draw_reliability, draw_search, svg
 from eval.scores import NO_ANSWER, ConditionScores
 from icm.files import atomic_write
-from icm.results.analysis import by_search, read_trace
+from icm.results.analysis import by_search
 from icm.results.format import trace_path
+from icm.results.trace import read_trace
 
 EXAMPLES = 12
 """Disagreements between found labels and gold that the page lists."""

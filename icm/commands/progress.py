@@ -11,6 +11,7 @@ from rich.progress import Progress as Bar
 
 from icm.config import SearchConfig
 from icm.labelling.session import Progress
+from icm.results.trace import Decision
 
 _UNKNOWN: dict[str, Any] = dict.fromkeys(("labelled", "utility", "temperature", "accepted", "tokens"), "–")
 _STATE = (
@@ -44,19 +45,19 @@ class _Updates:
     def __call__(self, progress: Progress) -> None:
         """Show where the run stands. An early stop leaves a search's iterations behind, and the bar jumps there."""
         row = progress.row
-        if row["type"] != "decision":
+        if not isinstance(row, Decision):
             return
         self._bar.start()
         self._decisions += 1
-        self._accepted += row["accepted"]
+        self._accepted += row.accepted
         each, restarts = self._config.max_iterations, self._config.restarts
         self._bar.update(
             self._task,
             total=progress.batches * restarts * each,
-            completed=(progress.batch * restarts + progress.restart) * each + row["iteration"],
-            labelled=row["labelled"],
-            utility=f"{row['utility']:.2f}",
-            temperature=f"{row['temperature']:.3f}",
+            completed=(row.batch * restarts + row.restart) * each + row.iteration,
+            labelled=row.labelled,
+            utility=f"{row.utility:.2f}",
+            temperature=f"{row.temperature:.3f}",
             accepted=f"{self._accepted / self._decisions:.0%}",
             tokens=f"{progress.computed_tokens:,}",
         )

@@ -18,12 +18,13 @@ from icm.engines.common import context_length
 from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
 from icm.examples import ICMDataset
 from icm.files import fingerprint, parse_json, write_json
+from icm.labelling.batches import split_batches
 from icm.labelling.metadata import run_metadata
 from icm.labelling.options import OutputConfig, Settings
-from icm.labelling.session import Progress, run_labeling, split_batches
+from icm.labelling.session import Progress, run_labeling
 from icm.models import model_label, resolve_model
 from icm.results.format import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_result
-from icm.search.checks import rule_checker
+from icm.search.checks import named_rules, rule_checker
 from icm.tasks import load_task
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def label(
     resolve_model(config.model, config.revision)
     choose_engine(config)
     # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
-    rule_checker("", settings.search)
+    named = named_rules(settings.search)
     if resume is not None or settings.output.output_name is not None:
         _result_path(settings, "", created, resume)
     with ExitStack() as stack:
@@ -74,10 +75,10 @@ def label(
 
         dataset = load_task(settings.data, partial(_written_claims, settings, engine)).dataset
         path = _result_path(settings, dataset.name, created, resume)
-        checker = rule_checker(dataset.task, settings.search)
-        check_model(config, dataset, settings.search, settings.data.dataset)
+        checker = rule_checker(dataset.task, named)
+        batches = fitting_batches(config, dataset, settings.search, settings.data.dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
-        result = _labelled(settings, dataset, engine(), checker, path, resume is not None, on_progress)
+        result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         metadata = run_metadata(settings, dataset, engine(), created)
     write_result(path, replace(result, metadata={**metadata, **result.metadata}))
     return path
@@ -106,6 +107,7 @@ def _labelled(
     dataset: ICMDataset,
     engine: Engine,
     checker: LogicalConsistencyChecker,
+    batches: Sequence[ICMDataset] | None,
     path: Path,
     resume: bool,
     on_progress: Callable[[Progress], None],
@@ -113,22 +115,25 @@ def _labelled(
     config, trace = settings.engine, trace_path(path)
     header = {**config.identity, "engine": engine.name}
     try:
-        return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress)
+        return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress, batches)
     except KeyboardInterrupt:
         if not trace.exists():
             raise
         raise Interrupted(trace) from None
 
 
-def check_model(config: EngineConfig, dataset: ICMDataset, search: SearchConfig, where: str) -> None:
-    """Check, with the model's configuration and tokenizer alone, that it can be had and that the examples fit.
+def fitting_batches(
+    config: EngineConfig, dataset: ICMDataset, search: SearchConfig, where: str
+) -> list[ICMDataset] | None:
+    """The data set in batches that fit the context, by the model's configuration and tokenizer alone; None for a
+    server, which says itself how long its context is.
 
     Raises:
         PrerequisiteError: a hub model cannot be had.
         DataError: a question's examples do not fit the context; `where` is the file they came from.
     """
     if config.engine == "server":
-        return
+        return None
     from transformers import AutoConfig, AutoTokenizer
 
     folder = resolve_model(config.model, config.revision)
@@ -142,8 +147,10 @@ def check_model(config: EngineConfig, dataset: ICMDataset, search: SearchConfig,
             f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"
         ) from None
     length = context_length(model_config, config.max_model_len)
+    if choose_engine(config) == "vllm":
+        length -= 1  # for the token that follows the prompt, as the engine will say
     try:
-        split_batches(dataset, AccountingEngine(tokenizer, length), search)
+        return split_batches(dataset, AccountingEngine(tokenizer, length), search)
     except ConfigError as error:
         raise DataError(f"{where}: field 'input' (the rendered prompt): {error}") from None
 

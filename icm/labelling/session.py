@@ -3,25 +3,24 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from icm.calibration import log_odds
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
-from icm.errors import ConfigError
-from icm.examples import ICMDataset, ICMExample
-from icm.prompts import PromptEncoder
+from icm.examples import ICMDataset
+from icm.labelling.batches import split_batches, why_batches
 from icm.results.format import ICMResult, LabeledExample
-from icm.results.trace import Row, Trace, open_trace
-from icm.search.algorithm import Search, SearchOutcome
-from icm.search.bootstrap import Initial, bootstrap, initial, zero_shot
-from icm.search.checks import rule_checker
-from icm.search.scoring import CONTENT_FREE, PlainCost, Scorer
+from icm.results.trace import Cost, End, SearchRow, Trace, open_trace
+from icm.search.algorithm import search
+from icm.search.bootstrap import bootstrap
+from icm.search.checks import named_rules, rule_checker
+from icm.search.problem import Problem, SearchOutcome
+from icm.search.scoring import PlainCost, Scorer
+from icm.search.simple import random_labels, zero_shot
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +30,12 @@ class Progress:
     """Where a run stands, after a trace row.
 
     Attributes:
-        row: the row.
-        restart: number of the search, from 0.
-        batch: number of the batch, from 0.
+        row: the row; it names restart and batch.
         batches: batches a restart.
         computed_tokens: tokens that went through the model so far.
     """
 
-    row: Mapping[str, Any]
-    restart: int
-    batch: int
+    row: SearchRow
     batches: int
     computed_tokens: int
 
@@ -52,8 +47,9 @@ def run_labeling(
     checker: LogicalConsistencyChecker | None = None,
     trace_path: Path | None = None,
     resume: bool = False,
-    header: Mapping[str, Any] | None = None,
+    header: Mapping[str, object] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    batches: Sequence[ICMDataset] | None = None,
 ) -> ICMResult:
     """Label a dataset.
 
@@ -66,177 +62,102 @@ def run_labeling(
         resume: continue the run in `trace_path`.
         header: identity of the run beyond data and settings (model, revision); a resumed run must have the same.
         on_progress: called after each trace row.
+        batches: the dataset as `split_batches` gives it; None splits it.
 
     Returns:
         Labels of all examples, in dataset order. `metadata` holds algorithm, iterations, batches, usage and collapse.
 
     Raises:
         ConfigError: an example does not fit the context.
-        ResumeError: the trace belongs to another run.
+        ResumeError, DataError: the trace belongs to another run, or is broken.
     """
-    batches = split_batches(dataset, engine, config)
+    batches = batches or split_batches(dataset, engine, config)
     if len(batches) > 1:
-        logger.warning("%d examples are labelled in %d batches: %s", len(dataset), len(batches), _why(batches, config))
+        logger.warning(why_batches(batches, config))
     if checker is None or checker.rules is None:
-        checker = rule_checker(dataset.task, config)
+        checker = rule_checker(dataset.task, named_rules(config))
     identity = {"data": dataset.fingerprint, **identity_settings(config), **(header or {})}
     with open_trace(trace_path, identity, resume) as trace:
         labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)
         outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
-        usage = labeler.usage()
+        cost = labeler.cost()
     result = _assemble(dataset, batches, outcomes)
     metadata = {
         "algorithm": config.algorithm,
         "iterations": sum(outcome.iterations for outcome in outcomes),
         "batches": [len(batch) for batch in batches],
         "collapsed": warn_if_collapsed(result),
-        "usage": usage,
+        "usage": asdict(cost),
     }
     return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, metadata)
 
 
-def identity_settings(config: SearchConfig) -> dict[str, Any]:
+def identity_settings(config: SearchConfig) -> dict[str, object]:
     """The settings that decide a result, by name; `lookahead` only decides its cost."""
     return {f"settings.{key}": value for key, value in asdict(config).items() if key != "lookahead"}
 
 
-def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> list[ICMDataset]:
-    """Batches that fit the context: whole groups, at most `batch_size` examples, of about equal size.
-
-    All but one example of a batch stand in the context of the last, so a batch is bounded by the context length too.
-    """
-    encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
-    length = {e.id: max(len(encoder.demonstration(e, y)) for y in dataset.label_space.labels) for e in dataset}
-    budget = engine.context_length - len(encoder.prefix)
-    if config.calibration == "contextual":  # it asks a query of its own behind all examples of a batch
-        budget -= max(length.values()) + max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
-    groups: dict[str, list[Any]] = {}
-    for example in dataset:
-        groups.setdefault(example.group, []).append(example)
-    order = np.random.default_rng(config.seed).permutation(len(groups))
-    shuffled = [list(groups.values())[number] for number in order]
-    batches = _pack(shuffled, length, budget, config.batch_size)
-    return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
-
-
-def _why(batches: Sequence[Sequence[Any]], config: SearchConfig) -> str:
-    sizes = [len(batch) for batch in batches]
-    reason = f"the context length allows {max(sizes)} at a time"
-    if len(batches) <= -(-sum(sizes) // config.batch_size):
-        reason = f"batch_size is {config.batch_size}"
-    return f"{reason}, so examples of different batches do not see each other"
-
-
-def _pack(groups: list[list[Any]], length: Mapping[str, int], budget: int, size: int) -> list[list[Any]]:
-    tokens = [sum(length[example.id] for example in group) for group in groups]
-    longest, most = max(tokens), max(map(len, groups))
-    if longest > budget or most > size:
-        raise ConfigError(
-            f"one question's examples ({longest} tokens, at most {most} examples) do not fit the "
-            f"context ({budget} tokens) and the batch size ({size}); raise --max-model-len or --batch-size"
-        )
-    needed = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget))
-    while True:  # ends: with as many batches as groups, each group has its own
-        batches: list[list[Any]] = [[] for _ in range(needed)]
-        filled = np.zeros((needed, 2))  # share of the batch size and of the context
-        for group, cost in zip(groups, tokens, strict=True):
-            emptiest = int(filled.max(axis=1).argmin())
-            batches[emptiest].extend(group)
-            filled[emptiest] += len(group) / size, cost / budget
-        if (filled <= 1 + 1e-9).all():
-            return [batch for batch in batches if batch]
-        needed += 1
-
-
+@dataclass(frozen=True)
 class _Labeler:
     """Labels batches one after another with one engine and one trace."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: SearchConfig,
-        checker: LogicalConsistencyChecker,
-        trace: Trace,
-        batches: int,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self._engine = engine
-        self._config = config
-        self._checker = checker
-        self._trace = trace
-        self._batches = batches
-        self._on_progress = on_progress
-        self._plain = PlainCost()
-        earlier = trace.rows(type="usage")
-        self._earlier = earlier[-1] if earlier else {}
+    engine: Engine
+    config: SearchConfig
+    checker: LogicalConsistencyChecker
+    trace: Trace
+    batches: int
+    on_progress: Callable[[Progress], None]
+    plain: PlainCost = field(default_factory=PlainCost)
 
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
         """The best outcome over all restarts."""
-        outcomes = [self._restart(batch, number, restart) for restart in range(self._config.restarts)]
+        outcomes = [self._restart(batch, number, restart) for restart in range(self.config.restarts)]
         return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
-    def usage(self) -> dict[str, float]:
+    def cost(self) -> Cost:
         """Cost of the whole run, interrupted parts included."""
-        now = {**vars(self._engine.usage), **vars(self._plain)}
-        return {key: value + self._earlier.get(key, 0) for key, value in now.items()}
+        return self.trace.cost + Cost(**vars(self.engine.usage), **vars(self.plain))
 
     def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
-        scorer = Scorer(self._engine, batch, self._config, self._plain)
-        stream = (self._config.seed, restart, number)
+        def record(row: SearchRow) -> None:
+            placed = replace(row, restart=restart, batch=number)
+            self.trace.append(placed)
+            self.on_progress(Progress(placed, self.batches, self.engine.usage.computed_tokens))
+            self.trace.append(self.cost())
 
-        def record(row: Row) -> None:
-            self._trace.append({"restart": restart, "batch": number, **row})
-            tokens = self._engine.usage.computed_tokens
-            self._on_progress(Progress(row, restart, number, self._batches, tokens))
-            self._trace.append({"type": "usage", **self.usage()})
-
-        ended = self._trace.rows(type="end", restart=restart, batch=number)
-        if ended:
-            return _read_end(ended[-1], batch)
-        search = Search(scorer, self._checker.index(batch), self._config, stream, record)
-        rng = np.random.default_rng((*stream, 0))
-        if self._config.algorithm == "icm":
-            outcome = self._search(search, rng, self._trace.rows(restart=restart, batch=number))
-        else:
-            outcome = self._baseline(search, rng)
+        history = self.trace.of_search(restart, number)
+        if history and isinstance(history[-1], End):
+            return _read_end(history[-1], batch)
+        scorer = Scorer(self.engine, batch, self.config, self.plain)
+        stream = (self.config.seed, restart, number)
+        outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
         record(_end_row(outcome, batch))
         return outcome
 
-    def _search(self, search: Search, rng: np.random.Generator, history: Sequence[Row]) -> SearchOutcome:
-        if history:
-            return search.run(Initial({}), history)
-        return search.run(initial(search.scorer, search.checks, self._config, rng))
 
-    def _baseline(self, search: Search, rng: np.random.Generator) -> SearchOutcome:
-        scorer = search.scorer
-        everything = range(len(scorer.dataset))
-        if self._config.algorithm == "random":
-            return SearchOutcome(scorer.dataset.label_space.random_labels(len(everything), rng), None, {}, 0)
-        if self._config.algorithm == "zero-shot":
-            labels, log_probs = zero_shot(scorer)
-            columns = np.array([scorer.dataset.label_space.index(labels[position]) for position in everything])
-            return SearchOutcome(labels, None, dict(enumerate(log_odds(log_probs, columns).tolist())), 0)
-        found = bootstrap(scorer, search.checks, self._config, rng)
-        return search.judge(found.labels, self._config.bootstrap_rounds)
+def _outcome(problem: Problem, record: Callable[[SearchRow], None], history: Sequence[SearchRow]) -> SearchOutcome:
+    """What the labeler of the settings finds; only a search has a history to go on from."""
+    config, rng = problem.config, problem.rng(0)
+    if config.algorithm == "random":
+        return random_labels(problem, rng)
+    if config.algorithm == "zero-shot":
+        return zero_shot(problem)
+    if config.algorithm == "bootstrap":
+        return problem.judge(bootstrap(problem, rng).labels, config.bootstrap_rounds)
+    return search(problem, record, history)
 
 
-def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> Row:
+def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> End:
     labels = {batch[position].id: label for position, label in outcome.labels.items()}
     odds = {batch[position].id: value for position, value in outcome.log_odds.items()}
-    return {
-        "type": "end",
-        "iterations": outcome.iterations,
-        "utility": outcome.utility,
-        "labels": labels,
-        "log_odds": odds,
-    }
+    return End(iterations=outcome.iterations, utility=outcome.utility, labels=labels, log_odds=odds)
 
 
-def _read_end(row: Row, batch: ICMDataset) -> SearchOutcome:
+def _read_end(row: End, batch: ICMDataset) -> SearchOutcome:
     position = {example.id: number for number, example in enumerate(batch)}
-    labels = {position[key]: label for key, label in row["labels"].items()}
-    odds = {position[key]: value for key, value in row["log_odds"].items()}
-    return SearchOutcome(labels, row["utility"], odds, row["iterations"])
+    labels = {position[key]: label for key, label in row.labels.items()}
+    odds = {position[key]: value for key, value in row.log_odds.items()}
+    return SearchOutcome(labels, row.utility, odds, row.iterations)
 
 
 def _assemble(

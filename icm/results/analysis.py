@@ -4,7 +4,7 @@ Gold is unreachable for a search; it is read here, where `icm analyze` judges la
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -14,8 +14,7 @@ import numpy as np
 
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import GoldLabels
-from icm.files import read_jsonl
-from icm.results.fields import count_field, flag_field, number_field, object_field, shown, text_field
+from icm.results.fields import number_field, object_field
 from icm.results.format import (
     ICMResult,
     ICMStorage,
@@ -26,6 +25,7 @@ from icm.results.format import (
     read_result,
     trace_path,
 )
+from icm.results.trace import Decision, read_trace
 
 REPORT_ENDINGS = (".json", ".html", ".md")
 HISTOGRAM_BINS = 20
@@ -50,20 +50,6 @@ class LabelStatistics:
     unscored: int
     histogram: list[tuple[float, float, int]]
     input_characters: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One decision of the trace (see `icm.results.trace`)."""
-
-    restart: int
-    batch: int
-    iteration: int
-    changes: bool
-    accepted: bool
-    utility: float
-    temperature: float
-    labelled: int
 
 
 @dataclass(frozen=True)
@@ -253,38 +239,6 @@ def _warnings(labels: LabelStatistics, examples: int) -> list[str]:
         return [f"collapsed: all {examples} labels are {label!r}; such labels say nothing"]
     never = [name for name, given in labels.counts.items() if not given]
     return [f"labels never given: {', '.join(never)}"] if never else []
-
-
-def read_trace(path: str | Path) -> list[Decision]:
-    """The decisions of a trace file; other rows are skipped, fields that are not known here ignored.
-
-    Raises:
-        DataError: names the file, the line and the field.
-    """
-    rows = ((number, row) for number, row in read_jsonl(path) if row.get("type", "decision") == "decision")
-    return [_read_decision(row, f"{path}:{number}") for number, row in rows]
-
-
-def _read_decision(row: Mapping[str, Any], where: str) -> Decision:
-    text_field(row.get("example"), f"{where}: field 'example'")
-    proposal = text_field(row.get("proposal"), f"{where}: field 'proposal'")
-    previous = row.get("previous")
-    if previous is not None:
-        text_field(previous, f"{where}: field 'previous'")
-    counts = {key: count_field(row.get(key), f"{where}: field {key!r}") for key in ("iteration", "labelled")}
-    places = {key: count_field(row.get(key, 0), f"{where}: field {key!r}") for key in ("restart", "batch")}
-    numbers = {key: _required(row, key, where) for key in ("utility", "temperature", "delta")}
-    accepted = flag_field(row.get("accepted"), f"{where}: field 'accepted'")
-    utility, temperature = numbers["utility"], numbers["temperature"]
-    changes = bool(row.get("changes", proposal != previous))  # consistency can take a proposal back
-    return Decision(**places, **counts, changes=changes, accepted=accepted, utility=utility, temperature=temperature)
-
-
-def _required(row: Mapping[str, Any], key: str, where: str) -> float:
-    value = number_field(row.get(key), f"{where}: field {key!r}")
-    if value is None:
-        raise DataError(f"{where}: field {key!r}: found {shown(row.get(key))}, expected a finite number")
-    return value
 
 
 def _search_statistics(decisions: Sequence[Decision]) -> SearchStatistics:

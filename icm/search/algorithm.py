@@ -1,4 +1,6 @@
-"""Internal Coherence Maximization: Algorithms 1 and 2 of arXiv 2506.10139.
+"""The loop of Algorithm 1 (arXiv 2506.10139): draw x_i, propose D', accept or reject it, cool down.
+
+How D' comes about is the proposer's: as printed (`icm.search.published`) or jointly (`icm.search.joint`).
 
 Every random draw comes from (seed, restart, batch, iteration), so proposals for future iterations can be computed in
 one batch without changing the result, and an interrupted run continues as if it had not been interrupted.
@@ -7,54 +9,109 @@ one batch without changing the result, and an interrupted run continues as if it
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from icm.calibration import Array
 from icm.config import SearchConfig
-from icm.consistency import ConsistencyIndex
-from icm.results.trace import Row
-from icm.search.bootstrap import Initial, make_consistent
-from icm.search.scoring import Labels, Order, PlainCost, Scorer, Sweep, draw_order
-
-ORDER, FINAL, COMPLETE = 1, 2, 3
-"""Purposes of random streams other than an iteration's own decision."""
-
-
-@dataclass(frozen=True)
-class State:
-    """A labelling D under a demonstration order.
-
-    Attributes:
-        labels: D.
-        order: demonstration order of the sweep.
-        sweep: leave-one-out scores of D.
-        inconsistencies: I(D).
-        utility: U(D) = alpha·P(D) - I(D).
-    """
-
-    labels: Labels
-    order: Order
-    sweep: Sweep
-    inconsistencies: int
-    utility: float
+from icm.results.trace import Decision, FreshOrder, SearchRow, Start
+from icm.search.bootstrap import initial
+from icm.search.joint import Joint
+from icm.search.problem import COMPLETE, ORDER, Problem, SearchOutcome, State
+from icm.search.published import Published
+from icm.search.scoring import Labels
+from icm.search.trees import Order, draw_order
 
 
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What one search found.
+class Proposer(Protocol):
+    """How D' comes about.
 
     Attributes:
-        labels: a label for every position.
-        utility: U(D), averaged over orders that the search has not used; None for labels that no model scored.
-        log_odds: position → ln p/(1-p) of its label given all others, nats, same orders.
-        iterations: iterations done.
+        preferences: position → label log-probabilities, [labels], to propose from in place of the present order's.
     """
 
-    labels: Labels
-    utility: float | None
-    log_odds: Mapping[int, float]
-    iterations: int
+    preferences: dict[int, Array]
+
+    def candidate(self, state: State, position: int, log_probs: Array, rng: np.random.Generator) -> State:
+        """D', in which x_i has the likeliest label by `log_probs`; `state` itself where that changes nothing."""
+        ...
+
+    def at_fresh_order(self, left: State, state: State) -> State:
+        """D' for a fresh order, that of `state`, given D under the order before; `state` itself where there is nothing
+        to propose."""
+        ...
+
+    def improved(self, state: State, rng: np.random.Generator) -> State:
+        """What a search starts from, given the initial labels."""
+        ...
+
+    def finished(self, state: State, rest: Mapping[int, Array], rng: np.random.Generator) -> Labels:
+        """Labels of all examples, given label log-probabilities of those that no iteration has drawn."""
+        ...
+
+
+@dataclass
+class Standing:
+    """Where a search stands, besides its state.
+
+    Attributes:
+        iteration: iterations done.
+        refreshed: the iteration that the present order was drawn for.
+        unchanged: decisions since one changed a label.
+    """
+
+    iteration: int = 0
+    refreshed: int = 0
+    unchanged: int = 0
+
+    def count(self, changed: bool) -> None:
+        """Note a decision."""
+        self.unchanged = 0 if changed else self.unchanged + 1
+
+
+def search(problem: Problem, record: Callable[[SearchRow], None], history: Sequence[SearchRow] = ()) -> SearchOutcome:
+    """Search labels for a batch, or go on behind the rows (`history`) of an interrupted search.
+
+    `record` receives each trace row as it happens.
+    """
+    if history:
+        labels, order, preferences, standing = replayed(problem, history)
+        loop = Search(problem, proposer(problem, preferences), record, standing)
+        with problem.scorer.uncounted():
+            state = problem.evaluate(labels, order)
+        return loop.run(state)
+    start = initial(problem, problem.rng(0))
+    loop = Search(problem, proposer(problem, start.preferences), record, Standing())
+    return loop.run(loop.start(start.labels))
+
+
+def proposer(problem: Problem, preferences: Mapping[int, Array]) -> Proposer:
+    """The proposer that the settings name."""
+    return Joint(problem, preferences) if problem.config.joint_proposals else Published(problem)
+
+
+def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Order, Mapping[int, Array], Standing]:
+    """What the rows of an interrupted search lead to: D, its order, the preferences, and where the search stood."""
+    positions = {example.id: position for position, example in enumerate(problem.scorer.dataset)}
+    labels: dict[int, str] = {}
+    order, preferences, standing = Order(()), dict[int, Array](), Standing()
+    for row in history:
+        if not isinstance(row, Start | FreshOrder | Decision):
+            continue
+        changes = {positions[key]: label for key, label in row.changes.items()} if row.accepted else {}
+        if isinstance(row, Decision):
+            standing.iteration = row.iteration
+            order = order.append(position for position in changes if position not in labels)
+            standing.count(bool(changes))
+        else:
+            standing.refreshed = row.iteration
+            order = draw_order(labels or changes, problem.rng(row.iteration, ORDER))
+            preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
+            if changes:
+                standing.count(True)
+        labels |= changes
+    return labels, order, preferences, standing
 
 
 def temperature(config: SearchConfig, iteration: int) -> float:
@@ -67,307 +124,164 @@ def temperature(config: SearchConfig, iteration: int) -> float:
     return max(end, start / (1 + config.beta * math.log(iteration)))
 
 
+def drawn(problem: Problem, labels: Labels, draw: float) -> int:
+    """x_i by a number of [0, 1). Unlabelled examples that share a rule with a labelled one weigh `priority_weight`."""
+    weights = np.ones(len(problem.positions))
+    for position in problem.positions:
+        if position not in labels and any(n in labels for n in problem.checks.neighbours[position]):
+            weights[position] = problem.config.priority_weight
+    edges = np.cumsum(weights)
+    return int(np.searchsorted(edges, draw * edges[-1], side="right"))
+
+
 class Search:
-    """One search over one batch of examples.
+    """One search over one batch.
 
     Args:
-        scorer: scores label assignments of the batch.
-        checks: its related pairs.
-        config: settings.
-        stream: numbers that start every random stream: (seed, restart, batch).
+        problem: the batch.
+        proposer: how D' comes about.
         record: receives each trace row as it happens.
+        standing: where the search stands.
     """
 
     def __init__(
-        self,
-        scorer: Scorer,
-        checks: ConsistencyIndex,
-        config: SearchConfig,
-        stream: tuple[int, ...],
-        record: Callable[[Row], None],
+        self, problem: Problem, proposer: Proposer, record: Callable[[SearchRow], None], standing: Standing
     ) -> None:
-        self.scorer = scorer
-        self.checks = checks
-        self.config = config
-        self._stream = stream
+        self.proposer = proposer
+        self.standing = standing
+        self._problem = problem
         self._record = record
-        self._ids = [example.id for example in scorer.dataset]
-        self._positions = {example_id: position for position, example_id in enumerate(self._ids)}
-        self._proposals: dict[int, Array] = {}
-        self._preferences: dict[int, Array] = {}  # mean log-probabilities over the orders before the present one
-        self._refreshed = 0
-        self._unchanged = 0
+        self._ids = [example.id for example in problem.scorer.dataset]
+        self._ahead: dict[int, Array] = {}  # proposals for coming iterations, good until D or its order changes
 
-    def run(self, initial: Initial, history: Sequence[Row] = ()) -> SearchOutcome:
-        """Search from `initial`, or continue after the rows of an interrupted run."""
-        state, done = self._resume(history) if history else (self._start(initial), 0)
-        iteration = done
-        while iteration < self.config.max_iterations and not self._settled():
-            iteration += 1
-            if self._needs_order(state, iteration):
-                state = self._refresh(state, iteration)
-            state = self._step(state, iteration)
-        return self.judge(self._complete(state).labels, iteration)
-
-    def evaluate(self, labels: Labels, order: Order) -> State:
-        """Score D = `labels` under `order`."""
-        sweep = self.scorer.sweep(labels, order)
-        terms = sweep.predictabilities(labels)
-        predictability = float(terms.mean() if self.config.objective == "mean" else terms.sum())
-        broken = len(self.checks.violations(labels)) if self.config.consistency else 0
-        return State(labels, order, sweep, broken, self.config.alpha * predictability - broken)
-
-    def fix(self, state: State, rng: np.random.Generator) -> State:
-        """Algorithm 2 (consistencyfix). States are values, so a rejected proposal leaves nothing behind."""
-        for _ in range(self.config.max_fix_steps if self.config.consistency else 0):
-            pairs = self.checks.violations(state.labels)
-            if not pairs:
-                break
-            i, j = pairs[rng.integers(len(pairs))]
-            options = self.checks.options(i, j, self.scorer.dataset.label_space)
-            fixed = [self.evaluate({**state.labels, i: a, j: b}, state.order) for a, b in options]
-            state = max([state, *fixed], key=lambda option: option.utility)
-        return state
-
-    def _rng(self, *purpose: int) -> np.random.Generator:
-        return np.random.default_rng((*self._stream, *purpose))
-
-    def _start(self, initial: Initial) -> State:
-        self._preferences = dict(initial.preferences) if self.config.joint_proposals else {}
-        first = self.evaluate(initial.labels, draw_order(initial.labels, self._rng(0, ORDER)))
-        state = self._improved(first, self._rng(0))
+    def start(self, labels: Labels) -> State:
+        """D before the first iteration."""
+        state = self.proposer.improved(self._problem.fresh(labels, 0), self._problem.rng(0))
         self._record(
-            {
-                "type": "start",
-                "iteration": 0,
-                "changes": self._by_id(state.labels),
-                "accepted": True,
-                "utility": state.utility,
-                "preferences": self._preferences_by_id(),
-            }
+            Start(changes=self._by_id(state.labels), utility=state.utility, preferences=self._preferences_by_id())
         )
         return state
 
-    def _step(self, state: State, iteration: int) -> State:
-        rng = self._rng(iteration)
-        position = self._pick(state, rng.random())
+    def run(self, state: State) -> SearchOutcome:
+        """All iterations from D = `state` on, and what they have found."""
+        standing = self.standing
+        while standing.iteration < self._problem.config.max_iterations and not self._settled():
+            standing.iteration += 1
+            if self._needs_order(state):
+                state = self.refresh(state)
+            state = self.step(state)
+        return self._problem.judge(self._finished(state), standing.iteration)
+
+    def step(self, state: State) -> State:
+        """One iteration."""
+        problem, iteration = self._problem, self.standing.iteration
+        rng = problem.rng(iteration)
+        position = drawn(problem, state.labels, rng.random())
         threshold = rng.random()
-        row = self._proposal(state, position, iteration)
-        proposal, previous = self._label(row), state.labels.get(position)
-        labels = {**state.labels, position: proposal}
-        if self.config.joint_proposals and proposal != previous:
-            labels = self._mended(labels, {**self._preferred(state), position: row})
-        if labels == state.labels:
-            self.scorer.count_unchanged(state.labels, state.order)
-            return self._decide(state, state, iteration, position, proposal, True)
-        order = state.order if previous is not None else state.order.append([position])
-        candidate = self.evaluate(labels, order)
-        if not self.config.joint_proposals:
-            candidate = self.fix(candidate, rng)
-        delta = candidate.utility - state.utility
-        accepted = delta > 0 or threshold < math.exp(delta / temperature(self.config, iteration))
-        return self._decide(state, candidate, iteration, position, proposal, accepted)
-
-    def _decide(
-        self, state: State, candidate: State, iteration: int, position: int, proposal: str, accepted: bool
-    ) -> State:
-        """Record one decision and return the state it leads to."""
-        changes = {p: label for p, label in candidate.labels.items() if state.labels.get(p) != label}
+        log_probs = self._proposal(state, position)
+        candidate = self.proposer.candidate(state, position, log_probs, rng)
+        if candidate is state:
+            problem.scorer.count_unchanged(state.labels, state.order)
+        delta, heat = candidate.utility - state.utility, temperature(problem.config, iteration)
+        accepted = delta > 0 or threshold < math.exp(delta / heat)
         result = candidate if accepted else state
+        changes = _changes(state, candidate)
         self._record(
-            {
-                "type": "decision",
-                "iteration": iteration,
-                "example": self._ids[position],
-                "previous": state.labels.get(position),
-                "proposal": proposal,
-                "accepted": accepted,
-                "changes": self._by_id(changes),
-                "delta": candidate.utility - state.utility,
-                "utility": result.utility,
-                "inconsistencies": result.inconsistencies,
-                "temperature": temperature(self.config, iteration),
-                "labelled": len(result.labels),
-            }
+            Decision(
+                iteration=iteration,
+                example=self._ids[position],
+                previous=state.labels.get(position),
+                proposal=problem.likeliest(log_probs),
+                accepted=accepted,
+                changes=self._by_id(changes),
+                delta=delta,
+                utility=result.utility,
+                inconsistencies=result.inconsistencies,
+                temperature=heat,
+                labelled=len(result.labels),
+            )
         )
-        self._count(bool(changes) and accepted)
+        self.standing.count(bool(changes) and accepted)
+        if changes and accepted:
+            self._ahead.clear()
         return result
 
-    def _count(self, changed: bool) -> None:
-        self._unchanged = 0 if changed else self._unchanged + 1
-        if changed:
-            self._proposals.clear()
+    def refresh(self, state: State) -> State:
+        """D under a fresh order, or what is proposed for it where U rises by that: no temperature, as a whole
+        labelling is at stake.
 
-    def _settled(self) -> bool:
-        """As many draws as there are examples, with a fresh order among them, changed nothing."""
-        quiet = max(len(self._ids), 2 * self.config.refresh_every)
-        return self.config.early_stop and self._unchanged >= quiet
-
-    def _pick(self, state: State, draw: float) -> int:
-        """Sample x_i. Unlabelled examples that share a rule with a labelled one weigh `priority_weight`."""
-        weights = np.ones(len(self._ids))
-        for position in range(len(self._ids)):
-            if position not in state.labels and any(n in state.labels for n in self.checks.neighbours[position]):
-                weights[position] = self.config.priority_weight
-        edges = np.cumsum(weights)
-        return int(np.searchsorted(edges, draw * edges[-1], side="right"))
-
-    def _proposal(self, state: State, position: int, iteration: int) -> Array:
-        """Label log-probabilities to propose from: the mean over earlier orders, if any scored the example, else
-        log p(y | x_i, D without x_i), known for labelled examples and one query for the others."""
-        if position in state.labels and position in self._preferences:
-            return self._preferences[position]
-        self.scorer.count_proposals(state.labels, [position])
-        if position in state.labels:
-            return state.sweep.by_position[position]
-        if position not in self._proposals:
-            ahead = range(iteration, iteration + self.config.lookahead)
-            picks = dict.fromkeys(self._pick(state, self._rng(later).random()) for later in ahead)
-            asked = [p for p in picks if p not in state.labels]
-            rows = self.scorer.proposals(state.labels, state.sweep, state.order, asked)
-            self._proposals |= dict(zip(asked, rows, strict=True))
-        return self._proposals[position]
-
-    def _preferred(self, state: State) -> dict[int, Array]:
-        """Label log-probabilities of all of D: the mean over earlier orders, the present one's where there is none."""
-        earlier = {position: row for position, row in self._preferences.items() if position in state.labels}
-        return state.sweep.by_position | earlier
-
-    def _mended(self, labels: dict[int, str], preferred: Mapping[int, Array]) -> dict[int, str]:
-        """The labels, with others for pairs that break a rule where U rises by it, as far as `preferred` can tell.
-
-        In place of Algorithm 2, which sweeps once for each option of each pair: most of a search's cost.
+        Utility is an expectation over orders: a labelling that is only coherent in the order it was found with does
+        not survive this.
         """
-        if not self.config.consistency:
-            return labels
-        log_probs = np.zeros((len(self._ids), len(self.scorer.dataset.label_space.labels)))
-        log_probs[list(preferred)] = list(preferred.values())
-        weight = self.config.alpha / (len(labels) if self.config.objective == "mean" else 1)
-        return make_consistent(labels, log_probs, self.checks, self.scorer, weight)
-
-    def _label(self, log_probs: Array) -> str:
-        return self.scorer.dataset.label_space.labels[int(log_probs.argmax())]
-
-    def _needs_order(self, state: State, iteration: int) -> bool:
-        if iteration == self._refreshed:  # an interrupted run had drawn this order already
-            return False
-        return (
-            self.scorer.outgrown(state.sweep, state.order) or iteration - self._refreshed >= self.config.refresh_every
-        )
-
-    def _refresh(self, state: State, iteration: int) -> State:
-        """Redraw the order. Utility is an expectation over orders: a labelling that is only coherent in the order
-        it was found with does not survive this."""
-        self._leave_order(state)
-        self._refreshed = iteration
-        before = self.evaluate(state.labels, draw_order(state.labels, self._rng(iteration, ORDER)))
-        candidate = self._joint_candidate(before) if self.config.joint_proposals else before
-        changes = {p: label for p, label in candidate.labels.items() if before.labels[p] != label}
+        iteration = self.standing.refreshed = self.standing.iteration
+        self._ahead.clear()
+        before = self._problem.fresh(state.labels, iteration)
+        candidate = self.proposer.at_fresh_order(state, before)
         accepted = candidate.utility > before.utility
         state = candidate if accepted else before
         self._record(
-            {
-                "type": "order",
-                "iteration": iteration,
-                "changes": self._by_id(changes),
-                "accepted": accepted,
-                "delta": candidate.utility - before.utility,
-                "utility": state.utility,
-                "labelled": len(state.labels),
-                "preferences": self._preferences_by_id(),
-            }
+            FreshOrder(
+                iteration=iteration,
+                changes=self._by_id(_changes(before, candidate)),
+                accepted=accepted,
+                delta=candidate.utility - before.utility,
+                utility=state.utility,
+                labelled=len(state.labels),
+                preferences=self._preferences_by_id(),
+            )
         )
         if accepted:
-            self._count(True)
+            self.standing.count(True)
         return state
 
-    def _leave_order(self, state: State) -> None:
-        """The present order becomes an earlier one; each new one counts as much as all before it."""
-        for position, row in state.sweep.by_position.items() if self.config.joint_proposals else ():
-            self._preferences[position] = (self._preferences.get(position, row) + row) / 2
-        self._proposals.clear()
-        self.scorer.forget()
+    def _needs_order(self, state: State) -> bool:
+        since = self.standing.iteration - self.standing.refreshed
+        if since == 0:  # an interrupted run had drawn this order already
+            return False
+        return self._problem.scorer.outgrown(state.sweep, state.order) or since >= self._problem.config.refresh_every
 
-    def _joint_candidate(self, state: State) -> State:
-        """D', with the labels that earlier orders prefer for all of D at once, scored under the present order.
+    def _settled(self) -> bool:
+        """As many draws as there are examples, with a fresh order among them, changed nothing."""
+        config = self._problem.config
+        return config.early_stop and self.standing.unchanged >= max(len(self._ids), 2 * config.refresh_every)
 
-        A label that is proposed and judged in the same order can be a copy of its neighbours there; and what was
-        labelled early, given few others, is out of date until it is drawn again. D' is accepted where U rises: no
-        temperature, as a whole labelling is at stake.
-        """
-        preferred = self._preferred(state)
-        known = state.labels.keys() & self._preferences.keys()
-        labels = {**state.labels, **{position: self._label(preferred[position]) for position in known}}
-        labels = self._mended(labels, preferred)
-        if labels == state.labels:
-            return state
-        return self.evaluate(labels, state.order)
+    def _proposal(self, state: State, position: int) -> Array:
+        """Label log-probabilities to propose from: the proposer's preferences for a labelled example, if it has any,
+        else log p(y | x_i, D without x_i), known for labelled examples and one query for the others."""
+        if position in state.labels and position in self.proposer.preferences:
+            return self.proposer.preferences[position]
+        self._problem.scorer.count_proposals(state.labels, [position])
+        if position in state.labels:
+            return state.sweep.by_position[position]
+        if position not in self._ahead:
+            self._ahead |= self._asked(state, self._next_drawn(state))
+        return self._ahead[position]
 
-    def _improved(self, state: State, rng: np.random.Generator) -> State:
-        """The better of D and its joint proposal; D after Algorithm 2 where proposals are as published."""
-        if self.config.joint_proposals:
-            return max(state, self._joint_candidate(state), key=lambda found: found.utility)
-        return self.fix(state, rng)
+    def _next_drawn(self, state: State) -> list[int]:
+        """The unlabelled examples that this and the coming iterations draw, as long as D stays as it is."""
+        problem, first = self._problem, self.standing.iteration
+        coming = range(first, first + problem.config.lookahead)
+        picks = dict.fromkeys(drawn(problem, state.labels, problem.rng(later).random()) for later in coming)
+        return [position for position in picks if position not in state.labels]
 
-    def _complete(self, state: State) -> State:
-        """Label what the iterations have not reached, by argmax given D, and propose jointly a last time."""
-        rest = [position for position in range(len(self._ids)) if position not in state.labels]
-        if not rest and not self.config.joint_proposals:
-            return state
-        preferred: dict[int, Array] = {}
-        if rest:
-            self.scorer.count_proposals(state.labels, rest)
-            rows = self.scorer.proposals(state.labels, state.sweep, state.order, rest)
-            preferred = dict(zip(rest, rows, strict=True))
-        self._leave_order(state)
-        if self.config.joint_proposals:
-            self._preferences |= preferred
-        labels = {**state.labels, **{position: self._label(row) for position, row in preferred.items()}}
-        complete = self.evaluate(labels, draw_order(labels, self._rng(COMPLETE, COMPLETE, ORDER)))
-        return self._improved(complete, self._rng(COMPLETE, COMPLETE))
+    def _asked(self, state: State, positions: Sequence[int]) -> dict[int, Array]:
+        rows = self._problem.scorer.proposals(state.labels, state.sweep, state.order, positions)
+        return dict(zip(positions, rows, strict=True))
 
-    def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
-        """What labels are worth under orders that no search has used."""
-        orders = [draw_order(labels, self._rng(number, FINAL)) for number in range(self.config.final_orders)]
-        states = [self.evaluate(labels, order) for order in orders]
-        terms = [dict(zip(s.order.positions, s.sweep.predictabilities(labels), strict=True)) for s in states]
-        log_odds = {p: float(np.mean([_log_odds(term[p]) for term in terms])) for p in labels}
-        return SearchOutcome(labels, float(np.mean([s.utility for s in states])), log_odds, iterations)
+    def _finished(self, state: State) -> Labels:
+        """Labels of all examples, those included that the iterations have not reached."""
+        rest = [position for position in self._problem.positions if position not in state.labels]
+        self._problem.scorer.count_proposals(state.labels, rest)
+        rows = self._asked(state, rest) if rest else {}
+        return self.proposer.finished(state, rows, self._problem.rng(COMPLETE, COMPLETE))
 
     def _by_id(self, labels: Labels) -> dict[str, str]:
         return {self._ids[position]: label for position, label in labels.items()}
 
     def _preferences_by_id(self) -> dict[str, list[float]]:
-        return {self._ids[position]: row.tolist() for position, row in sorted(self._preferences.items())}
-
-    def _by_position(self, labels: Mapping[str, str]) -> dict[int, str]:
-        return {self._positions[example_id]: label for example_id, label in labels.items()}
-
-    def _resume(self, history: Sequence[Row]) -> tuple[State, int]:
-        """Replay decisions and orders; only the last sweep is computed again."""
-        labels: dict[int, str] = {}
-        order, iteration = Order(()), 0
-        for row in history:
-            if row["type"] not in ("start", "order", "decision"):
-                continue
-            changes = self._by_position(row["changes"]) if row["accepted"] else {}
-            if row["type"] == "decision":
-                iteration = row["iteration"]
-                order = order.append(position for position in changes if position not in labels)
-                self._count(bool(changes))
-            else:
-                self._refreshed = row["iteration"]
-                order = draw_order(labels or changes, self._rng(self._refreshed, ORDER))
-                self._preferences = {self._positions[key]: np.array(p) for key, p in row["preferences"].items()}
-                if changes:
-                    self._count(True)
-            labels = {**labels, **changes}
-        counted, self.scorer.plain = self.scorer.plain, PlainCost()
-        state = self.evaluate(labels, order)
-        self.scorer.plain = counted
-        return state, iteration
+        return {self._ids[position]: row.tolist() for position, row in sorted(self.proposer.preferences.items())}
 
 
-def _log_odds(log_probability: float) -> float:
-    """ln p/(1-p) from ln p, stable at both ends."""
-    return log_probability - math.log(max(-math.expm1(min(log_probability, -1e-12)), 1e-12))
+def _changes(state: State, candidate: State) -> Labels:
+    """The labels of D' that differ from those of D."""
+    return {position: label for position, label in candidate.labels.items() if state.labels.get(position) != label}

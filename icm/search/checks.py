@@ -1,5 +1,7 @@
 """The rules that a data set is checked by: its task's own and those that the settings name."""
 
+from collections.abc import Sequence
+
 from icm.config import SearchConfig
 from icm.consistency import (
     AtMostOneTrueRule,
@@ -22,8 +24,12 @@ def rules_for(task: str) -> tuple[ConsistencyRule, ...]:
         return (IdenticalTextRule(),)
 
 
-def rule_checker(task: str, config: SearchConfig) -> LogicalConsistencyChecker:
-    """The task's own rules and those of `config.rules`. Raises ConfigError for a rule that cannot be loaded."""
-    named = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
-    extra = [named[name]() if name in named else load_rule(name) for name in config.rules]
-    return LogicalConsistencyChecker([*rules_for(task), *extra])
+def named_rules(config: SearchConfig) -> list[ConsistencyRule]:
+    """The rules of `config.rules`. Raises ConfigError for one that cannot be loaded."""
+    known = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
+    return [known[name]() if name in known else load_rule(name) for name in config.rules]
+
+
+def rule_checker(task: str, named: Sequence[ConsistencyRule] = ()) -> LogicalConsistencyChecker:
+    """The task's own rules and the `named` ones."""
+    return LogicalConsistencyChecker([*rules_for(task), *named])

@@ -12,7 +12,7 @@ from icm.engines.accounting import AccountingEngine
 from icm.engines.transformers import TransformersEngine
 from icm.errors import ConfigError
 from icm.prompts import PromptTree
-from icm.search.scoring import TreeBuilder, draw_order
+from icm.search.trees import TreeBuilder, draw_order
 
 LENGTH = 37
 

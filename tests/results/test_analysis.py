@@ -17,17 +17,16 @@ from icm.examples import GoldLabels, ICMExample
 from icm.files import write_jsonl
 from icm.publish.exporters import ICMExporter
 from icm.results.analysis import (
-    Decision,
     acceptance,
     analyze,
     analyze_file,
     analyze_folder,
     label_statistics,
     measure_accuracy,
-    read_trace,
 )
 from icm.results.format import ICMResult, ICMStorage, LabeledExample, trace_path, write_result
 from icm.results.report import write_report
+from icm.results.trace import Decision, read_trace
 from icm.tasks import DataSource, load_task
 
 
@@ -118,14 +117,32 @@ def test_trace_becomes_decisions_and_figures(tmp_path: Path) -> None:
     assert (found.search.searches, found.search.decisions) == (2, 15)
     assert (found.search.proposed, found.search.accepted) == (len(changing), sum(row["accepted"] for row in changing))
     assert (found.search.first_utility, found.search.last_utility) == (-30, -7)
-    assert found.decisions[3] == Decision(0, 0, 4, True, True, -28.5, 2.5, 11)
+    assert found.decisions[3] == Decision(
+        iteration=4,
+        example="0000000000000003",
+        previous=None,
+        proposal="False",
+        accepted=True,
+        changes={"0000000000000003": "False"},
+        delta=0.25,
+        utility=-28.5,
+        temperature=2.5,
+        labelled=11,
+    )
+
+
+def decision(iteration: int, changes: bool, accepted: bool) -> Decision:
+    """An iteration of which only the acceptance matters."""
+    labels = {"x": "True"} if changes else {}
+    values: dict[str, Any] = {"example": "x", "previous": None, "proposal": "True", "delta": 0, "utility": 0}
+    return Decision(iteration=iteration, changes=labels, accepted=accepted, temperature=1, labelled=1, **values)
 
 
 def test_acceptance_is_taken_over_recent_proposed_changes() -> None:
-    decisions = [Decision(0, 0, n + 1, n != 0, n % 2 == 0, 0, 1, 1) for n in range(5)]
+    decisions = [decision(n + 1, n != 0, n % 2 == 0) for n in range(5)]
     shares = acceptance(decisions)
     assert math.isnan(shares[0]) and shares[1:] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
-    late = acceptance([Decision(0, 0, n + 1, True, n < 50, 0, 1, 1) for n in range(100)])
+    late = acceptance([decision(n + 1, True, n < 50) for n in range(100)])
     assert late[49] == 1 and late[74] == 0.5 and late[99] == 0
 
 

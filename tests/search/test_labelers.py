@@ -1,6 +1,5 @@
-"""All labelers label everything; batches fit; cost is counted; collapse is said."""
+"""All labelers label everything; cost is counted; collapse is said."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,7 @@ from support.search_runs import FAST, pairs, reviews
 
 from icm.config import SearchConfig
 from icm.engines.accounting import AccountingEngine
-from icm.errors import ConfigError
-from icm.examples import ICMDataset, ICMExample, LabelSpace
-from icm.labelling.session import run_labeling, split_batches
+from icm.labelling.session import run_labeling
 
 
 @pytest.mark.parametrize("calibration", ["batch", "contextual"])
@@ -62,40 +59,3 @@ def test_collapse_is_said(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> N
     result = run_labeling(reviews(10), OneAnswer(tokenizer), config)
     assert result.metadata["collapsed"]
     assert "has collapsed" in caplog.text
-
-
-def test_batches_keep_groups_and_fit(tokenizer: Any) -> None:
-    dataset, config = pairs(30), replace(FAST, batch_size=17)
-    batches = split_batches(dataset, AccountingEngine(tokenizer), config)
-    assert sorted(e.id for batch in batches for e in batch) == [e.id for e in dataset]
-    assert max(map(len, batches)) <= 17
-    groups = [{example.group for example in batch} for batch in batches]
-    assert sum(map(len, groups)) == len(set().union(*groups))
-    small = split_batches(dataset, AccountingEngine(tokenizer, context_length=150), config)
-    assert len(small) > len(batches)
-    assert [len(batch) for batch in split_batches(reviews(60), AccountingEngine(tokenizer), config)] == [15] * 4
-
-
-def test_batches_leave_room_for_contextual_calibration(tokenizer: Any) -> None:
-    config, dataset = SearchConfig(calibration="contextual", max_iterations=60), reviews(40)
-    for length in range(900, 1100, 25):
-        engine = AccountingEngine(tokenizer, context_length=length)
-        assert sum(run_labeling(dataset, engine, config).metadata["batches"]) == 40
-
-
-def test_many_groups_are_packed_in_linear_time(tokenizer: Any) -> None:
-    examples = [ICMExample(f"Claim {number} is about nothing.\nI think this Claim is") for number in range(3000)]
-    started = time.perf_counter()
-    batches = split_batches(ICMDataset(examples, LabelSpace(), "claims"), AccountingEngine(tokenizer), SearchConfig())
-    assert [len(batch) for batch in batches] == [250] * 12
-    long = ICMExample("word " * 9000)
-    with pytest.raises(ConfigError, match="do not fit the context"):
-        split_batches(
-            ICMDataset([*examples, long], LabelSpace(), "claims"), AccountingEngine(tokenizer, 8192), SearchConfig()
-        )
-    assert time.perf_counter() - started < 30
-
-
-def test_question_larger_than_the_context_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match="do not fit the context"):
-        split_batches(pairs(4), AccountingEngine(tokenizer, context_length=20), FAST)

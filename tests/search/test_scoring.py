@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from icm.calibration import calibrate, label_bias, log_odds, over_labels
 from icm.engines.accounting import AccountingEngine
 from icm.examples import ICMDataset, ICMExample
-from icm.search.scoring import Order, TreeBuilder, content_free_examples, draw_order
+from icm.search.scoring import content_free_examples
+from icm.search.trees import Order, TreeBuilder, draw_order
 
 DEMONSTRATION, QUERY = 1000, 2000
 

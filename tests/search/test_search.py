@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.search_runs import FAST, groups, labels, pairs, reviews, rows
+from support.search_runs import FAST, groups, labels, pairs, problem, reviews, rows
 
-import icm.search.scoring
+import icm.search.trees
 from icm.config import EngineConfig, SearchConfig
-from icm.consistency import LogicalConsistencyChecker
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.labelling.session import run_labeling
-from icm.search.algorithm import Search, temperature
-from icm.search.bootstrap import argmax_labels
-from icm.search.scoring import Order, Scorer, draw_order
+from icm.search.algorithm import Search, Standing, proposer, temperature
+from icm.search.scoring import Scorer
+from icm.search.simple import argmax_labels
+from icm.search.trees import Order, draw_order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -126,27 +126,25 @@ def test_plain_cost_is_that_of_the_prompts_of_the_trace(consistency: bool, token
 def test_a_fresh_order_starts_with_a_joint_proposal(tokenizer: Any) -> None:
     dataset, noted = reviews(24), []
     config = replace(FAST, early_stop=True)
-    scorer = Scorer(AccountingEngine(tokenizer), dataset, config)
-    search = Search(scorer, LogicalConsistencyChecker([]).index(dataset), config, (0,), noted.append)
-    names = dataset.label_space.labels
-    wrong = argmax_labels(-scorer.zero_shot(range(24)), range(24), names)  # what the model finds least likely
-    state = search.evaluate(wrong, draw_order(wrong, np.random.default_rng(0)))
-    search._unchanged = 10
-    better = search._refresh(state, 9)
+    batch = problem(AccountingEngine(tokenizer), dataset, config)
+    search = Search(batch, proposer(batch, {}), noted.append, Standing(iteration=9, unchanged=10))
+    # What the model finds least likely.
+    wrong = argmax_labels(-batch.scorer.zero_shot(range(24)), dataset.label_space.labels)
+    better = search.refresh(batch.evaluate(wrong, draw_order(wrong, np.random.default_rng(0))))
     (row,) = noted
-    assert better.utility > search.evaluate(wrong, better.order).utility
-    assert row["accepted"]
-    assert len(row["changes"]) > 12
-    assert better.labels == {p: row["changes"].get(example.id, wrong[p]) for p, example in enumerate(dataset)}
-    assert search._unchanged == 0
+    assert better.utility > batch.evaluate(wrong, better.order).utility
+    assert row.accepted
+    assert len(row.changes) > 12
+    assert better.labels == {p: row.changes.get(example.id, wrong[p]) for p, example in enumerate(dataset)}
+    assert search.standing == Standing(iteration=9, refreshed=9, unchanged=0)
 
 
 def test_appended_examples_are_folded_before_the_cache_overflows(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, costs = replace(FAST, max_iterations=96, refresh_every=32, seed=1), []
-    for crowded in (icm.search.scoring.MIN_FOLD_CROWDED, 10**6):
-        monkeypatch.setattr("icm.search.scoring.MIN_FOLD_CROWDED", crowded)
+    for crowded in (icm.search.trees.MIN_FOLD_CROWDED, 10**6):
+        monkeypatch.setattr("icm.search.trees.MIN_FOLD_CROWDED", crowded)
         engine = AccountingEngine(tokenizer, cache_tokens=6000)  # a sweep of 48 reviews takes about 9,000
         run_labeling(reviews(48), engine, config)
         costs.append(engine.usage.computed_tokens)
@@ -171,10 +169,8 @@ def test_sum_and_mean_objective_differ_by_the_count(tokenizer: Any) -> None:
     order = draw_order(labelled, np.random.default_rng(0))
     utilities = []
     for objective in ("mean", "sum"):
-        config = replace(FAST, objective=objective)
-        scorer = Scorer(AccountingEngine(tokenizer), dataset, config)
-        search = Search(scorer, LogicalConsistencyChecker([]).index(dataset), config, (0,), lambda row: None)
-        utilities.append(search.evaluate(labelled, order).utility)
+        batch = problem(AccountingEngine(tokenizer), dataset, replace(FAST, objective=objective))
+        utilities.append(batch.evaluate(labelled, order).utility)
     assert utilities[1] == pytest.approx(10 * utilities[0])
 
 
@@ -246,17 +242,11 @@ def test_fresh_orders_undo_the_label_that_means_neighbourhood(engine: Engine) ->
     dataset = reviews(24, seed=1)
     gold = load_task(DataSource("reviews")).gold
     golden = {position: gold[example.id] for position, example in enumerate(dataset)}
-    search = Search(
-        Scorer(engine, dataset, SearchConfig()),
-        LogicalConsistencyChecker([]).index(dataset),
-        SearchConfig(),
-        (0,),
-        print,
-    )
+    batch = problem(engine, dataset, SearchConfig())
     known, fresh = (draw_order(golden, np.random.default_rng(seed)) for seed in range(2))
     names = dataset.label_space.labels
     neighbours = {position: names[2 * number // len(dataset)] for number, position in enumerate(known.settled)}
 
-    unseen = search.evaluate(neighbours, fresh).utility
-    assert search.evaluate(neighbours, known).utility > unseen
-    assert search.evaluate(golden, fresh).utility > unseen
+    unseen = batch.evaluate(neighbours, fresh).utility
+    assert batch.evaluate(neighbours, known).utility > unseen
+    assert batch.evaluate(golden, fresh).utility > unseen

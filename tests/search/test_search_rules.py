@@ -6,30 +6,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.search_runs import FAST, groups, labels, pairs, rows, task_index
+from support.search_runs import FAST, groups, labels, pairs, problem, rows, task_index
 
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker, MathConsistencyRule
 from icm.engines.accounting import AccountingEngine
 from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations
 from icm.labelling.session import run_labeling
-from icm.search.algorithm import Search
-from icm.search.bootstrap import make_consistent
-from icm.search.scoring import Scorer, draw_order
+from icm.search import published
+from icm.search.algorithm import Search, Standing
+from icm.search.joint import Joint
+from icm.search.repair import Repairs, make_consistent
+from icm.search.trees import draw_order
 
 
 def test_joint_proposals_are_consistent(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 0.5)
-    dataset, noted = pairs(12), []
-    config = replace(FAST, alpha=0.05)
-    index = task_index(dataset)
-    search = Search(Scorer(AccountingEngine(tokenizer), dataset, config), index, config, (0,), noted.append)
+    dataset = pairs(12)
+    batch = problem(AccountingEngine(tokenizer), dataset, replace(FAST, alpha=0.05))
+    joint = Joint(batch, {})
     labelled = {p: dataset.label_space.labels[p % 2] for p in range(24)}
-    state = search.evaluate(labelled, draw_order(labelled, np.random.default_rng(0)))
-    search._leave_order(state)
-    preferred = {p: search._label(row) for p, row in search._preferences.items()}
-    assert index.violations(preferred), "preferences that are consistent anyway test nothing"
-    assert not index.violations(search._joint_candidate(state).labels)
+    state = batch.evaluate(labelled, draw_order(labelled, np.random.default_rng(0)))
+    found = joint.at_fresh_order(state, state)
+    preferred = {p: batch.likeliest(row) for p, row in joint.preferences.items()}
+    assert batch.checks.violations(preferred), "preferences that are consistent anyway test nothing"
+    assert not batch.checks.violations(found.labels)
 
 
 @pytest.mark.parametrize(("known", "partner", "sweeps"), [(True, 0.6, 1), (True, 0.9, 0), (False, 0.6, 1)])
@@ -37,53 +38,51 @@ def test_a_proposal_takes_its_partner_along(
     known: bool, partner: float, sweeps: int, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Algorithm 2 would sweep the broken labels and both consistent ones of the pair."""
-    dataset, noted, config = pairs(6), [], replace(FAST, alpha=1)
-    index = task_index(dataset)
+    dataset, noted = pairs(6), []
     engine = AccountingEngine(tokenizer)
-    search = Search(Scorer(engine, dataset, config), index, config, (0,), noted.append)
-    monkeypatch.setattr(search, "_pick", lambda *_: 0)
-    (other,) = index.neighbours[0]
-    consistent = {p: str(p > index.neighbours[p][0]) for p in range(12) if p > 0 or known}
-    state = search.evaluate(consistent, draw_order(consistent, np.random.default_rng(0)))
+    batch = problem(engine, dataset, replace(FAST, alpha=1))
+    monkeypatch.setattr("icm.search.algorithm.drawn", lambda *_: 0)
+    neighbours = batch.checks.neighbours
+    (other,) = neighbours[0]
+    consistent = {p: str(p > neighbours[p][0]) for p in range(12) if p > 0 or known}
+    state = batch.evaluate(consistent, draw_order(consistent, np.random.default_rng(0)))
     # Both prefer True: the example drawn, which has another label or none, and its partner, which has that label.
-    (search._preferences if known else search._proposals)[0] = np.log([0.8, 0.2])
-    search._preferences[other] = np.log([partner, 1 - partner])
+    joint = Joint(batch, {other: np.log([partner, 1 - partner])})
+    search = Search(batch, joint, noted.append, Standing(iteration=1))
+    (joint.preferences if known else search._ahead)[0] = np.log([0.8, 0.2])
     before = engine.usage.prompts
-    search._step(state, 1)
+    search.step(state)
     assert engine.usage.prompts - before == sweeps * len(dataset)
-    assert noted[0]["proposal"] != noted[0]["previous"]
-    assert noted[0]["changes"].keys() == ({dataset[0].id, dataset[other].id} if sweeps else set())
-    assert noted[0]["inconsistencies"] == 0
+    assert noted[0].proposal != noted[0].previous
+    assert noted[0].changes.keys() == ({dataset[0].id, dataset[other].id} if sweeps else set())
+    assert noted[0].inconsistencies == 0
 
 
 def test_a_proposal_that_changes_nothing_mends_nothing(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sweep has rejected would come back at every draw, each time with another chance."""
-    dataset, noted, config = pairs(6), [], replace(FAST, alpha=0.1)
-    index = task_index(dataset)
-    search = Search(Scorer(AccountingEngine(tokenizer), dataset, config), index, config, (0,), noted.append)
-    monkeypatch.setattr(search, "_pick", lambda *_: 0)
-    search._preferences[0] = np.log([0.8, 0.2])
+    noted, batch = [], problem(AccountingEngine(tokenizer), pairs(6), replace(FAST, alpha=0.1))
+    monkeypatch.setattr("icm.search.algorithm.drawn", lambda *_: 0)
+    search = Search(batch, Joint(batch, {0: np.log([0.8, 0.2])}), noted.append, Standing(iteration=1))
     broken = dict.fromkeys(range(12), "True")
-    search._step(search.evaluate(broken, draw_order(broken, np.random.default_rng(0))), 1)
-    assert noted[0]["inconsistencies"] == 6
-    assert not noted[0]["changes"]
+    search.step(batch.evaluate(broken, draw_order(broken, np.random.default_rng(0))))
+    assert noted[0].inconsistencies == 6
+    assert not noted[0].changes
 
 
 @pytest.mark.parametrize("examples", [2, 20])
 @pytest.mark.parametrize("objective", ["mean", "sum"])
 def test_what_a_fix_costs_is_weighed_as_in_u(objective: Any, examples: int, tokenizer: Any) -> None:
-    dataset, config = pairs(examples // 2), replace(FAST, alpha=1, objective=objective)
-    index = task_index(dataset)
-    search = Search(Scorer(AccountingEngine(tokenizer), dataset, config), index, config, (0,), lambda row: None)
+    config = replace(FAST, alpha=1, objective=objective)
+    batch = problem(AccountingEngine(tokenizer), pairs(examples // 2), config)
     sure = {p: np.log([0.9, 0.1]) for p in range(examples)}  # a fix costs 2.2 nats and mends one inconsistency
-    found = search._mended(dict.fromkeys(range(examples), "True"), sure)
-    assert bool(index.violations(found)) == (objective == "sum" or examples == 2)
+    found = Joint(batch, {}).mended(dict.fromkeys(range(examples), "True"), sure)
+    assert bool(batch.checks.violations(found)) == (objective == "sum" or examples == 2)
 
 
 def test_published_search_fixes_by_sweeps(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icm.search.algorithm.make_consistent", lambda *arguments: pytest.fail("not Algorithm 2"))
-    fixed, fix = [], Search.fix
-    monkeypatch.setattr(Search, "fix", lambda search, *rest: fixed.append(fix(search, *rest)) or fixed[-1])
+    monkeypatch.setattr("icm.search.joint.make_consistent", lambda *arguments: pytest.fail("not Algorithm 2"))
+    fixed, fix = [], published.consistencyfix
+    monkeypatch.setattr(published, "consistencyfix", lambda *given: fixed.append(fix(*given)) or fixed[-1])
     config = replace(FAST, joint_proposals=False, init="random", alpha=1)
     run_labeling(pairs(6), AccountingEngine(tokenizer), config)
     assert len(fixed) > 2
@@ -114,12 +113,11 @@ def test_joint_proposals_cost_a_fraction_of_algorithm_2(
 
 
 @pytest.mark.parametrize(("weight", "mended"), [(0.0, True), (0.5, True), (1.5, False)])
-def test_an_inconsistency_is_mended_where_that_costs_less(weight: float, mended: bool, tokenizer: Any) -> None:
+def test_an_inconsistency_is_mended_where_that_costs_less(weight: float, mended: bool) -> None:
     dataset = pairs(1)
-    index = task_index(dataset)
-    log_probs = np.array([[0.0, -3.0], [0.0, -1.0]])  # both prefer True; the second gives it up for a nat
-    scorer = Scorer(AccountingEngine(tokenizer), dataset, FAST)
-    found = make_consistent({0: "True", 1: "True"}, log_probs, index, scorer, weight)
+    log_probs = {0: np.array([0.0, -3.0]), 1: np.array([0.0, -1.0])}  # both prefer True; the second by one nat
+    repairs = Repairs(task_index(dataset), dataset.label_space, log_probs, weight)
+    found = make_consistent({0: "True", 1: "True"}, repairs)
     assert found == {0: "True", 1: "False" if mended else "True"}
 
 
@@ -145,19 +143,17 @@ def test_consistency_is_restored_and_rejected_proposals_leave_nothing(
 
 
 def test_fixing_works_on_a_copy(tokenizer: Any) -> None:
-    dataset = pairs(3)
-    scorer = Scorer(AccountingEngine(tokenizer), dataset, FAST)
-    search = Search(scorer, task_index(dataset), replace(FAST, alpha=0.01), (0,), lambda row: None)
+    batch = problem(AccountingEngine(tokenizer), pairs(3), replace(FAST, alpha=0.01))
     broken = dict.fromkeys(range(6), "True")
-    state = search.evaluate(broken, draw_order(broken, np.random.default_rng(0)))
+    state = batch.evaluate(broken, draw_order(broken, np.random.default_rng(0)))
     assert state.inconsistencies == 3
-    fixed = search.fix(state, np.random.default_rng(0))
+    fixed = published.consistencyfix(batch, state, np.random.default_rng(0))
     assert fixed.inconsistencies == 0
     assert fixed.utility > state.utility
     assert broken == dict.fromkeys(range(6), "True") == state.labels
 
 
-def test_mending_goes_on_while_it_helps(tokenizer: Any) -> None:
+def test_mending_goes_on_while_it_helps() -> None:
     """Same answer, same label; different answers, not both True: one repair can break the next pair."""
     rng, mended = np.random.default_rng(0), 0
     for _ in range(60):
@@ -168,9 +164,9 @@ def test_mending_goes_on_while_it_helps(tokenizer: Any) -> None:
         dataset = ICMDataset(examples, LabelSpace(), "math", "gsm8k")
         index = LogicalConsistencyChecker([MathConsistencyRule()]).index(dataset)
         given = {p: str(bool(rng.integers(2))) for p in range(len(dataset))}
-        scorer = Scorer(AccountingEngine(tokenizer), dataset, FAST)
         mended += bool(index.violations(given))
-        found = make_consistent(given, np.log(rng.dirichlet([1, 1], len(dataset))), index, scorer)
+        log_probs = dict(enumerate(np.log(rng.dirichlet([1, 1], len(dataset)))))
+        found = make_consistent(given, Repairs(index, dataset.label_space, log_probs))
         assert not index.violations(found)
     assert mended > 30
 

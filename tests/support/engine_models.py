@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from icm.prompts import PromptTree
-from icm.search.scoring import TreeBuilder, draw_order
+from icm.search.trees import TreeBuilder, draw_order
 
 WORDS = """
 review film phone camera battery plot acting was is not really very good bad great dull slow fast broken lovely awful

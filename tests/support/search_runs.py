@@ -6,9 +6,12 @@ from typing import Any
 
 from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
+from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
 from icm.results.format import ICMResult
 from icm.search.checks import rule_checker
+from icm.search.problem import Problem
+from icm.search.scoring import Scorer
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -42,7 +45,12 @@ def groups(count: int, size: int) -> ICMDataset:
 
 def task_index(dataset: ICMDataset) -> ConsistencyIndex:
     """The pairs that the data set's task relates."""
-    return rule_checker(dataset.task, SearchConfig()).index(dataset)
+    return rule_checker(dataset.task).index(dataset)
+
+
+def problem(engine: Engine, dataset: ICMDataset, config: SearchConfig) -> Problem:
+    """The data set as one batch, with the rules of its task."""
+    return Problem(Scorer(engine, dataset, config), task_index(dataset), config, (0,))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

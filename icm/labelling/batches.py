@@ -1,0 +1,69 @@
+"""Batches of a data set that fit the context of a model."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from icm.config import SearchConfig
+from icm.engines.base import Engine
+from icm.errors import ConfigError
+from icm.examples import ICMDataset, ICMExample
+from icm.prompts import PromptEncoder
+from icm.search.scoring import CONTENT_FREE
+
+
+def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> list[ICMDataset]:
+    """Batches that fit the context: whole groups, at most `batch_size` examples, of about equal size.
+
+    All but one example of a batch stand in the context of the last, so a batch is bounded by the context length too.
+
+    Raises:
+        ConfigError: a group does not fit.
+    """
+    encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
+    length = {e.id: max(len(encoder.demonstration(e, y)) for y in dataset.label_space.labels) for e in dataset}
+    budget = engine.context_length - len(encoder.prefix)
+    if config.calibration == "contextual":  # it asks a query of its own behind all examples of a batch
+        budget -= max(length.values()) + max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
+    groups: dict[str, list[ICMExample]] = {}
+    for example in dataset:
+        groups.setdefault(example.group, []).append(example)
+    order = np.random.default_rng(config.seed).permutation(len(groups))
+    shuffled = [list(groups.values())[number] for number in order]
+    batches = _packed(shuffled, length, budget, config.batch_size)
+    return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
+
+
+def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
+    """What is said of several batches."""
+    sizes = [len(batch) for batch in batches]
+    reason = f"the context length allows {max(sizes)} at a time"
+    if len(batches) <= -(-sum(sizes) // config.batch_size):
+        reason = f"batch_size is {config.batch_size}"
+    return (
+        f"{sum(sizes)} examples are labelled in {len(sizes)} batches: {reason}, "
+        "so examples of different batches do not see each other"
+    )
+
+
+def _packed(
+    groups: Sequence[Sequence[ICMExample]], length: Mapping[str, int], budget: int, size: int
+) -> list[list[ICMExample]]:
+    tokens = [sum(length[example.id] for example in group) for group in groups]
+    longest, most = max(tokens), max(map(len, groups))
+    if longest > budget or most > size:
+        raise ConfigError(
+            f"one question's examples ({longest} tokens, at most {most} examples) do not fit the "
+            f"context ({budget} tokens) and the batch size ({size}); raise --max-model-len or --batch-size"
+        )
+    needed = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget))
+    while True:  # ends: with as many batches as groups, each group has its own
+        batches: list[list[ICMExample]] = [[] for _ in range(needed)]
+        filled = np.zeros((needed, 2))  # share of the batch size and of the context
+        for group, cost in zip(groups, tokens, strict=True):
+            emptiest = int(filled.max(axis=1).argmin())
+            batches[emptiest].extend(group)
+            filled[emptiest] += len(group) / size, cost / budget
+        if (filled <= 1 + 1e-9).all():
+            return [batch for batch in batches if batch]
+        needed += 1

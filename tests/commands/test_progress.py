@@ -1,0 +1,40 @@
+"""The progress bar of `icm run`."""
+
+from rich.progress import Progress as Bar
+
+from icm.commands.progress import _Updates
+from icm.config import SearchConfig
+from icm.labelling.session import Progress
+from icm.results.trace import Decision, Start
+
+
+def test_decisions_move_the_bar() -> None:
+    bar = Bar(disable=True)
+    show = _Updates(bar, SearchConfig(max_iterations=10, restarts=2))
+    show(Progress(Start(changes={}, utility=-5.0, preferences={}), batches=3, computed_tokens=10))
+    assert bar.tasks[0].fields["utility"] == "–"
+    for iteration, accepted in ((3, True), (4, False)):
+        row = Decision(
+            restart=1,
+            batch=1,
+            iteration=iteration,
+            example="x",
+            previous=None,
+            proposal="True",
+            accepted=accepted,
+            changes={"x": "True"},
+            delta=0.5,
+            utility=-3.456,
+            temperature=0.25,
+            labelled=7,
+        )
+        show(Progress(row, batches=3, computed_tokens=12345))
+    (task,) = bar.tasks
+    assert (task.total, task.completed) == (3 * 2 * 10, (1 * 2 + 1) * 10 + 4)
+    assert task.fields == {
+        "labelled": 7,
+        "utility": "-3.46",
+        "temperature": "0.250",
+        "accepted": "50%",
+        "tokens": "12,345",
+    }
