@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from eval.conditions.answers import Answer, AnswerFile, Batch, prompt_hash
-from eval.conditions.in_context import common_prefix
+from eval.conditions.base import common_prefix
 from eval.conditions.pool import EnginePool, counters, spent
 from eval.experiment import Experiment, Run, engine_identity
 from eval.intervals import Estimate, accuracy

@@ -1,5 +1,6 @@
-"""A control without a language model: how far do words and length alone go, without reading the question?"""
+"""Controls without a language model: the most frequent label, and words and length without the question."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,27 @@ from icm.examples import ICMExample, LabelSpace
 
 _FOLDS = 5
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The most frequent label of the training part, with its frequency as probability.
+
+    Attributes:
+        labels: gold labels of the training part.
+    """
+
+    labels: tuple[str, ...]
+    label_space: LabelSpace
+
+    def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
+        """See `Condition.answer`."""
+        counts = Counter(self.labels)
+        share = (np.array([counts[label] for label in self.label_space.labels]) + 1.0) / (
+            len(self.labels) + len(self.label_space.labels)
+        )
+        log_probs = tuple(np.log(share).tolist())
+        yield Batch(tuple(Answer(example.id, log_probs) for example in examples))
 
 
 @dataclass(frozen=True)
