@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from icm.files import append_jsonl, cut_torn_line, fingerprint, read_log
+from icm.files import JsonObject, append_jsonl, cut_torn_line, fingerprint, read_log
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class AnswerFile:
         self.facts.update(batch.facts)
 
 
-def _batch(row: dict[str, Any]) -> Batch:
+def _batch(row: JsonObject) -> Batch:
     answers = (
         Answer(**{**entry, "log_probs": entry["log_probs"] and tuple(entry["log_probs"])}) for entry in row["answers"]
     )

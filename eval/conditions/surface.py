@@ -3,13 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.conditions.answers import Answer, Batch
 from eval.conditions.pool import EnginePool
 from icm.examples import ICMExample, LabelSpace
+
+if TYPE_CHECKING:
+    from sklearn.model_selection import GridSearchCV
 
 _FOLDS = 5
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -62,7 +66,7 @@ class SurfaceCues:
         answers = tuple(Answer(example.id, tuple(row)) for example, row in rows)
         yield Batch(answers, facts={"gold_labels": len(self.labels)})
 
-    def _fitted(self) -> Any:
+    def _fitted(self) -> "GridSearchCV":
         # Imported here: scikit-learn takes seconds that a wrong setting should not cost.
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -84,6 +88,6 @@ def answer_text(example: ICMExample) -> str:
     return str(example.metadata.get("completion") or example.input).strip()
 
 
-def _lengths(texts: Sequence[str]) -> Any:
+def _lengths(texts: Sequence[str]) -> NDArray[np.float64]:
     """Words and characters, [texts, 2]; logarithms, because lengths are skewed."""
     return np.log1p(np.array([[len(text.split()), len(text)] for text in texts], dtype=float))
