@@ -6,16 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from eval.conditions.base import Condition
+from eval.conditions.chat import LocalChat
 from eval.conditions.chat_models import chat_counterpart
-from eval.conditions.in_context import PREAMBLE, Condition, InContext, LocalChat, Majority
-from eval.conditions.surface import SurfaceCues
+from eval.conditions.in_context import PREAMBLE, InContext
+from eval.conditions.server import ServerChat, check_key
+from eval.conditions.surface import Majority, SurfaceCues
 from eval.labels import LabelFile, choose, labels_for, load_label_file, refuse_overlap
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.config import EngineConfig
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.files import file_sha256, fingerprint, parse_object
-from icm.models import model_label, resolve_model
+from icm.models import model_label, resolve_model, weights_hash
 from icm.tasks import load_task
 
 
@@ -125,9 +128,6 @@ class Experiment:
         return SurfaceCues(training, gold, self.label_space)
 
     def _server_chat(self, config: ConditionConfig) -> Condition:
-        # Imported here: the client library takes a second that most evaluations need not spend.
-        from eval.conditions.server import ServerChat, check_key
-
         assert config.server is not None  # ConditionConfig refuses chat-server without it
         check_key(config.server)
         return ServerChat(config.server, config.model or self._chat_model(), self.label_space)
@@ -212,12 +212,6 @@ def engine_identity(config: EngineConfig) -> dict[str, Any]:
         "adapter": weights_hash(Path(config.adapter)) if config.adapter else None,
         "engine": [config.engine, config.device, config.dtype, config.max_model_len, config.base_url],
     }
-
-
-def weights_hash(folder: Path) -> str:
-    """Hash of a model's or adapter's configuration and safetensors files."""
-    files = sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name.endswith("config.json"))
-    return fingerprint([[path.name, file_sha256(path)] for path in files])
 
 
 def _check_adapter(folder: Path, config: ConditionConfig, model: str, file: LabelFile) -> None:

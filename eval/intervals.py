@@ -4,8 +4,8 @@ Claims about one question are right or wrong together, so a test set of 200 clai
 independent ones. Everything here takes the question as the unit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Clusters:
         return cls(totals, np.bincount(index).astype(float))
 
 
-def proportion_interval(totals: Any, sizes: Any) -> tuple[Any, Any, Any, Any]:
+def proportion_interval(totals: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Wilson interval of a share from clustered items, with the effective sample size that the clusters leave.
 
     The variance is the jackknife over clusters (ratio estimator); n / design effect is the effective sample size,
@@ -73,7 +73,7 @@ def proportion_interval(totals: Any, sizes: Any) -> tuple[Any, Any, Any, Any]:
         Share, low, high, standard error, each [...].
     """
     items, clusters = sizes.sum(-1), sizes.shape[-1]
-    share = totals.sum(-1) / items
+    share = np.asarray(totals.sum(-1) / items)
     if clusters < 2:
         nothing = np.full_like(share, np.nan)
         return share, np.zeros_like(share), np.ones_like(share), nothing
@@ -92,23 +92,18 @@ def proportion_interval(totals: Any, sizes: Any) -> tuple[Any, Any, Any, Any]:
 def accuracy(correct: Floats, groups: list[str]) -> Estimate:
     """Accuracy of items (1 right, 0 wrong, fractions for averages over seeds) with its interval."""
     clusters = Clusters.of(correct, groups)
-    return Estimate(*map(float, _value_first(proportion_interval(clusters.totals[:, 0], clusters.sizes))))
+    share, low, high, stderr = map(float, proportion_interval(clusters.totals[:, 0], clusters.sizes))
+    return Estimate(share, low, high, 0.0 if np.isnan(stderr) else stderr)
 
 
-def _value_first(interval: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
-    share, low, high, stderr = interval
-    return share, low, high, np.nan_to_num(stderr)
+def _bootstrap(clusters: Clusters, statistic: Callable[..., Floats], seed: int) -> Floats:
+    """Draws of `statistic(column sums..., items)` over resampled questions."""
 
-
-def _bootstrap(clusters: Clusters, statistic: Any, seed: int) -> Any:
-    """Percentile bootstrap over questions of `statistic(column sums..., items)`."""
-    columns = (*clusters.totals.T, clusters.sizes)
-
-    def resampled(*sample: Any, axis: int = -1) -> Any:
+    def resampled(*sample: Floats, axis: int = -1) -> Floats:
         return statistic(*(column.sum(axis=axis) for column in sample))
 
-    return stats.bootstrap(
-        columns,
+    found = stats.bootstrap(
+        (*clusters.totals.T, clusters.sizes),
         resampled,
         paired=True,
         vectorized=True,
@@ -117,6 +112,13 @@ def _bootstrap(clusters: Clusters, statistic: Any, seed: int) -> Any:
         method="percentile",
         rng=np.random.default_rng(seed),
     )
+    return np.asarray(found.bootstrap_distribution)
+
+
+def _percentiles(value: float, draws: Floats) -> Estimate:
+    """The interval that the draws span; undefined draws are passed over."""
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), float(np.nanstd(draws, ddof=1)))
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,9 @@ def _difference(difference: Floats, groups: list[str], seed: int) -> tuple[Estim
     value = float(difference.mean())
     if len(clusters.sizes) < 2 or not difference.any():
         return Estimate(value, value, value, 0.0), 1.0
-    found = _bootstrap(clusters, lambda total, items: total / items, seed)
-    draws = found.bootstrap_distribution
+    draws = _bootstrap(clusters, lambda total, items: total / items, seed)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    interval = found.confidence_interval
-    p_value = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
-    return Estimate(value, float(interval.low), float(interval.high), float(found.standard_error)), float(p_value)
+    return _percentiles(value, draws), float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
 
 
 def gap_recovered(
@@ -185,10 +184,8 @@ def gap_recovered(
     clusters = Clusters.of(np.stack([condition - zero_shot, golden - zero_shot], axis=1), groups)
     value = float((condition - zero_shot).sum() / (golden - zero_shot).sum())
 
-    def share(gained: Any, possible: Any, items: Any) -> Any:
+    # A few draws have no gap; what they would recover of it is undefined, not infinite.
+    def share(gained: Floats, possible: Floats, items: Floats) -> Floats:
         return np.where(possible > 0, gained / np.where(possible > 0, possible, 1), np.nan)
 
-    # A few draws have no gap; what they would recover of it is undefined, not infinite.
-    draws = _bootstrap(clusters, share, seed).bootstrap_distribution
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high), float(np.nanstd(draws, ddof=1)))
+    return _percentiles(value, _bootstrap(clusters, share, seed))

@@ -11,12 +11,11 @@ so an answer is a chain of prompts, each one token longer, and all answers of a 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from eval.conditions.answers import Answer, AnswerFile, Batch, prompt_hash
-from eval.conditions.in_context import common_prefix
+from eval.conditions.base import common_prefix
 from eval.conditions.pool import EnginePool, counters, spent
 from eval.experiment import Experiment, Run, engine_identity
 from eval.intervals import Estimate, accuracy
@@ -127,7 +126,7 @@ class MultipleChoice:
         """Question by id."""
         return {question.id: question for question in self.questions}
 
-    def identity(self, run: Run) -> dict[str, Any]:
+    def identity(self, run: Run) -> dict[str, object]:
         """All that the answers depend on."""
         asked = fingerprint([[question.prompt, question.answers] for question in self.questions])
         return {"kind": "multiple_choice", "engine": engine_identity(_engine(run)), "questions": asked}

@@ -25,7 +25,7 @@ from eval.conditions.answers import AnswerFile, Batch
 from eval.conditions.pool import EnginePool
 from eval.experiment import Experiment, Run
 from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_questions
-from eval.scores import ScoredRun
+from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig, parse_settings
 from icm.errors import ConfigError, ICMError
 from icm.secrets import load_secrets
@@ -94,7 +94,8 @@ def evaluate(settings: EvalConfig) -> Path:
         ICMError: one line naming the setting or file, before a model loads where that is possible.
     """
     # Imported here: plots and statistics take seconds that a wrong setting should not cost.
-    from eval.report.results_json import Outputs
+    from eval.report import write_all
+    from eval.report.tables import terminal
 
     experiment, folder = Experiment(settings), Path(settings.output_dir)
     checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
@@ -102,9 +103,9 @@ def evaluate(settings: EvalConfig) -> Path:
     with _only_one(folder):
         started = time.time()
         scored, chosen = Evaluator(experiment, folder).score_all()
-        outputs = Outputs(experiment, scored, chosen, folder, time.time() - started)
-        outputs.write()
-    Console().print(outputs.summary())
+        evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started)
+        write_all(evaluation, folder)
+    Console().print(terminal(evaluation))
     return folder
 
 

@@ -4,20 +4,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.conditions.answers import Answer
-from eval.experiment import Run
+from eval.experiment import Experiment, Run
 from eval.intervals import Estimate, accuracy, compare, gap_recovered
 from eval.metrics.label_agreement import LabelAgreement
 from eval.metrics.probability_quality import ProbabilityQuality
+from eval.multiple_choice import MultipleChoiceRun
+from eval.settings import ConditionConfig
 from icm.calibration import calibrate, label_bias, over_labels
-from icm.examples import TaskData
+from icm.files import JsonObject
 
 Floats = NDArray[np.float64]
+Metrics = dict[str, float | None]
 NO_ANSWER = -1
 
 
@@ -29,13 +31,14 @@ class ScoredRun:
         run: the condition and its seed.
         answers: one an item.
         usage: what they cost.
-        facts: shots used and left out.
+        facts: shots used and left out, gold labels used.
+        labels: of the label space, in order.
     """
 
     run: Run
     answers: tuple[Answer, ...]
     usage: dict[str, float]
-    facts: dict[str, Any]
+    facts: dict[str, int]
     labels: tuple[str, ...]
 
     @cached_property
@@ -55,6 +58,11 @@ class ScoredRun:
         if self.log_probs is None or self.run.config.kind in ("majority", "surface"):
             return None
         return calibrate(self.log_probs, label_bias(self.log_probs))
+
+    @property
+    def calibrations(self) -> tuple[str, ...]:
+        """Those that give figures of their own."""
+        return ("none",) if self.batch is None else ("none", "batch")
 
     def normalised(self, calibration: str) -> Floats | None:
         """`raw`, or `batch` where that is asked for and exists."""
@@ -90,9 +98,19 @@ class ConditionScores:
     calibration: str
 
     @property
+    def config(self) -> ConditionConfig:
+        """Its settings."""
+        return self.runs[0].run.config
+
+    @property
     def name(self) -> str:
         """As in the settings."""
-        return self.runs[0].run.config.name
+        return self.config.name
+
+    @property
+    def kind(self) -> str:
+        """As in the settings."""
+        return self.config.kind
 
     def correct(self, calibration: str) -> Floats:
         """Right (1) or wrong (0) [items, seeds]; a failed item is wrong."""
@@ -113,12 +131,12 @@ class ConditionScores:
         """Items without an answer, over all seeds."""
         return sum(answer.error is not None for run in self.runs for answer in run.answers)
 
-    def metrics(self, calibration: str) -> dict[str, Any]:
+    def metrics(self, calibration: str) -> Metrics:
         """Mean of each metric over seeds; None where a run has no probabilities."""
         return self._metrics[calibration]
 
     @cached_property
-    def _metrics(self) -> dict[str, dict[str, Any]]:
+    def _metrics(self) -> dict[str, Metrics]:
         """By calibration: `none` and `batch`."""
         found = {}
         for calibration in ("none", "batch"):
@@ -132,12 +150,12 @@ class ConditionScores:
         return {key: sum(run.usage.get(key, 0) for run in self.runs) for key in sorted(keys)}
 
 
-def _run_metrics(run: ScoredRun, gold: NDArray[np.intp], calibration: str) -> dict[str, Any]:
+def _run_metrics(run: ScoredRun, gold: NDArray[np.intp], calibration: str) -> Metrics:
     agreement = LabelAgreement(keep_in_memory=True).compute(
         predictions=run.predictions(calibration).tolist(), references=gold.tolist()
     )
     log_probs = run.normalised(calibration)
-    quality: dict[str, Any] = dict.fromkeys(("auroc", "brier", "ece"))
+    quality: Metrics = dict.fromkeys(("auroc", "brier", "ece"))
     if log_probs is not None:
         quality = ProbabilityQuality(keep_in_memory=True).compute(
             predictions=np.exp(log_probs).tolist(), references=gold.tolist()
@@ -150,52 +168,97 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(present)) if len(present) == len(values) else None
 
 
-def condition_scores(
-    runs: Sequence[ScoredRun], data: TaskData, names: Sequence[str], calibration: str
-) -> list[ConditionScores]:
-    """The conditions in the settings' order, each with its runs."""
-    gold = np.array([data.dataset.label_space.index(data.gold[example.id]) for example in data.dataset])
-    groups = [example.group for example in data.dataset]
-    by_name = {name: tuple(run for run in runs if run.run.config.name == name) for name in names}
-    return [ConditionScores(by_name[name], gold, groups, calibration) for name in names]
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was answered: what every output is made from.
 
-
-def comparisons(conditions: Sequence[ConditionScores]) -> list[dict[str, Any]]:
-    """Paired comparison of every two conditions."""
-    return [
-        {
-            "first": one.name,
-            "second": two.name,
-            **asdict(compare(one.correct(one.calibration), two.correct(two.calibration), one.groups)),
-        }
-        for one, two in combinations(conditions, 2)
-    ]
-
-
-def recovered_gaps(conditions: Sequence[ConditionScores]) -> dict[str, Any]:
-    """Share of the gap from zero-shot to golden that each other prompted or tuned condition recovers.
-
-    Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden; zero-shot is the
-    first zero-shot condition without a preamble.
+    Attributes:
+        experiment: what was asked.
+        conditions: in the settings' order.
+        chosen: TruthfulQA MC1 and MC2, if asked for.
+        seconds: wall-clock time of this start; what earlier starts answered is not in it.
     """
-    zero_shot = next((c for c in conditions if _is(c, "zero-shot") and not c.runs[0].run.config.preamble), None)
-    found: dict[str, Any] = {}
-    for kind in ("many-shot", "fine-tuned"):
-        golden = next((c for c in conditions if _is(c, kind) and c.runs[0].run.config.labels_from == "gold"), None)
-        for condition in conditions:
-            if zero_shot and golden and _is(condition, kind) and condition is not golden:
-                share = gap_recovered(_right(condition), _right(zero_shot), _right(golden), condition.groups)
-                found[condition.name] = {
-                    "from": zero_shot.name,
-                    "to": golden.name,
-                    **(asdict(share) if share else {"value": None, "why": "golden is not better beyond doubt"}),
-                }
-    return found
+
+    experiment: Experiment
+    conditions: tuple[ConditionScores, ...]
+    chosen: tuple[MultipleChoiceRun, ...]
+    seconds: float
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, runs: Sequence[ScoredRun], chosen: Sequence[MultipleChoiceRun], seconds: float
+    ) -> "Evaluation":
+        """From the answers of all runs."""
+        data, settings = experiment.data, experiment.settings
+        gold = np.array([data.dataset.label_space.index(data.gold[example.id]) for example in data.dataset])
+        groups = [example.group for example in data.dataset]
+        conditions = [
+            ConditionScores(
+                tuple(run for run in runs if run.run.config.name == config.name), gold, groups, settings.calibration
+            )
+            for config in settings.conditions
+        ]
+        return cls(experiment, tuple(conditions), tuple(chosen), seconds)
+
+    @property
+    def title(self) -> str:
+        """Of the figure and the terminal's table."""
+        data = self.experiment.data.dataset
+        return f"{data.name}: accuracy on {len(data)} held-out items"
+
+    @cached_property
+    def comparisons(self) -> list[JsonObject]:
+        """Paired comparison of every two conditions."""
+        return [
+            {
+                "first": one.name,
+                "second": two.name,
+                **asdict(compare(one.correct(one.calibration), two.correct(two.calibration), one.groups)),
+            }
+            for one, two in combinations(self.conditions, 2)
+        ]
+
+    @cached_property
+    def gaps(self) -> dict[str, JsonObject]:
+        """Share of the gap from zero-shot to golden that each other prompted or tuned condition recovers.
+
+        Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden; zero-shot is
+        the first zero-shot condition without a preamble.
+        """
+        zero_shot = next((c for c in self.conditions if c.kind == "zero-shot" and not c.config.preamble), None)
+        found: dict[str, JsonObject] = {}
+        for kind in ("many-shot", "fine-tuned"):
+            alike = [c for c in self.conditions if c.kind == kind]
+            golden = next((c for c in alike if c.config.labels_from == "gold"), None)
+            if zero_shot and golden:
+                found |= {c.name: _gap(c, zero_shot, golden) for c in alike if c is not golden}
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know."""
+        shots = self.experiment.settings.shots
+        return [note for condition in self.conditions for note in _notes(condition, shots)]
 
 
-def _is(condition: ConditionScores, kind: str) -> bool:
-    return condition.runs[0].run.config.kind == kind
+def _gap(condition: ConditionScores, zero_shot: ConditionScores, golden: ConditionScores) -> JsonObject:
+    mine, low, high = (np.asarray(c.correct(c.calibration).mean(axis=1)) for c in (condition, zero_shot, golden))
+    share = gap_recovered(mine, low, high, condition.groups)
+    found = asdict(share) if share else {"value": None, "why": "golden is not better beyond doubt"}
+    return {"from": zero_shot.name, "to": golden.name, **found}
 
 
-def _right(condition: ConditionScores) -> Floats:
-    return np.asarray(condition.correct(condition.calibration).mean(axis=1))
+def _notes(condition: ConditionScores, shots: int) -> list[str]:
+    notes = []
+    trained = condition.runs[0].facts.get("gold_labels")
+    if trained:
+        notes.append(f"{condition.name}: a supervised control without a model, trained on {trained} gold labels")
+    for run in condition.runs:
+        shown, left_out = run.facts.get("shots", 0), run.facts.get("shots_left_out", 0)
+        if left_out or 0 < shown < shots:
+            why = f"{left_out} more did not fit the context" if left_out else "the label file has no more"
+            notes.append(f"{condition.name}, seed {run.run.seed}: {shown} shots; {why}")
+        errors = [answer.error for answer in run.answers if answer.error]
+        if errors:
+            notes.append(f"{condition.name}: {len(errors)} items without an answer count as wrong; first: {errors[0]}")
+    return notes

@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from icm.errors import DataError
 
+JsonObject = dict[str, Any]
+"""A JSON object whose values are checked where they are read."""
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -40,30 +43,30 @@ def _umask() -> int:
     return mask
 
 
-def dump_json(value: Any, *, indent: int | None = None) -> str:
+def dump_json(value: object, *, indent: int | None = None) -> str:
     """JSON with non-ASCII text kept readable. NaN and infinity are refused: they are not JSON."""
     return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write one JSON document atomically."""
     with atomic_write(path) as handle:
         handle.write(dump_json(value, indent=2) + "\n")
 
 
-def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> None:
     """Write one JSON object a line, atomically."""
     with atomic_write(path) as handle:
         handle.writelines(dump_json(row) + "\n" for row in rows)
 
 
-def append_jsonl(handle: IO[str], row: dict[str, Any]) -> None:
+def append_jsonl(handle: IO[str], row: JsonObject) -> None:
     """Append one row and flush it, so that a killed process loses at most the line it was writing."""
     handle.write(dump_json(row) + "\n")
     handle.flush()
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
     """Yield (line number from 1, object). Blank lines are skipped.
 
     Raises:
@@ -73,7 +76,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from parse_jsonl(handle, str(path))
 
 
-def read_log(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_log(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
     """`read_jsonl` over an append-only log, which may not exist yet: the line that a killed process was writing has
     no end and is passed over."""
     raw = Path(path).read_bytes() if Path(path).exists() else b""
@@ -88,7 +91,7 @@ def cut_torn_line(path: str | Path) -> None:
             handle.write(raw[: raw.rfind(b"\n") + 1])
 
 
-def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonObject]]:
     """`read_jsonl` over the raw lines of any source; `where` names it in messages."""
     for number, raw in enumerate(lines, start=1):
         try:
@@ -99,7 +102,7 @@ def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, dict[
             yield number, parse_object(text, f"{where}:{number}")
 
 
-def parse_object(text: str, where: str) -> dict[str, Any]:
+def parse_object(text: str, where: str) -> JsonObject:
     """Parse one JSON object, refusing NaN and infinity; `where` starts the message of the DataError."""
     value = parse_json(text, where)
     if not isinstance(value, dict):
@@ -128,7 +131,7 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """SHA-256 (first 16 hex digits) of a JSON-serialisable value, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -18,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from icm.errors import ConfigError, PrerequisiteError
+from icm.files import atomic_write, file_sha256, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +103,35 @@ def is_embedded(name: str) -> bool:
     return name == SCHEME or name.startswith(f"{SCHEME}:")
 
 
-def models_cache() -> Path:
-    """Folder of unpacked models: `$ICM_CACHE/models`, else `$XDG_CACHE_HOME/icm/models` or `~/.cache/icm/models`."""
+def cache_folder() -> Path:
+    """Folder of what is kept between runs: `$ICM_CACHE`, else `$XDG_CACHE_HOME/icm` or `~/.cache/icm`."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icm"
-    return Path(os.environ.get("ICM_CACHE") or default).expanduser() / "models"
+    return Path(os.environ.get("ICM_CACHE") or default).expanduser()
+
+
+def models_cache() -> Path:
+    """Folder of unpacked models."""
+    return cache_folder() / "models"
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash of a model's or adapter's configuration and safetensors files."""
+    files = sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name.endswith("config.json"))
+    return fingerprint([[path.name, _remembered_sha256(path)] for path in files])
+
+
+def _remembered_sha256(path: Path) -> str:
+    """SHA-256 of a file, taken once for a path, size and time of change: 140 GB take minutes to read."""
+    path = path.resolve()
+    state = path.stat()
+    note = cache_folder() / "hashes" / fingerprint([str(path), state.st_size, state.st_mtime_ns])
+    if note.is_file():
+        return note.read_text(encoding="ascii")
+    found = file_sha256(path)
+    # A cache that cannot be written costs time, nothing else.
+    with suppress(OSError), atomic_write(note) as handle:
+        handle.write(found)
+    return found
 
 
 def _embedded_name(name: str) -> str:

@@ -17,7 +17,8 @@ LEVELS = (  # top down; a module imports from its own room and from levels below
     {"icm.engines", "icm.tasks"},
     {"icm.prompts", "icm.consistency"},
     {"icm.examples"},
-    {"icm.config", "icm.models", "icm.files", "icm.secrets", "icm.yaml_files", "icm.http", "icm.markdown"},
+    {"icm.models"},
+    {"icm.config", "icm.files", "icm.secrets", "icm.yaml_files", "icm.http", "icm.markdown"},
     {"icm.errors", "icm.calibration", "icm.provenance", "icm.text"},
 )
 PLACE = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

@@ -10,7 +10,8 @@ import pytest
 
 from icm import models
 from icm.errors import ConfigError, PrerequisiteError
-from icm.models import model_label, resolve_model
+from icm.files import file_sha256, fingerprint
+from icm.models import model_label, resolve_model, weights_hash
 
 ASK = "from icm.models import resolve_model; print(resolve_model('embedded'))"
 
@@ -143,3 +144,30 @@ def test_wrong_names_are_one_line(name: str, revision: str | None, expected: str
 )
 def test_labels_for_file_names(name: str, label: str) -> None:
     assert model_label(name) == label
+
+
+def test_weights_are_hashed_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICM_CACHE", str(tmp_path / "cache"))
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr(models, "file_sha256", counted)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (folder / name).write_text(name)
+    first = weights_hash(folder)
+    assert first == fingerprint([[name, file_sha256(folder / name)] for name in ("config.json", "model.safetensors")])
+    assert weights_hash(folder) == first and read == ["config.json", "model.safetensors"]
+    (folder / "model.safetensors").write_text("other weights")
+    assert weights_hash(folder) != first and read == ["config.json", "model.safetensors", "model.safetensors"]
+
+
+def test_a_cache_that_cannot_be_written_stops_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file in the way")
+    monkeypatch.setenv("ICM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert weights_hash(tmp_path) == weights_hash(tmp_path)

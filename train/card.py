@@ -6,10 +6,11 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from icm.files import atomic_write
+from icm.markdown import facts_table, public_name
 from icm.models import is_embedded, model_label
 from icm.results.training_rows import left_out
 from train.check import Plan
-from train.labels import label_balance, labelled_source, public_name
+from train.labels import label_balance, labelled_source
 
 # Embedded models are conversions of these; the Hub's `base_model` field wants Hub names.
 _ORIGINS = {
@@ -65,17 +66,19 @@ def _text(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Map
 def _base(plan: Plan) -> str:
     origin = hub_origin(plan.model)
     converted = f", converted from a quantised file of {origin}" if is_embedded(plan.model) and origin else ""
-    return _table({"model": f"{plan.model}{converted}", "revision": plan.revision or "default branch or local"})
+    return facts_table(
+        {"model": public_name(plan.model) + converted, "revision": plan.revision or "default branch or local"}
+    )
 
 
 def _labels(plan: Plan) -> str:
     metadata = plan.result.metadata
     search = (metadata.get("settings") or {}).get("search") or {}
-    return _table(
+    return facts_table(
         {
             "labels": _SOURCES[plan.arguments.label_source],
             "labeler": search.get("algorithm") or "not stated in the label file",
-            "labelling model": (metadata.get("model") or {}).get("name") or "not stated in the label file",
+            "labelling model": public_name((metadata.get("model") or {}).get("name") or "not stated in the label file"),
             "task": plan.result.task,
             "data": _data_name(plan),
             "examples": ", ".join(f"{label}: {count}" for label, count in label_balance(plan.result).items()),
@@ -90,7 +93,7 @@ def _labels(plan: Plan) -> str:
 def _data_name(plan: Plan) -> str:
     """The data set; of a local file its name alone, which says nothing about this machine."""
     source = labelled_source(plan.result)
-    return "not stated in the label file" if source is None else public_name(source)
+    return "not stated in the label file" if source is None else public_name(source.dataset)
 
 
 def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
@@ -112,7 +115,7 @@ def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment:
         values["LoRA"] = f"rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}"
     if plan.arguments.method != "sft":
         values["DPO"] = f"{', '.join(arguments.loss_type)}, beta {arguments.beta}, flip {arguments.label_smoothing:.3f}"
-    return _table(values | {"trainable parameters": results["trainable_parameters"]})
+    return facts_table(values | {"trainable parameters": results["trainable_parameters"]})
 
 
 def _results(results: Mapping[str, Any]) -> str:
@@ -124,9 +127,4 @@ def _results(results: Mapping[str, Any]) -> str:
         "minutes": results["minutes"],
         "peak memory of a rank": memory,
     }
-    return f"{_table(shown)}\n\nAccuracy on held-out data is measured by `eval/run.py`, not during training."
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {str(value).replace('|', '/')} |" for name, value in values.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
+    return f"{facts_table(shown)}\n\nAccuracy on held-out data is measured by `eval/run.py`, not during training."

@@ -4,13 +4,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
-from pathlib import Path
 from typing import Any
 
 from icm.config import LabelSource
 from icm.errors import ConfigError, DataError
 from icm.examples import TaskData
 from icm.labelling.options import nearest
+from icm.markdown import public_name
 from icm.results.format import ICMResult
 from icm.tasks.source import DataSource
 
@@ -61,11 +61,6 @@ def labelled_source(result: ICMResult) -> DataSource | None:
     return parse_source(values, "metadata data.source") if values else None
 
 
-def public_name(source: DataSource) -> str:
-    """The data set without folders of this machine."""
-    return Path(source.dataset).name if Path(source.dataset).exists() else source.dataset
-
-
 def parse_source(values: Any, where: str) -> DataSource:
     """A `DataSource` from a mapping. Raises ConfigError naming an unknown field."""
     if not isinstance(values, Mapping):
@@ -99,7 +94,8 @@ class OverlapCheck:
     def __str__(self) -> str:
         if self.evaluation is None:
             return "not checked (set eval_source to the evaluation's data)"
-        return f"none with the {self.questions} questions of {public_name(self.evaluation)} ({self.evaluation.part})"
+        name = public_name(self.evaluation.dataset)
+        return f"none with the {self.questions} questions of {name} ({self.evaluation.part})"
 
 
 def check_overlap(result: ICMResult, evaluation: DataSource | None) -> OverlapCheck:

@@ -1,17 +1,14 @@
 """What a finished run leaves: weights, tokenizer, settings, environment, metrics, loss plot, card, results."""
 
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from icm.files import atomic_write, parse_object, write_json, write_jsonl
-from icm.labelling.metadata import package_versions, peak_memory_gib
+from icm.provenance import git_revision, machine, package_versions, peak_memory_gib
 from icm.publish.hub import push_adapter
 from train.card import write_card
 from train.check import Plan, check_hub_token
@@ -138,32 +135,16 @@ def describe_environment(trainer: "Trainer") -> dict[str, object]:
     """Versions, code revision and layout of the run."""
     import torch
 
-    versions = dict(package_versions()) | {package: version(package) for package in _ALSO}
-    state = trainer.accelerator.state
+    state, code = trainer.accelerator.state, git_revision()
     return {
-        "versions": versions,
-        "git": git_revision(),
-        "platform": platform.platform(terse=True),
+        "versions": package_versions(_ALSO),
+        "git": code and asdict(code),
+        "platform": machine(),
         "processes": state.num_processes,
         "distributed": state.distributed_type.value,
         "device": str(state.device.type),
         "threads": torch.get_num_threads(),
     }
-
-
-def git_revision() -> dict[str, Any] | None:
-    """Commit of the code and whether it was changed since; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return {"commit": commit, "changed": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def plot_loss(history: Sequence[dict[str, float]], path: Path) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from icm.files import append_jsonl, cut_torn_line, fingerprint, read_log
+from icm.files import JsonObject, append_jsonl, cut_torn_line, fingerprint, read_log
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Batch:
     Attributes:
         answers: one an item.
         usage: what they cost: counters that add up over batches (prompts, computed_tokens, requests, seconds, …).
-        facts: what a reader must know of the prompts (shots used, shots that did not fit).
+        facts: counts that a reader must know (shots used, shots that did not fit, gold labels used).
     """
 
     answers: tuple[Answer, ...]
     usage: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, int] = field(default_factory=dict)
 
 
 class AnswerFile:
@@ -52,12 +51,12 @@ class AnswerFile:
     are never found.
     """
 
-    def __init__(self, folder: Path, name: str, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, identity: Mapping[str, object]) -> None:
         self.fingerprint = fingerprint(identity)
         self.path = folder / f"{name}-{self.fingerprint}.jsonl"
         self.answers: dict[str, Answer] = {}
         self.usage: dict[str, float] = {}
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, int] = {}
         for _, row in read_log(self.path):
             self._take(_batch(row))
 
@@ -93,13 +92,13 @@ class AnswerFile:
         self.facts.update(batch.facts)
 
 
-def _batch(row: dict[str, Any]) -> Batch:
+def _batch(row: JsonObject) -> Batch:
     answers = (
         Answer(**{**entry, "log_probs": entry["log_probs"] and tuple(entry["log_probs"])}) for entry in row["answers"]
     )
     return Batch(tuple(answers), row["usage"], row["facts"])
 
 
-def prompt_hash(prompt: Any) -> str:
+def prompt_hash(prompt: object) -> str:
     """Fingerprint of a prompt: token ids, or chat messages."""
     return fingerprint(json.loads(json.dumps(prompt)))

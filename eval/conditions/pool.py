@@ -1,7 +1,5 @@
 """One loaded model at a time, shared by all conditions that need the same one."""
 
-from typing import Any
-
 from icm.config import EngineConfig
 from icm.engines import create_engine
 from icm.engines.base import Engine, Usage
@@ -41,6 +39,6 @@ def counters(usage: Usage) -> dict[str, float]:
     return {name: getattr(usage, name) for name in _COUNTERS}
 
 
-def spent(engine: Engine, before: dict[str, float]) -> dict[str, Any]:
+def spent(engine: Engine, before: dict[str, float]) -> dict[str, float]:
     """What the engine's counters gained since `before`."""
     return {name: value - before[name] for name, value in counters(engine.usage).items()}

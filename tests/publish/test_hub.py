@@ -16,7 +16,6 @@ from support.fake_hub import TOKEN, FakeHub
 from support.made_results import claims, moods
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
-from icm.publish.cards import public_name
 from icm.publish.exporters import ICMExporter
 from icm.publish.hub import push, push_adapter, push_file, push_labels
 from icm.results.format import ICMResult, write_result
@@ -208,12 +207,6 @@ def test_unreachable_server_and_offline_mode(hub: FakeHub, monkeypatch: pytest.M
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PrerequisiteError, match="offline"):
         push_labels(moods(1), "me/moods")
-
-
-def test_local_paths_are_not_published(tmp_path: Path) -> None:
-    assert public_name("org/model") == "org/model" and public_name("embedded") == "embedded"
-    assert public_name(str(tmp_path / "a" / "model")) == "model" == public_name("~/x/model/") == public_name("./model")
-    assert public_name("C:\\models\\model") == "model"
 
 
 def test_settings_of_search_alone_are_published(hub: FakeHub) -> None:

@@ -1,0 +1,73 @@
+"""Zero-shot chat with a local model; the chat prompt, which `server.py` asks too."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from eval.conditions.answers import Batch
+from eval.conditions.base import answers, common_prefix, parts
+from eval.conditions.pool import EnginePool, counters, spent
+from icm.config import EngineConfig
+from icm.errors import ConfigError
+from icm.examples import ICMExample, LabelSpace
+from icm.prompts import Segment, Tokenizer, shared_context_tree, token_ids
+
+Messages = list[dict[str, str]]
+
+CHAT_INSTRUCTION = "Read the text below and complete its last line. Reply with exactly one of these and nothing else: "
+
+
+@dataclass(frozen=True)
+class LocalChat:
+    """A chat model through its chat template: the user asks for one word, the reply's first token is scored.
+
+    Attributes:
+        engine: the chat model.
+    """
+
+    engine: EngineConfig
+    label_space: LabelSpace
+
+    def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
+        """See `Condition.answer`."""
+        engine = engines.get(self.engine)
+        label_ids = self._label_ids(engine.tokenizer)
+        prompts = {example.id: self._prompt(engine.tokenizer, example) for example in examples}
+        shared = common_prefix(list(prompts.values()))
+        for part in parts(examples):
+            asked = [prompts[example.id] for example in part]
+            tree = shared_context_tree(asked[0][:shared], [prompt[shared:] for prompt in asked])
+            before = counters(engine.usage)
+            scores = engine.score(tree, label_ids)
+            yield Batch(answers(part, scores, asked), spent(engine, before))
+
+    def _prompt(self, tokenizer: Tokenizer, example: ICMExample) -> Segment:
+        from transformers import PreTrainedTokenizerBase  # an engine has loaded it
+
+        if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.chat_template:
+            raise ConfigError(
+                f"model {self.engine.model}: no chat template, so not a chat model; name one with the "
+                "condition's `model`"
+            )
+        # Models that can think first are told not to: the first token of the reply has to be the label.
+        text = tokenizer.apply_chat_template(
+            chat_messages(example, self.label_space), add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+        return token_ids(tokenizer, str(text))
+
+    def _label_ids(self, tokenizer: Tokenizer) -> list[int]:
+        words = label_words(self.label_space)
+        first = [token_ids(tokenizer, word)[0] for word in words]
+        if len(set(first)) != len(first):
+            raise ConfigError(f"replies {words} share their first token in {self.engine.model}; set data.verbalisers")
+        return first
+
+
+def label_words(label_space: LabelSpace) -> list[str]:
+    """The words a chat model replies with: the verbalisers without their leading space."""
+    return [text.strip() for text in label_space.verbalisers]
+
+
+def chat_messages(example: ICMExample, label_space: LabelSpace) -> Messages:
+    """The chat prompt. The instruction comes first, so that prompts share it as a prefix."""
+    instruction = f"{CHAT_INSTRUCTION}{', '.join(label_words(label_space))}."
+    return [{"role": "user", "content": f"{instruction}\n\n{example.input}"}]

@@ -1,0 +1,120 @@
+"""What the pages of an analysis and of an evaluation share: drawings, the search's curves, self-contained HTML."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from icm.files import atomic_write
+from icm.results.analysis import acceptance, by_search
+from icm.results.trace import Decision
+
+COLOUR = "#0072B2"
+INK = "#222222"
+# Any: the keys are a Literal of matplotlib's 400 settings.
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "icm",
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The look of all drawings. Figures are made without pyplot: no global state, no display."""
+    return rc_context(_STYLE)
+
+
+def plain(text: str) -> str:
+    """Any text for a drawing: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def svg(figure: Figure) -> Markup:
+    """The figure as an SVG element that scales with its container; matplotlib escapes the texts in it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return Markup(text[text.index("<svg") :])
+
+
+def png(figure: Figure) -> bytes:
+    """The figure at print resolution."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def data_uri(figure: Figure) -> str:
+    """The figure as an address that holds the image itself, for Markdown."""
+    return f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}"
+
+
+def search_curves(name: str, decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
+    """The decisions of each search in a trace by its name in the legend."""
+    searches = by_search(decisions)
+    return {
+        f"{name}, restart {restart + 1}, batch {batch + 1}" if len(searches) > 1 else name: found
+        for (restart, batch), found in searches.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    values: Callable[[Sequence[Decision]], Sequence[float]]
+    scale: str = "linear"
+
+
+_PANELS = (
+    _Panel("utility U(D)", lambda found: [d.utility for d in found]),
+    _Panel("labelled examples", lambda found: [d.labelled for d in found]),
+    _Panel("temperature", lambda found: [d.temperature for d in found], "log"),
+    _Panel("accepted changes, last 50", acceptance),
+)
+
+
+def draw_search(curves: Mapping[str, Sequence[Decision]]) -> Figure:
+    """Utility, labelled examples, temperature and acceptance over iterations, a line a search."""
+    with style():
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+            for name, found in curves.items():
+                axes.plot([d.iteration for d in found], panel.values(found), linewidth=1.3, label=plain(name))
+            axes.set_title(panel.title, loc="left", fontsize=10)
+            axes.set_xlabel("iteration", fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_yscale(panel.scale)
+            axes.grid(color="#EEEEEE")
+        figure.axes[-1].set_ylim(-0.03, 1.05)
+        if 1 < len(curves) <= 8:
+            figure.axes[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def write_page(path: Path, template: Path, **values: object) -> None:
+    """Render a template, which may extend `base.html.jinja`, and write the page."""
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template.name).render(**values)
+    with atomic_write(path) as handle:
+        handle.write(page)
