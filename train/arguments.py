@@ -18,6 +18,7 @@ from icm.config import LabelSource
 from icm.errors import ConfigError
 from icm.files import atomic_write
 from icm.labelling.options import nearest
+from icm.yaml_files import read_mapping
 from train.world import check_gpu, started_processes
 
 Method = Literal["sft", "dpo_labels", "dpo_answers"]
@@ -124,7 +125,8 @@ def read_settings(words: Sequence[str]) -> Settings:
     help_words = {"-h", "--help"} & set(words)
     given = _command_line([word for word in words if word not in help_words])
     path = (given.pop("config", None) or [""])[0]
-    filed = _yaml_values(Path(path)) if path else {}
+    content = read_mapping(path, "--config takes a recipe like configs/train/sft_lora.yaml") if path else {}
+    filed = {name: _yaml_words(value) for name, value in content.items()}
     origin = dict.fromkeys(filed, path) | dict.fromkeys(given, "command line")
     if _DERIVED in origin:
         raise ConfigError(
@@ -149,19 +151,7 @@ def _command_line(words: Sequence[str]) -> dict[str, list[str] | None]:
     return given
 
 
-def _yaml_values(path: Path) -> dict[str, list[str] | None]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
-    return {str(name): _yaml_words(value) for name, value in content.items()}
-
-
-def _yaml_words(value: Any) -> list[str] | None:
+def _yaml_words(value: object) -> list[str] | None:
     if value is None:
         return None
     if isinstance(value, list):

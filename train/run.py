@@ -10,12 +10,14 @@ wins. Run the same command again to continue after a crash.
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from icm.errors import ICMError
 from icm.files import write_json
+from icm.secrets import load_secrets
 from train.arguments import Settings, read_settings, training_arguments, training_parser, write_resolved
 from train.check import Plan, make_plan
 from train.checkpoints import RUN_FILE, is_finished, newest_complete, remove_torn
@@ -27,6 +29,7 @@ from train.world import check_world_size, rank, started_processes
 def main(words: Sequence[str]) -> int:
     """Run the command; returns the exit code. What a user can mend becomes one line on standard error."""
     try:
+        load_secrets(Path.cwd())
         settings = read_settings(words)
         if settings.help:
             _print_help(settings)

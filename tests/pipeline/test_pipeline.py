@@ -5,7 +5,6 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from rich.console import Console
 
 from icm.cli import make_parser
 from icm.commands.parser import canonical_arguments, given_settings
-from icm.config import SearchConfig
 from icm.errors import ConfigError, ICMError, ResumeError
-from icm.labelling.settings import PRESETS, resolve_settings
+from icm.labelling.settings import resolve_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.run import check_later_stages, read_manifest, run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
@@ -82,7 +80,7 @@ def write(folder: Path, *changes: tuple[str, Any]) -> Path:
         ("search.alpha", "high", ["search.alpha: found 'high'", "number"]),
         ("search.alpha", -1.0, ["alpha: found -1.0", "above 0"]),
         ("search", [1], ["search: found [1]", "mapping"]),
-        ("label.algorithms", ["icm", "simulated"], ["label.algorithms.1: found 'simulated'"]),
+        ("label.algorithms", ["icm", "simulated"], ["label.algorithms[1]: found 'simulated'"]),
         ("label.seeds", [1, 1], ["label.seeds: found [1, 1]", "distinct"]),
         ("label.seeds", [], ["label.seeds: found []", "at least one"]),
         ("label.preset", "codelyon", ["codelyon", "codelion"]),
@@ -210,18 +208,6 @@ def test_the_documented_gpu_runs(size: str, gpus: int) -> None:
     assert settings.data.dataset == "truthful_qa" and settings.data.max_examples == 256
     assert settings.search.max_iterations == 1500 and settings.search.batch_size == 256
     assert (settings.search.alpha, settings.search.initial_temperature) == (1.0, 1.0)
-
-
-@pytest.mark.parametrize("name", ["default", *PRESETS])
-def test_search_settings_files_can_be_given_to_icm_run(name: str) -> None:
-    path = ROOT / f"configs/search/{name}.yaml"
-    settings = resolve_settings({}, settings_file=path, environ={})
-    if name == "default":
-        assert settings == resolve_settings({}, environ={})
-        named = yaml.safe_load(path.read_text())["search_params"]
-        assert {*named, "seed"} == {field.name for field in fields(SearchConfig)}
-    else:
-        assert settings == resolve_settings({}, preset=name, environ={})
 
 
 def test_twins_share_examples_with_the_labels_they_are_compared_with(tmp_path: Path) -> None:
