@@ -1,4 +1,4 @@
-"""Every command of README and of the comments in configs/ is one that the doors accept, and the commands fit together."""
+"""The commands in README and in the comments of configs/ are accepted by their doors, and fit together."""
 
 import csv
 import re
@@ -156,7 +156,8 @@ def test_labels_of_truthfulqa_are_accepted_by_its_evaluations(
 
 def test_truthfulqa_has_one_holdout_in_experiments_and_evaluations() -> None:
     paths = [path for path in (ROOT / "configs").rglob("*.yaml") if "truthfulqa" in path.name]
-    holdouts = {path.name: dict[str, Any](read_mapping(path))["data"]["holdout"] for path in paths}
+    contents: dict[str, dict[str, Any]] = {str(path): read_mapping(path) for path in paths}
+    holdouts = {path: content["data"]["holdout"] for path, content in contents.items()}
     assert len(holdouts) >= 4 and set(holdouts.values()) == {0.5}
 
 

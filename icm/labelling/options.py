@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,10 +16,14 @@ from icm.errors import ConfigError
 from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, parse_yaml
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-Built = TypeVar("Built", bound="DataclassInstance")
+class DataClass(Protocol):
+    """Any data class."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Built = TypeVar("Built", bound=DataClass)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def _default(field: "Field[object]") -> object:
     return None if field.default is MISSING else field.default
 
 
-def _class_in(hint: object) -> "type[DataclassInstance] | None":
+def _class_in(hint: object) -> type[DataClass] | None:
     """The data class in `X`, `X | None` or `list[X]`."""
     return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
 

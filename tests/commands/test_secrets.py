@@ -13,7 +13,7 @@ import pytest
         ("icm.cli", ["list"]),
         ("eval.run", ["--shots", "3"]),
         ("train.run", ["--labels", "absent.jsonl"]),
-        ("train.iterate", "--settings a --train_config b --output_dir c --rounds 2".split()),
+        ("train.iterate", ["--settings", "a", "--train_config", "b", "--output_dir", "c", "--rounds", "2"]),
     ],
 )
 def test_every_door_reads_secrets_first(
