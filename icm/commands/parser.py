@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 from icm.labelling.arguments import CommandParser, respelt
 from icm.labelling.options import options
@@ -17,12 +17,12 @@ FORK_NAMES = {
 }
 
 Command = Callable[[argparse.Namespace], int]
-Subparsers = Any  # argparse._SubParsersAction, which is private
+Subparsers: TypeAlias = "argparse._SubParsersAction[CommandParser]"
 
 
 def add_command(subparsers: Subparsers, name: str, command: Command, summary: str, examples: str) -> CommandParser:
     """Add a sub-command whose help ends with examples."""
-    parser: CommandParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",

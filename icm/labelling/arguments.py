@@ -59,7 +59,7 @@ def add_options(group: argparse._ActionsContainer, options: Iterable[Option]) ->
 def _appearance(option: Option) -> dict[str, Any]:
     value = " ".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
     default = "" if value in (None, "") else f" (default: {value})"
-    shown: dict[str, Any] = {"help": (option.help + default).replace("%", "%%")}
+    shown = {"help": (option.help + default).replace("%", "%%")}
     if option.kind is bool:
         return shown | {"action": argparse.BooleanOptionalAction}
     if option.choices:
@@ -76,5 +76,6 @@ def _appearance(option: Option) -> dict[str, Any]:
 class _Words(argparse.Action):
     """Words → a list or mapping, see `from_words`; `const` is its type."""
 
-    def __call__(self, parser: object, namespace: object, words: Any, option_string: str | None = None) -> None:
+    def __call__(self, parser: object, namespace: object, words: object, option_string: str | None = None) -> None:
+        assert isinstance(words, list)  # nargs is +
         setattr(namespace, self.dest, from_words(self.const, words, f"argument {option_string}"))

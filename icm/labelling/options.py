@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,14 +16,7 @@ from icm.errors import ConfigError
 from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, parse_yaml
 
-
-class DataClass(Protocol):
-    """Any data class."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-Built = TypeVar("Built", bound=DataClass)
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -123,7 +116,7 @@ def class_options(kind: type, within: tuple[str, ...] = (), defaults: object = N
     """
     hints = get_type_hints(kind)
     documented = {entry.arg_name: entry.description or "" for entry in parse_docstring(kind.__doc__ or "").params}
-    for field in fields(kind):
+    for field in _fields(kind):
         place = (*within, field.name)
         default = _default(field) if defaults is None else getattr(defaults, field.name)
         inner = _class_in(hints[field.name])
@@ -135,13 +128,17 @@ def class_options(kind: type, within: tuple[str, ...] = (), defaults: object = N
             yield from class_options(inner, place, default)
 
 
+def _fields(kind: type) -> tuple[Field[object], ...]:
+    return fields(kind)
+
+
 def _default(field: "Field[object]") -> object:
     if field.default_factory is not MISSING:
         return field.default_factory()
     return None if field.default is MISSING else field.default
 
 
-def _class_in(hint: object) -> type[DataClass] | None:
+def _class_in(hint: object) -> type | None:
     """The data class in `X`, `X | None` or `list[X]`."""
     return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
 
@@ -170,15 +167,15 @@ def build(kind: type[Built], content: object, where: str, place: str = "", defau
     """
     values, hints = mapping(content, f"{where}: {place}" if place else where), get_type_hints(kind)
     check_keys(values, hints, f"{where}: {place}" if place else where)
-    built: dict[str, Any] = {}
-    for field in fields(kind):
+    built = {} if defaults is None else dict(vars(defaults))
+    for field in _fields(kind):
         at = f"{place}.{field.name}" if place else field.name
         default = _default(field)
         if field.name in values:
             built[field.name] = _built(hints[field.name], values[field.name], where, at, default)
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{where}: {at}: required, but not given")
-    return kind(**built) if defaults is None else replace(defaults, **built)
+    return kind(**built)
 
 
 def _built(hint: object, value: object, where: str, place: str, default: object) -> object:
@@ -213,7 +210,7 @@ def describe(kind: object) -> str:
     return names.get(kind, "null")
 
 
-def checked(kind: object, value: object, origin: str) -> Any:
+def checked(kind: object, value: object, origin: str) -> object:
     """`value` as the type; text is parsed, as the command line and the environment give nothing else.
 
     Args:
@@ -249,7 +246,7 @@ def from_words(kind: object, words: Sequence[str], origin: str) -> object:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[object]:
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 

@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import yaml
 
@@ -78,7 +78,7 @@ def build(values: Mapping[str, object]) -> Settings:
     if "cooling_rate" in values and values.get("schedule", SearchConfig.schedule) == "log":
         # What codelion/icm calls its cooling rate, and the fork its decay, is beta of this schedule.
         values = {"beta": values["cooling_rate"], **values}
-    kinds: dict[str, Any] = get_type_hints(Settings)
+    kinds = get_type_hints(Settings)
     arguments: dict[str, dict[str, object]] = {part: {} for part in kinds}
     for name, value in values.items():
         for part, field in options()[name].places:

@@ -76,7 +76,7 @@ class PipelineConfig:
     path: Path
     name: str
     output_dir: Path
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     label: LabelStage
     train: TrainStage | None
     eval: Mapping[str, Any] | None
@@ -109,7 +109,7 @@ def read_experiment(path: str | Path) -> PipelineConfig:
     return config
 
 
-def _given(content: Mapping[str, object], path: Path) -> dict[str, Any]:
+def _given(content: Mapping[str, object], path: Path) -> dict[str, object]:
     """The sections that hold options of `icm run`, by option name."""
     sections = {name: mapping(content[name], f"{path}: {name}") for name in SECTIONS if name in content}
     for section, entries in sections.items():
@@ -151,7 +151,7 @@ def _check_train(config: PipelineConfig, train: TrainStage) -> None:
             )
 
 
-def _check_eval(config: PipelineConfig, content: Mapping[str, Any]) -> None:
+def _check_eval(config: PipelineConfig, content: Mapping[str, object]) -> None:
     """What the stages read of it; `eval.settings` checks the rest."""
     where = f"{config.path}: eval"
     held_out = mapping(content.get("data", {}), f"{where}.data")
