@@ -99,7 +99,7 @@ def read_experiment(path: str | Path) -> PipelineConfig:
     config = PipelineConfig(
         path=path,
         name=name,
-        output_dir=Path(str(content.get("output_dir", given.pop("output_dir", f"outputs/{name}")))),
+        output_dir=Path(str(given.pop("output_dir", f"outputs/{name}"))),
         given=given,
         label=build(LabelStage, content.get("label", {}), str(path), "label"),
         train=build(TrainStage, content["train"], str(path), "train") if "train" in content else None,
@@ -116,7 +116,11 @@ def _given(content: Mapping[str, object], path: Path) -> dict[str, object]:
         for (part, key), fix in _ELSEWHERE.items():
             if part in SECTIONS[section] and key in entries:
                 raise ConfigError(f"{path}: {section}.{key}: not set here; {fix}")
-    return section_values(sections, str(path))
+    given = section_values(sections, str(path))
+    short = content.get("output_dir")  # the short form of `output: {output_dir: …}`
+    if short is not None and given.setdefault("output_dir", short) != short:
+        raise ConfigError(f"{path}: output_dir: found {short!r}, but output.output_dir is {given['output_dir']!r}")
+    return given
 
 
 def _check(config: PipelineConfig) -> None:

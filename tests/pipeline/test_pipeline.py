@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,26 @@ def test_mistakes_are_one_line_that_names_file_and_key(
         read_experiment(write(tmp_path, (name, value)))
     assert all(part in str(error.value) for part in expected), error.value
     assert "\n" not in str(error.value)
+
+
+def test_sections_have_the_parts_names_and_the_older_ones_say_the_same(tmp_path: Path) -> None:
+    older = read_experiment(write(tmp_path))
+    sections = [("engine", SMALL["model"]), ("model", None), ("output", {"output_dir": older.output_dir.as_posix()})]
+    path = write(tmp_path, *sections, ("output_dir", None))
+    assert replace(read_experiment(path), path=older.path) == older
+    assert older.given["model"] == "embedded" and "output_dir" not in older.given
+    with pytest.raises(ConfigError, match=r"output_dir: found 'a', but output\.output_dir is 'b'"):
+        read_experiment(write(tmp_path, ("output_dir", "a"), ("output", {"output_dir": "b"})))
+    with pytest.raises(ConfigError, match=r"output\.output_name: not set here; the stages choose it"):
+        read_experiment(write(tmp_path, ("output", {"output_name": "b"})))
+
+
+def test_a_changed_base_of_a_recipe_is_a_changed_input(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"extends: {ROOT / 'configs/train/demo_sft.yaml'}\nseed: 3\n", encoding="utf-8")
+    stages = make_stages(read_experiment(write(tmp_path, ("train.recipe", str(recipe)))))
+    (inputs,) = [stage.inputs for stage in stages if stage.name.startswith("train ")]
+    assert {"recipe.yaml", "demo_sft.yaml", "sft_lora.yaml", "sft_full.yaml"} <= {path.name for path in inputs}
 
 
 @pytest.mark.parametrize(
