@@ -10,7 +10,7 @@ from icm.errors import ConfigError
 from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt
 from icm.labelling.options import build, checked, class_options, nearest
 from icm.tasks.source import DataSource
-from icm.yaml_files import merged, read_mapping
+from icm.yaml_files import mapping, merged, read_mapping
 
 Kind = Literal["majority", "surface", "zero-shot", "chat", "chat-server", "many-shot", "fine-tuned"]
 
@@ -231,11 +231,16 @@ def parse_settings(arguments: Sequence[str]) -> EvalConfig:
     for option in class_options(EvalConfig):
         if option.name in given:
             value = checked(option.kind, given[option.name], option.flag)
-            content = merged(content, _nested(option.places[0], value))
+            content = _overridden(content, option.places[0], value)
     if "conditions" not in content:
         raise ConfigError("conditions: none are given; name a settings file with --config")
     return build(EvalConfig, content, ", ".join(given["config"]))
 
 
-def _nested(path: Sequence[str], value: object) -> dict[str, object]:
-    return {path[0]: _nested(path[1:], value) if path[1:] else value}
+def _overridden(content: Mapping[str, object], path: Sequence[str], value: object) -> dict[str, object]:
+    """`content` with another value at `path`, whole: a mapping is not merged."""
+    name, *rest = path
+    if not rest:
+        return {**content, name: value}
+    within = content.get(name)
+    return {**content, name: _overridden({} if within is None else mapping(within, name), rest, value)}

@@ -80,7 +80,8 @@ def test_lists_are_words_or_the_older_spelling_and_options_win_wherever_they_sta
 
 
 def test_part_and_spelling_and_switches(tmp_path: Path) -> None:
-    file = written(tmp_path, ONE + "data: {dataset: d}\nengine: {enforce_eager: true}\n")
+    text = "data: {dataset: d, verbalisers: {C: ' c'}}\nengine: {enforce_eager: true}\n"
+    file = written(tmp_path, ONE + text)
     assert parse_settings(file).data.part == "test" and parse_settings(file).engine.enforce_eager
     words = ["--data.max-examples", "3", "--no-engine.enforce_eager", "--data.verbalisers", "A= a", "B= b"]
     found = parse_settings([*file, *words, "--output_dir=out_dir"])
@@ -91,6 +92,8 @@ def test_part_and_spelling_and_switches(tmp_path: Path) -> None:
 def test_conditions_are_needed_and_shared_by_extending(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name a settings file with --config"):
         parse_settings(["--shots", "3"])
+    with pytest.raises(ConfigError, match="data: found 3, expected a mapping"):
+        parse_settings([*written(tmp_path, ONE + "data: 3\n"), "--data.seed", "1"])
     written(tmp_path, ONE + "data: {dataset: d, holdout: 0.5}\n")
     more = tmp_path / "more.yaml"
     more.write_text("extends: eval.yaml\ndata: {dataset: e}\nmultiple_choice: {questions: q, conditions: [Base]}\n")
