@@ -1,127 +1,22 @@
 """Compare conditions on one held-out set.
 
-    python eval/run.py --config configs/eval/reviews.yaml --labels '[icm_results/reviews.jsonl]'
-    python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds '[0,1,2]' --output_dir out
+    python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
+    python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
     python eval/run.py --help
 
 Writes `results.json`, `samples_<condition>.jsonl`, `results.md`, `figure_1.png` and `report.html` to `output_dir`.
-A run that was stopped continues where it was; finished conditions are not run again, unless `--rerun '[NAME]'` asks
+A run that was stopped continues where it was; finished conditions are not run again, unless `--rerun "NAME"` asks
 for it.
 """
 
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from rich.console import Console
-from tqdm import tqdm
-
-from eval.conditions.answers import AnswerFile, Batch
-from eval.conditions.pool import EnginePool
-from eval.experiment import Experiment, Run
-from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_questions
-from eval.scores import Evaluation, ScoredRun
-from eval.settings import EvalConfig, parse_settings
-from icm.errors import ConfigError, ICMError
+from eval.settings import parse_settings
+from icm.errors import ICMError
 from icm.secrets import load_secrets
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """Runs what is not yet answered.
-
-    Attributes:
-        experiment: what to ask.
-        folder: output folder.
-    """
-
-    experiment: Experiment
-    folder: Path
-
-    def score_all(self) -> tuple[list[ScoredRun], list[MultipleChoiceRun]]:
-        """Answers of every run and to the multiple-choice questions, in running order."""
-        scored, chosen = [], []
-        questions = held_out_questions(self.experiment)
-        with EnginePool() as engines:
-            for run in tqdm(self.experiment.runs, desc="conditions", unit="run"):
-                scored.append(self._scored(run, engines))
-                if run.config.name in questions.asked:
-                    chosen.append(self._chosen(run, questions, engines))
-        return scored, chosen
-
-    def _chosen(self, run: Run, questions: MultipleChoice, engines: EnginePool) -> MultipleChoiceRun:
-        # Named by content alone: conditions that share a model share the answers.
-        file = AnswerFile(self.folder / "answers", "multiple-choice", questions.identity(run))
-        self._complete(file, run, list(questions.ids), lambda ids: questions.answer(run, ids, engines))
-        return questions.scored(run, file)
-
-    def _scored(self, run: Run, engines: EnginePool) -> ScoredRun:
-        file = AnswerFile(self.folder / "answers", run.key, run.identity)
-        examples = {example.id: example for example in self.experiment.examples}
-        self._complete(
-            file, run, list(examples), lambda ids: run.condition.answer([examples[key] for key in ids], engines)
-        )
-        answers = tuple(file.answers[example.id] for example in self.experiment.examples)
-        return ScoredRun(run, answers, file.usage, file.facts, self.experiment.label_space.labels)
-
-    def _complete(
-        self, file: AnswerFile, run: Run, ids: list[str], ask: Callable[[list[str]], Iterator[Batch]]
-    ) -> None:
-        """Ask for the answers that the file does not hold yet."""
-        if run.config.name in self.experiment.settings.rerun:
-            file.forget()
-        missing = file.unanswered(ids)
-        if not missing:
-            return
-        with (
-            file.appending(),
-            tqdm(total=len(missing), desc=file.path.stem, unit="item", leave=False, disable=None) as bar,
-        ):
-            for batch in ask(missing):
-                file.add(batch)
-                bar.update(len(batch.answers))
-
-
-def evaluate(settings: EvalConfig) -> Path:
-    """Run everything and write all outputs; returns the output folder.
-
-    Raises:
-        ICMError: one line naming the setting or file, before a model loads where that is possible.
-    """
-    # Imported here: plots and statistics take seconds that a wrong setting should not cost.
-    from eval.report import write_all
-    from eval.report.tables import terminal
-
-    experiment, folder = Experiment(settings), Path(settings.output_dir)
-    checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
-    print(f"evaluate {checked} → {folder}", file=sys.stderr)
-    with _only_one(folder):
-        started = time.time()
-        scored, chosen = Evaluator(experiment, folder).score_all()
-        evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started)
-        write_all(evaluation, folder)
-    Console().print(terminal(evaluation))
-    return folder
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two evaluations in one folder would write over each other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"output_dir {folder}: another evaluation is writing there; wait, or give another") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         load_secrets(Path.cwd())
-        folder = evaluate(parse_settings(sys.argv[1:] if arguments is None else arguments))
+        settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
+        # Imported here: torch, plots and statistics take seconds that help and a wrong setting should not cost.
+        from eval.evaluator import evaluate
+
+        folder = evaluate(settings)
     except ICMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

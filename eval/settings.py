@@ -1,18 +1,16 @@
 """Settings of an evaluation: one file, checked key by key before any model loads."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
-
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from dataclasses import dataclass, field, fields
+from itertools import groupby
+from typing import Literal
 
 from icm.config import EngineConfig, LabelSource
 from icm.errors import ConfigError
-from icm.labelling.options import nearest
+from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt
+from icm.labelling.options import build, checked, class_options, nearest
 from icm.tasks.source import DataSource
+from icm.yaml_files import mapping, merged, read_mapping
 
 Kind = Literal["majority", "surface", "zero-shot", "chat", "chat-server", "many-shot", "fine-tuned"]
 
@@ -193,12 +191,29 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise ConfigError(f"{name}: found {value}, expected at least {least}")
 
 
-def parser() -> ArgumentParser:
-    """`--config FILE` and one option for every setting (`--data.dataset`, `--engine.model`, `--seeds`, …)."""
-    made = ArgumentParser(prog="python eval/run.py", description=__doc__, exit_on_error=False)
-    made.add_argument("--config", action="config", help="YAML file; options behind it override it")
-    made.add_class_arguments(EvalConfig)
-    return made
+EXAMPLES = """\
+  python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
+  python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
+  python eval/run.py --config configs/eval/reviews.yaml --rerun "Zero-shot Base" "Many-shot ICM"
+
+Options override the file. Conditions stand in the file alone. Dashes and underscores are the same."""
+
+
+def make_parser() -> CommandParser:
+    """`--config FILE` and an option for every setting (`--data.dataset`, `--engine.model`, `--seeds`, …)."""
+    parser = CommandParser(
+        prog="python eval/run.py",
+        usage="python eval/run.py --config FILE [options]",
+        description="Compare conditions on one held-out set.",
+        epilog=f"examples:\n{EXAMPLES}",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", action="append", default=[], help="settings file (YAML or JSON), see configs/eval/"
+    )
+    options = class_options(EvalConfig)
+    for section, members in groupby(options, lambda option: option.part if "." in option.name else "evaluation"):
+        add_options(parser.add_argument_group(section), members)
+    return parser
 
 
 def parse_settings(arguments: Sequence[str]) -> EvalConfig:
@@ -207,61 +222,25 @@ def parse_settings(arguments: Sequence[str]) -> EvalConfig:
     Raises:
         ConfigError: unknown key (with the nearest known one), wrong type, or a value out of range.
     """
-    for path in _config_files(arguments):
-        _check_file(path)
-    made = parser()
-    try:
-        parsed = made.instantiate(made.parse_args(list(arguments)))
-        return EvalConfig(**{f.name: parsed[f.name] for f in fields(EvalConfig)})
-    except ConfigError:
-        raise
-    except (ArgumentError, ValueError) as error:
-        # The library lists every type of a union that does not fit; the first is the one with the settings.
-        reason = re.search(r"^ *- (.+)$", str(error), re.MULTILINE)
-        message = reason[1] if reason else _one_line(str(error))
-        raise ConfigError(message + _nearest_option(made, str(error))) from None
+    parser = make_parser()
+    known, rest = parser.parse_known_args(respelt(arguments))
+    refuse_rest(rest, parser)
+    given, content = vars(known), dict[str, object]()
+    for path in given["config"]:
+        content = merged(content, read_mapping(path, "--config takes a YAML file"))
+    for option in class_options(EvalConfig):
+        if option.name in given:
+            value = checked(option.kind, given[option.name], option.flag)
+            content = _overridden(content, option.places[0], value)
+    if "conditions" not in content:
+        raise ConfigError("conditions: none are given; name a settings file with --config")
+    return build(EvalConfig, content, ", ".join(given["config"]))
 
 
-def _nearest_option(made: ArgumentParser, message: str) -> str:
-    unknown = re.search(r"unrecognized arguments: (--\S+)", message)
-    options = [text for action in made._actions for text in action.option_strings if text.startswith("--")]
-    return nearest(unknown[1].split("=")[0], options) if unknown else ""
-
-
-def _config_files(arguments: Sequence[str]) -> list[str]:
-    following = zip(arguments, [*arguments[1:], ""], strict=True)
-    return [value if flag == "--config" else flag[9:] for flag, value in following if flag.split("=")[0] == "--config"]
-
-
-def _check_file(path: str) -> None:
-    """jsonargparse refuses unknown keys too, but names neither the file nor the nearest key."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({_one_line(str(error))})") from None
-    _check_keys(EvalConfig, content, path, "")
-
-
-def _check_keys(kind: type, content: Any, path: str, place: str) -> None:
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: {place.rstrip('.') or 'file'}: found {content!r}, expected a mapping of settings")
-    hints = get_type_hints(kind)
-    for key, value in content.items():
-        if key not in hints:
-            raise ConfigError(f"{path}: unknown key {place + str(key)!r}{nearest(str(key), hints)}")
-        inner = _dataclass_in(hints[key])
-        for position, entry in enumerate(value if isinstance(value, list) else [value]):
-            if inner is not None and entry is not None:
-                at = f"[{position}]" if isinstance(value, list) else ""
-                _check_keys(inner, entry, path, f"{place}{key}{at}.")
-
-
-def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass inside `X`, `X | None` or `list[X]`."""
-    return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _overridden(content: Mapping[str, object], path: Sequence[str], value: object) -> dict[str, object]:
+    """`content` with another value at `path`, whole: a mapping is not merged."""
+    name, *rest = path
+    if not rest:
+        return {**content, name: value}
+    within = content.get(name)
+    return {**content, name: _overridden({} if within is None else mapping(within, name), rest, value)}

@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from icm.commands import add_commands
-from icm.commands.parser import CommandParser, canonical_arguments, option_strings
+from icm.commands.parser import canonical_arguments
 from icm.errors import ConfigError, ICMError
+from icm.labelling.arguments import CommandParser, refuse_rest
 from icm.labelling.options import nearest
 from icm.secrets import load_secrets
 
@@ -70,14 +71,6 @@ def _run(argv: Sequence[str]) -> int:
     if not argv[0].startswith("-") and argv[0] not in commands:
         raise ConfigError(f"unknown command {argv[0]!r}{nearest(argv[0], commands)}")
     arguments, rest = parser.parse_known_args(canonical_arguments(argv), argparse.Namespace(argv=argv))
-    if rest:
-        raise ConfigError(_unknown(rest[0], option_strings(arguments.parser)))
+    refuse_rest(rest, arguments.parser)
     code: int = arguments.command(arguments)
     return code
-
-
-def _unknown(argument: str, known: Iterable[str]) -> str:
-    if not argument.startswith("-"):
-        return f"unexpected argument {argument!r}; options start with --"
-    name = argument.partition("=")[0]
-    return f"unknown option {name}{nearest(name, known)}"

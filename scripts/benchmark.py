@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from transformers import AutoTokenizer
@@ -26,6 +27,7 @@ from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment
 from icm.search.scoring import Labels, Scorer
 from icm.search.trees import Order, draw_order
+from icm.secrets import load_secrets
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -51,6 +53,7 @@ class Measurement:
 
 def main() -> None:
     """Parse the command line, run, print."""
+    load_secrets(Path.cwd())
     arguments = _parser().parse_args()
     with _engine(arguments) as engine:
         scorer = _scorer(engine, arguments.examples if arguments.benchmark == "scoring" else arguments.to)

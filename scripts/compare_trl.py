@@ -2,7 +2,7 @@
 
     python scripts/compare_trl.py --labels RESULT.jsonl --config configs/train/demo_sft.yaml --work DIR
 
-The same YAML file goes to both (TRL skips the keys it does not know). TRL appends an end token to each label.
+The same recipe goes to both (TRL skips the keys it does not know). TRL appends an end token to each label.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from icm.files import write_jsonl
 from icm.models import resolve_model
 from icm.results.format import read_result
 from icm.results.training_rows import sft_rows
+from icm.secrets import load_secrets
+from icm.yaml_files import read_mapping
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +45,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--work", type=Path, required=True, help="new folder for both runs")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for both")
     arguments = parser.parse_args(words)
+    load_secrets(Path.cwd())
     common = [f"--{setting}" for setting in arguments.set]
     ours, theirs = arguments.work / "icm", arguments.work / "trl"
     costs = {
@@ -67,10 +70,12 @@ def trl_command(labels: Path, config: Path, output: Path, data: Path) -> list[st
     """TRL's own script on the same rows, with as many of them in a step."""
     result = read_result(labels)
     write_jsonl(data / "train.jsonl", sft_rows(result).rows)
-    recipe = yaml.safe_load(config.read_text(encoding="utf-8"))
-    steps = recipe["total_batch_size"] // recipe["per_device_train_batch_size"]
+    recipe = read_mapping(config)
+    written = data / "recipe.yaml"  # TRL's own script does not know `extends`
+    written.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    steps = int(str(recipe["total_batch_size"])) // int(str(recipe["per_device_train_batch_size"]))
     model = resolve_model(str(result.metadata["model"]["name"]))
-    words = ["--config", str(config), "--dataset_name", str(data), "--model_name_or_path", model, "--use_cpu"]
+    words = ["--config", str(written), "--dataset_name", str(data), "--model_name_or_path", model, "--use_cpu"]
     words += ["--gradient_accumulation_steps", str(steps), "--output_dir", str(output)]
     return [sys.executable, "-m", "trl.scripts.sft", *words]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from icm.errors import ConfigError, ICMError
 from icm.files import parse_object
 from icm.models import resolve_model
+from icm.secrets import load_secrets
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,6 +27,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
     arguments = parser.parse_args(words)
     try:
+        load_secrets(Path.cwd())
         merge(arguments.adapter, arguments.output, arguments.base, arguments.dtype)
     except ICMError as error:
         print(f"error: {error}", file=sys.stderr)

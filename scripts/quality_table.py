@@ -27,6 +27,7 @@ from icm.files import append_jsonl, read_jsonl
 from icm.labelling.session import run_labeling
 from icm.search.scoring import Scorer
 from icm.search.trees import draw_order
+from icm.secrets import load_secrets
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -66,6 +67,7 @@ class Row:
 
 def main() -> None:
     """Run what is missing, then print the table of everything in the output file."""
+    load_secrets(Path.cwd())
     arguments = _parser().parse_args()
     rows = _read(arguments.output)
     done = {(r.data, r.model, r.seed, r.labeler, r.examples, r.iterations, r.test_examples) for r in rows}

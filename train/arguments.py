@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import yaml
 from trl.scripts.utils import TrlParser
@@ -18,8 +18,15 @@ from icm.config import LabelSource
 from icm.errors import ConfigError
 from icm.files import atomic_write
 from icm.labelling.options import nearest
+from icm.yaml_files import read_mapping
 from train.world import check_gpu, started_processes
 
+if TYPE_CHECKING:
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.model_config import ModelConfig
+    from trl.trainer.sft_config import SFTConfig
+
+TrainingConfig: TypeAlias = "SFTConfig | DPOConfig"
 Method = Literal["sft", "dpo_labels", "dpo_answers"]
 
 # What may differ between the first start of a run and its continuation without changing its weights.
@@ -124,7 +131,8 @@ def read_settings(words: Sequence[str]) -> Settings:
     help_words = {"-h", "--help"} & set(words)
     given = _command_line([word for word in words if word not in help_words])
     path = (given.pop("config", None) or [""])[0]
-    filed = _yaml_values(Path(path)) if path else {}
+    content = read_mapping(path, "--config takes a recipe like configs/train/sft_lora.yaml") if path else {}
+    filed = {name: _yaml_words(value) for name, value in content.items()}
     origin = dict.fromkeys(filed, path) | dict.fromkeys(given, "command line")
     if _DERIVED in origin:
         raise ConfigError(
@@ -149,19 +157,7 @@ def _command_line(words: Sequence[str]) -> dict[str, list[str] | None]:
     return given
 
 
-def _yaml_values(path: Path) -> dict[str, list[str] | None]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
-    return {str(name): _yaml_words(value) for name, value in content.items()}
-
-
-def _yaml_words(value: Any) -> list[str] | None:
+def _yaml_words(value: object) -> list[str] | None:
     if value is None:
         return None
     if isinstance(value, list):
@@ -193,7 +189,7 @@ def _parser(*kinds: Any) -> _Parser:
     return _Parser(kinds, prog="train/run.py", allow_abbrev=False)
 
 
-def training_arguments(settings: Settings, method: Method, output_dir: Path) -> tuple[Any, Any]:
+def training_arguments(settings: Settings, method: Method, output_dir: Path) -> "tuple[TrainingConfig, ModelConfig]":
     """TRL's training configuration and model configuration.
 
     Raises:
@@ -223,7 +219,7 @@ def _parse(parser: _Parser, values: Mapping[str, list[str] | None]) -> tuple[Any
     return parsed
 
 
-def write_resolved(path: Path, arguments: LabelArguments, training: Any, model: Any) -> None:
+def write_resolved(path: Path, arguments: LabelArguments, training: TrainingConfig, model: "ModelConfig") -> None:
     """Write every value of a run, defaults included, as a file that `--config` reads."""
     values = asdict(arguments) | training.to_dict() | asdict(model)
     # The trainer's copy shows tokens as <HUB_TOKEN>; they are no setting of a recipe.
@@ -249,11 +245,11 @@ def accumulation_steps(settings: Settings) -> int:
     return steps
 
 
-def _machine_defaults() -> dict[str, Any]:
+def _machine_defaults() -> dict[str, object]:
     """Defaults that depend on the machine, so that one recipe runs on a laptop and on a GPU."""
     import torch
 
-    defaults: dict[str, Any] = {"train_sampling_strategy": "sequential"}
+    defaults: dict[str, object] = {"train_sampling_strategy": "sequential"}
     check_gpu(torch.accelerator.is_available())
     if torch.accelerator.is_available():
         return defaults
@@ -264,10 +260,11 @@ def _machine_defaults() -> dict[str, Any]:
     return defaults | {"use_cpu": True, "bf16": bf16, "dataloader_pin_memory": False}
 
 
-def _refuse_unsupported(training: Any) -> None:
+def _refuse_unsupported(training: TrainingConfig) -> None:
     """Settings of TRL that would break a promise of ours."""
     if training.eval_strategy != "no":
-        raise ConfigError(f"eval_strategy: found {training.eval_strategy.value!r}; evaluation is eval/run.py's: use no")
+        found = getattr(training.eval_strategy, "value", training.eval_strategy)  # TRL has made it an enum
+        raise ConfigError(f"eval_strategy: found {found!r}; evaluation is eval/run.py's: use no")
     if training.save_total_limit is not None and training.save_total_limit < 2:
         raise ConfigError(
             f"save_total_limit: found {training.save_total_limit}, expected at least 2: the newest checkpoint may be "

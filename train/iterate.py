@@ -31,6 +31,7 @@ from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
 from icm.prompts import PromptEncoder, shared_context_tree
 from icm.results.format import ICMResult, LabeledExample, read_result, trace_path, write_result
+from icm.secrets import load_secrets
 from icm.tasks import load_task
 from train.checkpoints import is_finished
 
@@ -274,6 +275,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--scheme", choices=("grow", "kfold"), default="grow")
     arguments = vars(parser.parse_args(words))
     try:
+        load_secrets(Path.cwd())
         for name in ("train_config", "accelerate_config"):
             if not arguments[name].is_file():
                 raise ConfigError(f"--{name} {arguments[name]}: no such file")

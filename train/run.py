@@ -10,23 +10,30 @@ wins. Run the same command again to continue after a crash.
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from icm.errors import ICMError
 from icm.files import write_json
-from train.arguments import Settings, read_settings, training_arguments, training_parser, write_resolved
+from icm.secrets import load_secrets
+from train.arguments import Settings, TrainingConfig, read_settings, training_arguments, training_parser, write_resolved
 from train.check import Plan, make_plan
 from train.checkpoints import RUN_FILE, is_finished, newest_complete, remove_torn
 from train.labels import flip_probability
 from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
 from train.world import check_world_size, rank, started_processes
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from trl.trainer.model_config import ModelConfig
+
 
 def main(words: Sequence[str]) -> int:
     """Run the command; returns the exit code. What a user can mend becomes one line on standard error."""
     try:
+        load_secrets(Path.cwd())
         settings = read_settings(words)
         if settings.help:
             _print_help(settings)
@@ -80,7 +87,7 @@ def train(plan: Plan) -> None:
     write_outputs(plan, trainer, LengthStatistics.of(rows), push)
 
 
-def _tokenize(plan: Plan, training: Any) -> tuple[Any, list[TokenRow]]:
+def _tokenize(plan: Plan, training: TrainingConfig) -> "tuple[PreTrainedTokenizerBase, list[TokenRow]]":
     """Tokenizer and rows; shows the lengths and one row with its loss mask."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -98,14 +105,16 @@ def _tokenize(plan: Plan, training: Any) -> tuple[Any, list[TokenRow]]:
     return tokenizer, rows
 
 
-def _set_flip_probability(plan: Plan, training: Any) -> None:
+def _set_flip_probability(plan: Plan, training: TrainingConfig) -> None:
     """Robust DPO without a given flip probability takes it from the labels' confidence."""
-    if "robust" in getattr(training, "loss_type", ()) and training.label_smoothing == 0:
+    from trl.trainer.dpo_config import DPOConfig
+
+    if isinstance(training, DPOConfig) and "robust" in training.loss_type and training.label_smoothing == 0:
         training.label_smoothing = flip_probability(plan.result)
         _say(f"robust   flip probability {training.label_smoothing:.3f}, from the labels' log-odds")
 
 
-def _prepare_folder(plan: Plan, training: Any, model: Any) -> None:
+def _prepare_folder(plan: Plan, training: TrainingConfig, model: "ModelConfig") -> None:
     """Empty the folder if asked, name its run, remove torn checkpoints; the other ranks wait."""
     state = training.distributed_state
     if state.is_main_process:

@@ -1,7 +1,7 @@
 """The sub-commands: one module each, light to import; what is heavy is imported when a command runs."""
 
 from icm.commands import doctor, pipeline, results, run, transfer
-from icm.commands.parser import CommandParser
+from icm.labelling.arguments import CommandParser
 
 
 def add_commands(parser: CommandParser) -> list[str]:

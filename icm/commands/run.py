@@ -11,8 +11,9 @@ from typing import Any
 from icm.commands import parser as parsing
 from icm.commands.log import logging_to
 from icm.errors import ConfigError
-from icm.labelling.options import Settings
-from icm.labelling.settings import PRESETS, resolve_settings
+from icm.labelling.arguments import CommandParser, add_options
+from icm.labelling.options import Settings, options
+from icm.labelling.settings import PRESETS, resolve_settings, settings_yaml
 from icm.results.format import ICMResult
 
 TESTBEDS = {
@@ -27,13 +28,14 @@ EXAMPLES = """\
   icm run --dataset reviews.jsonl --task-type classification --max-examples 64 --device cpu
   icm run --synthetic math --synthetic-size 50 --max-iterations 200
   icm run --model meta-llama/Llama-3.1-70B --preset fork --tensor-parallel-size 4
-  icm run --settings config.json --dry-run
+  icm run --preset paper --print-settings > mine.yaml
+  icm run --settings mine.yaml --dry-run
   icm run --resume icm_results/reviews_smollm2-135m-instruct_20260102_030405.trace.jsonl
 
 settings: defaults < --preset < --settings FILE < ICM_<OPTION> variables < command line. FILE is JSON or YAML with the
-sections search_params, model_params, system_params and data_params. Dashes and underscores are the same; the vLLM
-fork's --K, --num_seed, --initial_T, --final_T and --decay are --max-iterations, --initial-examples,
---initial-temperature, --final-temperature and --cooling-rate."""
+sections data, search, engine, generation and output; --print-settings writes one, and `extends: OTHER` in it names a
+file to go on from. Dashes and underscores are the same; the vLLM fork's --K, --num_seed, --initial_T, --final_T and
+--decay are --max-iterations, --initial-examples, --initial-temperature, --final-temperature and --cooling-rate."""
 
 
 def add_command(subparsers: parsing.Subparsers) -> None:
@@ -46,22 +48,30 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     run_group.add_argument("--resume", metavar="TRACE", type=Path, help="continue an interrupted run from its trace")
     run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
     run_group.add_argument("--settings", metavar="FILE", type=Path, help="settings file (JSON or YAML)")
-    data = parser.add_argument_group("data")
-    parsing.add_options(data, ["data"])
+    run_group.add_argument("--print-settings", action="store_true", help="print all settings as a file for --settings")
+    data = _add_part(parser, "data", "data")
     data.add_argument("--synthetic", choices=("math", "comparison"), help="short for --dataset synthetic:KIND")
     data.add_argument("--testbed", choices=tuple(TESTBEDS), help="the fork's name of data set and task type")
-    search = parser.add_argument_group("search")
-    parsing.add_options(search, ["search"])
+    search = _add_part(parser, "search", "search")
     search.add_argument("--scheduler", choices=tuple(SCHEDULERS), help="the fork's name of the schedule")
-    parsing.add_options(parser.add_argument_group("model"), ["engine"])
-    parsing.add_options(parser.add_argument_group("generation (where the model writes the claims)"), ["generation"])
-    parsing.add_options(parser.add_argument_group("output"), ["output"])
+    _add_part(parser, "engine", "engine")
+    _add_part(parser, "generation", "generation (where the model writes the claims)")
+    _add_part(parser, "output", "output")
+
+
+def _add_part(parser: CommandParser, part: str, title: str) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group(title)
+    add_options(group, [option for option in options().values() if option.part == part])
+    return group
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Label a data set, or print the plan of doing so."""
     given = {**_synonyms(arguments), **parsing.given_settings(arguments)}
     settings = resolve_settings(given, preset=arguments.preset, settings_file=arguments.settings)
+    if arguments.print_settings:
+        print(settings_yaml(settings), end="")
+        return 0
     with logging_to(settings.output):
         if arguments.dry_run:
             _print_plan(settings)
@@ -114,9 +124,9 @@ def _cost(metadata: Mapping[str, Any]) -> str:
     return cost
 
 
-def _synonyms(arguments: argparse.Namespace) -> dict[str, Any]:
+def _synonyms(arguments: argparse.Namespace) -> dict[str, object]:
     """Settings that were given under another name, which an option of our own overrides."""
-    found: dict[str, Any] = dict(TESTBEDS.get(arguments.testbed, {}))
+    found: dict[str, object] = dict(TESTBEDS.get(arguments.testbed, {}))
     if Path(getattr(arguments, "config", "")).is_file():
         raise ConfigError(f"--config {arguments.config}: names a data set's configuration; a file goes to --settings")
     if arguments.synthetic is not None:

@@ -1,12 +1,12 @@
-"""The options of `icm run`, generated from the settings' data classes: names, types, defaults and help stand once."""
+"""Options from data classes: names, types, defaults and help stand once, for `icm run` and `eval/run.py` alike."""
 
 import difflib
 import re
 import types
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -14,6 +14,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from icm.config import EngineConfig, GenerationConfig, SearchConfig
 from icm.errors import ConfigError
 from icm.tasks.source import DataSource
+from icm.yaml_files import mapping, parse_yaml
+
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -57,25 +60,22 @@ class Option:
     """One option.
 
     Attributes:
-        name: with underscores, as in settings files; `--name` with dashes on the command line, `ICM_NAME` in the
-            environment.
-        places: (part of `Settings`, field) that take its value.
-        section: section of a settings file.
+        name: `--name` with dashes on the command line; `data.dataset` where a class holds classes.
+        places: where its value goes, each a path of field names: ("data", "dataset").
         kind: Python type.
         default: value without any setting.
         help: what the data class says about it.
     """
 
     name: str
-    places: tuple[tuple[str, str], ...]
-    section: str
-    kind: Any
-    default: Any
+    places: tuple[tuple[str, ...], ...]
+    kind: object
+    default: object
     help: str
 
     @property
     def part(self) -> str:
-        """Part of `Settings` under whose heading the help shows it."""
+        """First name of its path: the heading under which the help shows it."""
         return self.places[0][0]
 
     @property
@@ -89,89 +89,164 @@ class Option:
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
 
-_SECTIONS = {
-    "data": "data_params",
-    "search": "search_params",
-    "engine": "system_params",
-    "generation": "model_params",
-    "output": "system_params",
-}
-_MODEL_FIELDS = {"model", "revision", "adapter", "dtype", "max_model_len"}
-_RENAMED = {("data", "size"): "synthetic_size"}
+_RENAMED: Mapping[tuple[str, ...], str] = {("data", "size"): "synthetic_size"}
 # Which side of the holdout is loaded is a stage's business, not the user's: labelling takes the train side.
 _HIDDEN = {("data", "part")}
 
 
 @cache
 def options() -> Mapping[str, Option]:
-    """All options by name. An option that two parts share (`seed`) has two places."""
+    """The options of `icm run` by name. One that two parts share (`seed`) has two places."""
     found: dict[str, Option] = {}
-    for part, kind in get_type_hints(Settings).items():
-        for option in _part_options(part, kind):
-            shared = found.get(option.name)
-            places = (shared.places if shared else ()) + option.places
-            section = "system_params" if shared else option.section
-            found[option.name] = Option(option.name, places, section, option.kind, option.default, option.help)
+    for option in class_options(Settings):
+        (place,) = option.places
+        if place not in _HIDDEN:
+            name = _RENAMED.get(place, place[-1])
+            shared = found[name].places if name in found else ()
+            found[name] = replace(option, name=name, places=(*shared, place))
     return types.MappingProxyType(found)
 
 
-def _part_options(part: str, kind: type) -> Iterable[Option]:
+def class_options(kind: type, within: tuple[str, ...] = (), defaults: object = None) -> Iterator[Option]:
+    """One option for each field; a data class in a field gives its own. Lists of data classes stand in files only.
+
+    Args:
+        within: path of the class in the outermost one.
+        defaults: instance that holds the defaults, where they are not the class's own.
+    """
+    hints = get_type_hints(kind)
     documented = {entry.arg_name: entry.description or "" for entry in parse_docstring(kind.__doc__ or "").params}
-    for field in fields(kind):
-        if (part, field.name) in _HIDDEN:
-            continue
-        name = _RENAMED.get((part, field.name), field.name)
-        section = "model_params" if part == "engine" and field.name in _MODEL_FIELDS else _SECTIONS[part]
-        text = (
-            re.sub(r"\s+", " ", documented.get(field.name, ""))
-            .replace("`", "")
-            .replace("*questions*", "questions")
-            .rstrip(".")
-        )
-        yield Option(name, ((part, field.name),), section, field.type, _default(field), text)
+    for field in _fields(kind):
+        place = (*within, field.name)
+        default = _default(field) if defaults is None else getattr(defaults, field.name)
+        inner = _class_in(hints[field.name])
+        if inner is None:
+            text = re.sub(r"\s+", " ", documented.get(field.name, "")).rstrip(".")
+            text = text.replace("`", "").replace("*questions*", "questions")
+            yield Option(".".join(place), (place,), hints[field.name], default, text)
+        elif list_member(hints[field.name]) is None:
+            yield from class_options(inner, place, default)
 
 
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+def _fields(kind: type) -> tuple[Field[object], ...]:
+    return fields(kind)
 
 
-def describe(kind: Any) -> str:
+def _default(field: "Field[object]") -> object:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return None if field.default is MISSING else field.default
+
+
+def _class_in(hint: object) -> type | None:
+    """The data class in `X`, `X | None` or `list[X]`."""
+    return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
+
+
+def list_member(kind: object) -> object | None:
+    """Type of the entries of a list or tuple, optional or not; None for other types."""
+    members = (kind, *get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return next((get_args(member)[0] for member in members if get_origin(member) in (list, tuple)), None)
+
+
+def holds_mapping(kind: object) -> bool:
+    """Whether the type is a mapping, optional or not."""
+    return any(get_origin(member) in (dict, Mapping) for member in (kind, *get_args(kind)))
+
+
+def build(kind: type[Built], content: object, where: str, place: str = "", defaults: Built | None = None) -> Built:
+    """A data class from a mapping, all that it holds checked key by key.
+
+    Args:
+        where: starts messages: a file's name.
+        place: of the mapping in the file: "eval.data".
+        defaults: instance that holds the defaults, where they are not the class's own.
+
+    Raises:
+        ConfigError: names the file and the place, the value, and what is expected; for unknown keys the nearest.
+    """
+    values, hints = mapping(content, f"{where}: {place}" if place else where), get_type_hints(kind)
+    check_keys(values, hints, f"{where}: {place}" if place else where)
+    built = {} if defaults is None else dict(vars(defaults))
+    for field in _fields(kind):
+        at = f"{place}.{field.name}" if place else field.name
+        default = _default(field)
+        if field.name in values:
+            built[field.name] = _built(hints[field.name], values[field.name], where, at, default)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"{where}: {at}: required, but not given")
+    return kind(**built)
+
+
+def _built(hint: object, value: object, where: str, place: str, default: object) -> object:
+    inner = _class_in(hint)
+    if inner is None or (value is None and type(None) in get_args(hint)):
+        return checked(hint, value, f"{where}: {place}")
+    if list_member(hint) is None:
+        return build(inner, value, where, place, default if isinstance(default, inner) else None)
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: {place}: found {value!r}, expected a list")
+    return [build(inner, entry, where, f"{place}[{number}]") for number, entry in enumerate(value)]
+
+
+def check_keys(content: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise ConfigError with the nearest known key for one that is not known."""
+    for key in content:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, sorted(known))}")
+
+
+def describe(kind: object) -> str:
     """What a value of a type looks like, for messages: "a whole number"."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(describe(member) for member in get_args(kind))
-    if get_origin(kind) is dict:
-        return "a mapping of label to text"
-    if get_origin(kind) is tuple:
-        return "a list of texts"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
-    return names[kind]
+    if holds_mapping(kind):
+        return "a mapping of label to text" if get_args(kind)[1] is str else "a mapping of settings"
+    if get_origin(kind) in (list, tuple):
+        return f"a list ({describe(list_member(kind))} each)"
+    names: dict[object, str] = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    return names.get(kind, "null")
 
 
-def checked(option: Option, value: Any, origin: str) -> Any:
-    """`value` as the option's type; text is parsed, as the command line and the environment give nothing else.
+def checked(kind: object, value: object, origin: str) -> object:
+    """`value` as the type; text is parsed, as the command line and the environment give nothing else.
 
     Args:
-        origin: starts the message: "--alpha", "ICM_ALPHA", "config.json: search_params.alpha".
+        origin: starts the message: "--alpha", "ICM_ALPHA", "config.json: search.alpha".
 
     Raises:
         ConfigError: names the origin, the value and what is expected.
     """
-    optional = type(None) in get_args(option.kind)
-    if optional and value in ("null", "none", "None"):
+    if type(None) in get_args(kind) and value in (None, "null", "none", "None"):
         return None
+    member = list_member(kind)
+    if member is not None and isinstance(value, list | tuple):
+        value = [checked(member, entry, f"{origin}[{place}]") for place, entry in enumerate(value)]
     # pydantic would take true for 1.
-    if not (isinstance(value, bool) and option.kind is not bool):
+    if not isinstance(value, bool) or bool in (kind, *get_args(kind)):
         try:
-            return _adapter(option.kind).validate_python(value)
+            return _adapter(kind).validate_python(value)
         except ValidationError:
             pass
-    raise ConfigError(f"{origin}: found {value!r}, expected {describe(option.kind)}")
+    raise ConfigError(f"{origin}: found {value!r}, expected {describe(kind)}")
+
+
+def from_words(kind: object, words: Sequence[str], origin: str) -> object:
+    """A list or mapping from the words `A B` or `LABEL=TEXT LABEL=TEXT`; also from one word of YAML, `[A, B]`."""
+    if len(words) == 1 and (words[0][:1], words[0][-1:]) in (("[", "]"), ("{", "}")):
+        return parse_yaml(words[0], origin)
+    if not holds_mapping(kind):
+        return list(words)
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"{origin}: found {word!r}, expected LABEL=TEXT")
+    return dict(word.split("=", 1) for word in words)
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[object]:
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 

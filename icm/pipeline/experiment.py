@@ -3,27 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, Literal
 
 from icm.config import LabelSource
 from icm.errors import ConfigError
-from icm.labelling.options import Settings, checked, nearest, options
-from icm.labelling.settings import resolve_settings
+from icm.labelling.options import Settings, build, check_keys
+from icm.labelling.settings import SECTIONS, resolve_settings, section_values
 from icm.tasks.source import DataSource
+from icm.yaml_files import mapping, read_mapping
 
 Algorithm = Literal["icm", "bootstrap", "random", "zero-shot"]
 
-# Section of the file → part of `icm.labelling.options.Settings` whose fields it sets.
-_PARTS = {"data": "data", "model": "engine", "search": "search", "generation": "generation"}
 # Fields that the pipeline sets itself, and where the file says them.
 _ELSEWHERE = {
     ("data", "part"): "the stages choose it: train to label, test to evaluate",
     ("data", "seed"): "give label.seeds",
     ("search", "algorithm"): "give label.algorithms",
     ("search", "seed"): "give label.seeds",
+    ("output", "output_name"): "the stages choose it",
 }
 
 
@@ -61,9 +58,6 @@ class TrainStage:
     overrides: Mapping[str, bool | int | float | str | list[str]] = field(default_factory=dict)
 
 
-Section = TypeVar("Section", LabelStage, TrainStage)
-
-
 @dataclass(frozen=True)
 class PipelineConfig:
     """A checked experiment.
@@ -82,7 +76,7 @@ class PipelineConfig:
     path: Path
     name: str
     output_dir: Path
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     label: LabelStage
     train: TrainStage | None
     eval: Mapping[str, Any] | None
@@ -99,71 +93,34 @@ def read_experiment(path: str | Path) -> PipelineConfig:
         ConfigError: unreadable, an unknown key (with the nearest known one), or a value of the wrong type or range.
     """
     path = Path(path)
-    content = _mapping(_load(path), str(path))
-    _check_keys(content, {"name", "output_dir", "label", "train", "eval", *_PARTS}, str(path))
-    name = str(content.get("name", path.stem))
+    content = read_mapping(path, "--config takes a file like configs/experiments/demo.yaml")
+    check_keys(content, {"name", "output_dir", "label", "train", "eval", *SECTIONS}, str(path))
+    given, name = _given(content, path), str(content.get("name", path.stem))
     config = PipelineConfig(
         path=path,
         name=name,
-        output_dir=Path(str(content.get("output_dir", f"outputs/{name}"))),
-        given=_given(content, path),
-        label=_section(LabelStage, content.get("label", {}), f"{path}: label"),
-        train=_section(TrainStage, content["train"], f"{path}: train") if "train" in content else None,
-        eval=_mapping(content["eval"], f"{path}: eval") if "eval" in content else None,
+        output_dir=Path(str(given.pop("output_dir", f"outputs/{name}"))),
+        given=given,
+        label=build(LabelStage, content.get("label", {}), str(path), "label"),
+        train=build(TrainStage, content["train"], str(path), "train") if "train" in content else None,
+        eval=mapping(content["eval"], f"{path}: eval") if "eval" in content else None,
     )
     _check(config)
     return config
 
 
-def _load(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(
-            f"--config {path}: {error.strerror}; give a file like configs/experiments/demo.yaml"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-
-
-def _mapping(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: found {content!r}, expected a mapping of settings")
-    return {str(key): value for key, value in content.items()}
-
-
-def _check_keys(content: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, sorted(known))}")
-
-
-def _given(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _given(content: Mapping[str, object], path: Path) -> dict[str, object]:
     """The sections that hold options of `icm run`, by option name."""
-    given: dict[str, Any] = {}
-    for section, part in _PARTS.items():
-        where = f"{path}: {section}"
-        names = {place[1]: option for option in options().values() for place in option.places if place[0] == part}
-        for key, value in _mapping(content.get(section, {}), where).items():
-            if (section, key) in _ELSEWHERE:
-                raise ConfigError(f"{where}.{key}: not set here; {_ELSEWHERE[section, key]}")
-            _check_keys({key: value}, set(names), where)
-            given[names[key].name] = checked(names[key], value, f"{where}.{key}")
+    sections = {name: mapping(content[name], f"{path}: {name}") for name in SECTIONS if name in content}
+    for section, entries in sections.items():
+        for (part, key), fix in _ELSEWHERE.items():
+            if part in SECTIONS[section] and key in entries:
+                raise ConfigError(f"{path}: {section}.{key}: not set here; {fix}")
+    given = section_values(sections, str(path))
+    short = content.get("output_dir")  # the short form of `output: {output_dir: …}`
+    if short is not None and given.setdefault("output_dir", short) != short:
+        raise ConfigError(f"{path}: output_dir: found {short!r}, but output.output_dir is {given['output_dir']!r}")
     return given
-
-
-def _section(kind: type[Section], content: Any, where: str) -> Section:
-    content = _mapping(content, where)
-    _check_keys(content, {entry.name for entry in fields(kind)}, where)
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        found = "" if first["type"] == "missing" else f"found {first['input']!r}, "
-        raise ConfigError(f"{where}.{place}: {found}{first['msg']}") from None
 
 
 def _check(config: PipelineConfig) -> None:
@@ -198,12 +155,13 @@ def _check_train(config: PipelineConfig, train: TrainStage) -> None:
             )
 
 
-def _check_eval(config: PipelineConfig, content: Mapping[str, Any]) -> None:
+def _check_eval(config: PipelineConfig, content: Mapping[str, object]) -> None:
     """What the stages read of it; `eval.settings` checks the rest."""
     where = f"{config.path}: eval"
-    _check_keys(_mapping(content.get("data", {}), f"{where}.data"), set(DataSource.__annotations__), f"{where}.data")
+    held_out = mapping(content.get("data", {}), f"{where}.data")
+    check_keys(held_out, {entry.name for entry in fields(DataSource)}, f"{where}.data")
     conditions = content.get("conditions")
     if not isinstance(conditions, list) or not conditions:
         raise ConfigError(f"{where}.conditions: found {conditions!r}, expected a list of conditions")
     for position, condition in enumerate(conditions):
-        _mapping(condition, f"{where}.conditions[{position}]")
+        mapping(condition, f"{where}.conditions[{position}]")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +20,7 @@ from icm.errors import ConfigError, ICMError, ResumeError
 from icm.files import atomic_write, file_sha256, parse_object, write_json
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.stages import Stage, eval_file, eval_yaml, make_stages, train_words
+from icm.yaml_files import read_mapping
 
 MANIFEST = "pipeline.json"
 
@@ -214,7 +214,7 @@ def _check_training(config: PipelineConfig) -> None:
 @contextlib.contextmanager
 def _world_size(accelerate: Path) -> Iterator[None]:
     """The number of ranks as the launcher will tell it to each of them."""
-    layout = yaml.safe_load(accelerate.read_text(encoding="utf-8"))
+    layout = read_mapping(accelerate)
     os.environ["WORLD_SIZE"] = str(layout.get("num_processes", 1))
     try:
         yield

@@ -17,6 +17,7 @@ from icm.labelling.options import Option, options
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.results.format import trace_path
 from icm.tasks.source import DataSource
+from icm.yaml_files import source_files
 
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
@@ -135,7 +136,7 @@ def _train(config: PipelineConfig, train: TrainStage, algorithm: str, seed: int,
         name=f"train {folder.name}",
         command=(*launch, str(_HOME / "train" / "run.py"), "--config", train.recipe, *words),
         settings={"label_source": source, "held_out": held_out, "overrides": dict(train.overrides)},
-        inputs=(labels, Path(train.recipe), Path(train.accelerate)),
+        inputs=(labels, *source_files(train.recipe), Path(train.accelerate)),
         outputs=(folder / "train_results.json",),
         folder=folder,
     )

@@ -18,7 +18,6 @@ from icm.cli import main
 from icm.commands import run as run_command
 from icm.commands.parser import canonical_arguments
 from icm.labelling.options import options
-from icm.labelling.settings import build, file_values
 
 COMMANDS = ("run", "export", "push", "list", "analyze", "clean", "pipeline", "doctor")
 ICM = [sys.executable, "-m", "icm"]
@@ -240,11 +239,19 @@ def test_each_message_is_printed_once_and_logged(
     assert "detail of a library" in (printed := capsys.readouterr().err) and "detail of icm" in printed
 
 
-def test_the_settings_file_to_copy_holds_the_defaults() -> None:
-    default = Path(__file__).parents[2] / "configs" / "search" / "default.yaml"
-    values = file_values(default)
-    assert build(values) == build({})
-    assert set(values) == {option.name for option in options().values() if option.section == "search_params"}
+def test_printed_settings_can_be_given_back(settings_of_runs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--preset", "codelion", "--rules", "at-most-one", "--verbalisers", "A= a", "B= b", "--seed", "3"]
+    assert main(["run", *words, "--print-settings"]) == 0
+    assert settings_of_runs == []
+    Path("mine.yaml").write_text(capsys.readouterr().out)
+    assert main(["run", *words]) == main(["run", "--settings", "mine.yaml"]) == 0
+    assert settings_of_runs[0] == settings_of_runs[1]
+
+
+@pytest.mark.parametrize("words", [["at-most-one", "exactly-one"], ["[at-most-one, exactly-one]"]])
+def test_lists_are_words(words: list[str], settings_of_runs: list[Any]) -> None:
+    assert main(["run", "--rules", *words]) == 0
+    assert settings_of_runs[0].search.rules == ("at-most-one", "exactly-one")
 
 
 REVIEWS = [("a delight", 1), ("what a waste", 0), ("lovely", 1), ("it broke", 0), ("well made", 1), ("never again", 0)]

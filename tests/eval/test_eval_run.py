@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from eval.run import main
 from icm.files import write_jsonl
@@ -184,8 +185,10 @@ def test_finished_conditions_are_not_run_again_unless_asked(evaluated: tuple[Pat
 def test_a_failed_save_fails_the_run(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "blocked"
     (folder / "figure_1.png").mkdir(parents=True)
+    one = tmp_path / "one.yaml"
+    one.write_text(yaml.safe_dump({"extends": str(evaluated[1]), "conditions": CONDITIONS[:1]}), encoding="utf-8")
     with pytest.raises(OSError):
-        main(["--config", str(evaluated[1]), "--output_dir", str(folder), "--conditions", str(CONDITIONS[:1])])
+        main(["--config", str(one), "--output_dir", str(folder)])
     assert not (folder / "results.json").exists()
 
 

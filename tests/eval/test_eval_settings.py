@@ -1,12 +1,14 @@
 """Settings are checked key by key, before anything loads."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from eval.conditions.chat_models import chat_counterpart
-from eval.settings import parse_settings, slug
+from eval.settings import MultipleChoiceConfig, parse_settings, slug
 from icm.errors import ConfigError
 
 ONE = "conditions: [{name: Base, kind: zero-shot}]\n"
@@ -29,8 +31,8 @@ def test_command_line_overrides_the_file(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         (ONE + "shotss: 3", "unknown key 'shotss'; did you mean shots?"),
-        (ONE + "data: {datset: x}", "unknown key 'data.datset'; did you mean dataset?"),
-        ("conditions: [{name: B, kind: chat, modle: x}]", "unknown key 'conditions[0].modle'; did you mean model?"),
+        (ONE + "data: {datset: x}", "data: unknown key 'datset'; did you mean dataset?"),
+        ("conditions: [{name: B, kind: chat, modle: x}]", "conditions[0]: unknown key 'modle'; did you mean model?"),
         ("conditions: [{name: B, kind: chatty}]", "chatty"),
         ("conditions: [{name: B, kind: chat, preamble: true}]", "condition 'B': chat does not use preamble"),
         ("conditions: [{name: B, kind: fine-tuned, labels_from: gold}]", "condition 'B': fine-tuned needs adapters"),
@@ -40,7 +42,12 @@ def test_command_line_overrides_the_file(tmp_path: Path) -> None:
         (ONE + "shots: 0", "shots: found 0"),
         (ONE + "seeds: [1, 1]", "seeds: found [1, 1]"),
         (ONE + "rerun: [Bse]", "unknown condition 'Bse'; did you mean Base?"),
-        (ONE + "shots: many", "shots"),
+        (ONE + "shots: many", "eval.yaml: shots: found 'many', expected a whole number"),
+        (ONE + "seeds: [1, two]", "seeds[1]: found 'two', expected a whole number"),
+        (ONE + "engine: {enforce_eager: 3}", "engine.enforce_eager: found 3, expected true or false"),
+        ("conditions: [{kind: chat}]", "conditions[0].name: required"),
+        ("conditions: {name: B}", "conditions: found {'name': 'B'}, expected a list"),
+        (ONE + "multiple_choice: {questions: q}", "multiple_choice.conditions: required"),
         (ONE + "data: 3", "data: found 3, expected a mapping"),
         ("conditions: [{name: a", "not valid YAML"),
         ("conditions: [{name: a, kind: chat-server, server: {base_url: ftp://x}}]", "server.base_url"),
@@ -61,6 +68,38 @@ def test_a_misspelt_option_is_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
         parse_settings(["--config=nowhere.yaml"])
+
+
+def test_lists_are_words_or_the_older_spelling_and_options_win_wherever_they_stand(tmp_path: Path) -> None:
+    file = written(tmp_path, ONE + "labels: [c.jsonl]\nseeds: [5]\n")
+    words = ["--labels", "a.jsonl", "b.jsonl", "--seeds", "3", "4", "--rerun", "Base"]
+    older = ["--labels", "[a.jsonl, b.jsonl]", "--seeds=[3,4]", "--rerun", "[Base]"]
+    found = parse_settings([*words, *file])
+    assert (found.labels, found.seeds, found.rerun) == (["a.jsonl", "b.jsonl"], (3, 4), ("Base",))
+    assert found == parse_settings([*file, *older])
+
+
+def test_part_and_spelling_and_switches(tmp_path: Path) -> None:
+    text = "data: {dataset: d, verbalisers: {C: ' c'}}\nengine: {enforce_eager: true}\n"
+    file = written(tmp_path, ONE + text)
+    assert parse_settings(file).data.part == "test" and parse_settings(file).engine.enforce_eager
+    words = ["--data.max-examples", "3", "--no-engine.enforce_eager", "--data.verbalisers", "A= a", "B= b"]
+    found = parse_settings([*file, *words, "--output_dir=out_dir"])
+    assert (found.data.max_examples, found.engine.enforce_eager, found.output_dir) == (3, False, "out_dir")
+    assert (found.data.dataset, found.data.verbalisers) == ("d", {"A": " a", "B": " b"})
+
+
+def test_conditions_are_needed_and_shared_by_extending(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name a settings file with --config"):
+        parse_settings(["--shots", "3"])
+    with pytest.raises(ConfigError, match="data: found 3, expected a mapping"):
+        parse_settings([*written(tmp_path, ONE + "data: 3\n"), "--data.seed", "1"])
+    written(tmp_path, ONE + "data: {dataset: d, holdout: 0.5}\n")
+    more = tmp_path / "more.yaml"
+    more.write_text("extends: eval.yaml\ndata: {dataset: e}\nmultiple_choice: {questions: q, conditions: [Base]}\n")
+    found = parse_settings(["--config", str(more), "--multiple_choice.questions", "mine.json"])
+    assert (found.data.dataset, found.data.holdout, found.conditions[0].name) == ("e", 0.5, "Base")
+    assert found.multiple_choice == MultipleChoiceConfig("mine.json", ["Base"])
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/eval").glob("*.yaml")), ids=lambda path: path.stem)
@@ -108,4 +147,18 @@ def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str], settings_fi
     with pytest.raises(SystemExit) as stopped:
         parse_settings(["--help"])
     assert stopped.value.code == 0
-    assert "--multiple_choice" in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--multiple-choice.questions" in text and "--data.part {train,test}" in text
+    assert "demonstrations of the many-shot conditions (default: 64)" in text
+    assert "which side of the holdout to load; without a holdout, the train or the test split (default: test)" in text
+
+
+def test_help_and_mistakes_need_no_model_library() -> None:
+    code = """
+import sys
+from eval.run import main
+assert main(["--shotz", "3"]) == 2
+print([name for name in ("torch", "transformers", "datasets", "sklearn") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]" and "did you mean --shots?" in done.stderr

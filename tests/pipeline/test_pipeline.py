@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from rich.console import Console
 
 from icm.cli import make_parser
 from icm.commands.parser import canonical_arguments, given_settings
-from icm.config import SearchConfig
 from icm.errors import ConfigError, ICMError, ResumeError
-from icm.labelling.settings import PRESETS, resolve_settings
+from icm.labelling.settings import resolve_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.run import check_later_stages, read_manifest, run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
@@ -82,7 +81,7 @@ def write(folder: Path, *changes: tuple[str, Any]) -> Path:
         ("search.alpha", "high", ["search.alpha: found 'high'", "number"]),
         ("search.alpha", -1.0, ["alpha: found -1.0", "above 0"]),
         ("search", [1], ["search: found [1]", "mapping"]),
-        ("label.algorithms", ["icm", "simulated"], ["label.algorithms.1: found 'simulated'"]),
+        ("label.algorithms", ["icm", "simulated"], ["label.algorithms[1]: found 'simulated'"]),
         ("label.seeds", [1, 1], ["label.seeds: found [1, 1]", "distinct"]),
         ("label.seeds", [], ["label.seeds: found []", "at least one"]),
         ("label.preset", "codelyon", ["codelyon", "codelion"]),
@@ -102,6 +101,26 @@ def test_mistakes_are_one_line_that_names_file_and_key(
         read_experiment(write(tmp_path, (name, value)))
     assert all(part in str(error.value) for part in expected), error.value
     assert "\n" not in str(error.value)
+
+
+def test_sections_have_the_parts_names_and_the_older_ones_say_the_same(tmp_path: Path) -> None:
+    older = read_experiment(write(tmp_path))
+    sections = [("engine", SMALL["model"]), ("model", None), ("output", {"output_dir": older.output_dir.as_posix()})]
+    path = write(tmp_path, *sections, ("output_dir", None))
+    assert replace(read_experiment(path), path=older.path) == older
+    assert older.given["model"] == "embedded" and "output_dir" not in older.given
+    with pytest.raises(ConfigError, match=r"output_dir: found 'a', but output\.output_dir is 'b'"):
+        read_experiment(write(tmp_path, ("output_dir", "a"), ("output", {"output_dir": "b"})))
+    with pytest.raises(ConfigError, match=r"output\.output_name: not set here; the stages choose it"):
+        read_experiment(write(tmp_path, ("output", {"output_name": "b"})))
+
+
+def test_a_changed_base_of_a_recipe_is_a_changed_input(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"extends: {ROOT / 'configs/train/demo_sft.yaml'}\nseed: 3\n", encoding="utf-8")
+    stages = make_stages(read_experiment(write(tmp_path, ("train.recipe", str(recipe)))))
+    (inputs,) = [stage.inputs for stage in stages if stage.name.startswith("train ")]
+    assert {"recipe.yaml", "demo_sft.yaml", "sft_lora.yaml", "sft_full.yaml"} <= {path.name for path in inputs}
 
 
 @pytest.mark.parametrize(
@@ -210,18 +229,6 @@ def test_the_documented_gpu_runs(size: str, gpus: int) -> None:
     assert settings.data.dataset == "truthful_qa" and settings.data.max_examples == 256
     assert settings.search.max_iterations == 1500 and settings.search.batch_size == 256
     assert (settings.search.alpha, settings.search.initial_temperature) == (1.0, 1.0)
-
-
-@pytest.mark.parametrize("name", ["default", *PRESETS])
-def test_search_settings_files_can_be_given_to_icm_run(name: str) -> None:
-    path = ROOT / f"configs/search/{name}.yaml"
-    settings = resolve_settings({}, settings_file=path, environ={})
-    if name == "default":
-        assert settings == resolve_settings({}, environ={})
-        named = yaml.safe_load(path.read_text())["search_params"]
-        assert {*named, "seed"} == {field.name for field in fields(SearchConfig)}
-    else:
-        assert settings == resolve_settings({}, preset=name, environ={})
 
 
 def test_twins_share_examples_with_the_labels_they_are_compared_with(tmp_path: Path) -> None:
