@@ -45,6 +45,11 @@ class Stage:
     trace: Path | None = None
 
     @property
+    def written(self) -> bool:
+        """Whether all outputs are there."""
+        return all(path.is_file() for path in self.outputs)
+
+    @property
     def shown(self) -> str:
         """The command for reading and copying."""
         program = os.path.relpath(self.command[0])
