@@ -38,7 +38,7 @@ class LabelStage:
         seeds: of the search, and of the examples that `data.max_examples` draws.
         preset: `paper`, `codelion` or `fork`, under the values of `search`.
         rounds: more than 1 labels the data in as many parts, by models fine-tuned with the recipe of `train` on the
-            labels of other parts (see `icm.pipeline.iteration`). Random labels, which no model makes, are drawn at once.
+            labels of other parts (see `icm.pipeline.iteration`). Random labels, which no model makes, come at once.
         scheme: `grow` learns the parts before; `kfold` all other parts, as the base model labels them.
     """
 
