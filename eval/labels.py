@@ -1,7 +1,7 @@
 """Demonstrations and their labels: the same examples for every many-shot condition, only the labels differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def load_label_file(path: str, label_space: LabelSpace) -> LabelFile:
     source = data_source(result)
     if source is None:
         raise DataError(f"{path}:1: field 'data.source' is missing; label the data anew with `icm run`")
-    task = load_task(replace(source, max_examples=None))
+    task = load_task(source.whole)
     labels = {item.example.id: item.label for item in result.labeled_examples}
     return LabelFile(path, result, labels, task.gold, tuple(e for e in task.dataset if e.id in task.gold))
 

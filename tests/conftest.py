@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from icm.models import resolve_model
 
-pytest_plugins = ["support.fake_hub"]
+pytest_plugins = ["support.fake_hub", "support.tiny_training"]
 
 
 @pytest.fixture(autouse=True)

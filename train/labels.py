@@ -108,7 +108,7 @@ def check_overlap(result: ICMResult, evaluation: DataSource | None) -> OverlapCh
     """
     labelled = labelled_source(result)
     if evaluation is None and labelled is not None and labelled.holdout > 0:
-        evaluation = replace(labelled, part="test", max_examples=None)
+        evaluation = replace(labelled.whole, part="test")
     if evaluation is None:
         return OverlapCheck(None)
     dataset = _load(evaluation).dataset

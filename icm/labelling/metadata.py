@@ -8,6 +8,7 @@ from icm.engines.base import Engine
 from icm.examples import ICMDataset
 from icm.labelling.options import Settings
 from icm.provenance import package_versions, peak_memory_gib
+from icm.tasks.source import written
 
 
 def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, created: datetime) -> dict[str, Any]:
@@ -19,9 +20,9 @@ def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, create
         engine: what labelled them.
         created: when the run began, with time zone.
     """
-    config = settings.engine
+    config, known = settings.engine, asdict(settings, dict_factory=written)
     return {
-        "settings": asdict(settings),
+        "settings": known,
         "model": {
             "name": config.model,
             "revision": config.revision,
@@ -30,7 +31,7 @@ def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, create
             "device": str(getattr(engine, "device", config.device)),
             "dtype": str(getattr(engine, "dtype", config.dtype)).removeprefix("torch."),
         },
-        "data": {"source": asdict(settings.data), "fingerprint": dataset.fingerprint, "name": dataset.name},
+        "data": {"source": known["data"], "fingerprint": dataset.fingerprint, "name": dataset.name},
         "versions": package_versions(),
         "seed": settings.search.seed,
         "peak_memory_gib": round(peak_memory_gib(), 2),

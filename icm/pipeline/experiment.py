@@ -13,11 +13,13 @@ from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, read_mapping
 
 Algorithm = Literal["icm", "bootstrap", "random", "zero-shot"]
+Scheme = Literal["grow", "kfold"]
 
 # Fields that the pipeline sets itself, and where the file says them.
 _ELSEWHERE = {
     ("data", "part"): "the stages choose it: train to label, test to evaluate",
     ("data", "seed"): "give label.seeds",
+    ("data", "slice"): "give label.rounds",
     ("search", "algorithm"): "give label.algorithms",
     ("search", "seed"): "give label.seeds",
     ("output", "output_name"): "the stages choose it",
@@ -32,11 +34,16 @@ class LabelStage:
         algorithms: labelers. The first one's files are the labels that `eval` takes where it names no algorithm.
         seeds: of the search, and of the examples that `data.max_examples` draws.
         preset: `paper`, `codelion` or `fork`, under the values of `search`.
+        rounds: more than 1 labels the data in as many parts, by models fine-tuned with the recipe of `train` on the
+            labels of other parts (see `icm.pipeline.iteration`). Random labels, which no model makes, come at once.
+        scheme: `grow` learns the parts before; `kfold` all other parts, as the base model labels them.
     """
 
     algorithms: tuple[Algorithm, ...] = ("icm",)
     seeds: tuple[int, ...] = (0,)
     preset: str | None = None
+    rounds: int = 1
+    scheme: Scheme = "grow"
 
 
 @dataclass(frozen=True)
@@ -134,11 +141,22 @@ def _check(config: PipelineConfig) -> None:
         _check_train(config, config.train)
     if config.eval is not None:
         _check_eval(config, config.eval)
+    _check_rounds(config)
     for name, values in lists.items():
         if not values or len(set(values)) != len(values):
             raise ConfigError(f"{config.path}: {name}: found {list(values)}, expected at least one value, all distinct")
     for algorithm in config.label.algorithms:
         config.settings(algorithm, config.label.seeds[0])
+
+
+def _check_rounds(config: PipelineConfig) -> None:
+    where, label = f"{config.path}: label", config.label
+    if label.rounds < 1:
+        raise ConfigError(f"{where}.rounds: found {label.rounds}, expected at least 1")
+    if label.rounds == 1 and label.scheme == "kfold":
+        raise ConfigError(f"{where}.scheme: found kfold, but one round; give label.rounds, the number of folds")
+    if label.rounds > 1 and config.train is None:
+        raise ConfigError(f"{where}.rounds: later rounds need fine-tuned models; add a section train")
 
 
 def _check_train(config: PipelineConfig, train: TrainStage) -> None:

@@ -1,50 +1,34 @@
 """`icm pipeline`: label → train → eval from one experiment file. Finished stages are skipped, by content."""
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from icm.errors import ConfigError, ICMError, ResumeError
-from icm.files import atomic_write, file_sha256, parse_object, write_json
+from icm.errors import ConfigError, ICMError
+from icm.files import atomic_write
 from icm.pipeline.experiment import PipelineConfig
+from icm.pipeline.manifest import (
+    StageRecord,
+    changed,
+    digests,
+    is_done,
+    read_manifest,
+    refuse_changed,
+    started,
+    write_manifest,
+)
 from icm.pipeline.stages import Stage, eval_file, eval_yaml, make_stages, train_words
 from icm.yaml_files import read_mapping
-
-MANIFEST = "pipeline.json"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What the manifest knows of a stage that was started.
-
-    Attributes:
-        settings: flattened settings that decided the result.
-        inputs: path → SHA-256 when it was started.
-        outputs: path → SHA-256 when it had finished; empty before.
-        seconds: wall-clock time it took.
-    """
-
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    seconds: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        """Whether the stage came to its end."""
-        return bool(self.outputs)
 
 
 def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
@@ -76,7 +60,7 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
     return config.output_dir
 
 
-def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Console) -> Mapping[str, Record]:
+def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Console) -> Mapping[str, StageRecord]:
     """Run what is not finished and record it in `folder`; returns the records of all stages.
 
     Raises:
@@ -114,77 +98,16 @@ def plan_pipeline(config: PipelineConfig) -> str:
         lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
     for algorithm in config.label.algorithms:
         settings = config.settings(algorithm, config.label.seeds[0])
-        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds:", str(plan_run(settings))]
+        rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
+        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan_run(settings))]
     return "\n".join(lines)
 
 
-def _state(stage: Stage, record: Record | None) -> str:
+def _state(stage: Stage, record: StageRecord | None) -> str:
     if is_done(stage, record):
         return "finished"
     changes = changed(stage, record) if record else []
     return f"changed: {'; '.join(changes)}" if changes else "to run"
-
-
-def is_done(stage: Stage, record: Record | None) -> bool:
-    """Whether the stage's outputs are there, made from the present settings and inputs."""
-    return record is not None and record.finished and not changed(stage, record) and _present(stage)
-
-
-def _present(stage: Stage) -> bool:
-    return all(path.is_file() for path in stage.outputs)
-
-
-def changed(stage: Stage, record: Record) -> list[str]:
-    """Settings and inputs that are not what they were when the stage was started, in words."""
-    now = flat(stage.settings)
-    names = sorted(name for name in {*now, *record.settings} if now.get(name) != record.settings.get(name))
-    found = [f"{name} was {record.settings.get(name)!r}, is {now.get(name)!r}" for name in names]
-    hashes = digests(stage.inputs)
-    found += [f"{path} has changed" for path, old in record.inputs.items() if hashes.get(path, old) != old]
-    made = digests(stage.outputs)
-    return found + [f"{path} was changed by hand" for path, old in record.outputs.items() if made.get(path, old) != old]
-
-
-def refuse_changed(stage: Stage, record: Record | None) -> None:
-    """Raise ResumeError if the stage was made, or begun, from something else."""
-    if record is not None and (changes := changed(stage, record)):
-        raise ResumeError(
-            f"stage '{stage.name}' was made differently: {'; '.join(changes[:3])}"
-            f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}; "
-            "choose another output_dir, or redo it with --force"
-        )
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined with dots; values as JSON gives them back."""
-    found: dict[str, Any] = {}
-    for key, entry in value.items():
-        if isinstance(entry, Mapping):
-            found |= flat(entry, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = json.loads(json.dumps(entry))
-    return found
-
-
-def digests(paths: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of the files that are there."""
-    return {str(path): file_sha256(path) for path in paths if path.is_file()}
-
-
-def read_manifest(folder: Path) -> dict[str, Record]:
-    """Stage name → record; empty for a new experiment."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    content = parse_object(path.read_text(encoding="utf-8"), str(path))
-    try:
-        return {name: Record(**entry) for name, entry in content["stages"].items()}
-    except (KeyError, TypeError, AttributeError):
-        raise ResumeError(f"{path}: not a manifest of this version; choose another output_dir") from None
-
-
-def _write_manifest(folder: Path, records: Mapping[str, Record]) -> None:
-    write_json(folder / MANIFEST, {"stages": {name: vars(record) for name, record in records.items()}})
 
 
 def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None:
@@ -208,7 +131,9 @@ def _check_training(config: PipelineConfig) -> None:
     settings = read_settings(["--config", config.train.recipe, *words])
     with _world_size(Path(config.train.accelerate)):
         accumulation_steps(settings)
-    training_arguments(settings, settings.label_arguments().method, config.output_dir)
+    _, model = training_arguments(settings, settings.label_arguments().method, config.output_dir)
+    if config.label.rounds > 1 and not model.use_peft:
+        raise ConfigError(f"{config.path}: label.rounds: {config.train.recipe} trains no adapter; set use_peft there")
 
 
 @contextlib.contextmanager
@@ -234,7 +159,7 @@ def _check_evaluation(config: PipelineConfig) -> None:
             raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
 
 
-def _run_stage(folder: Path, stage: Stage, records: dict[str, Record], force: bool, console: Console) -> None:
+def _run_stage(folder: Path, stage: Stage, records: dict[str, StageRecord], force: bool, console: Console) -> None:
     """Run one stage unless it is finished, and record it."""
     record = records.get(stage.name)
     if is_done(stage, record):
@@ -244,15 +169,11 @@ def _run_stage(folder: Path, stage: Stage, records: dict[str, Record], force: bo
         refuse_changed(stage, record)
     if record is not None and changed(stage, record):
         _delete_outputs(stage)
-    records[stage.name] = replace(_started(stage), seconds=record.seconds if record and not record.finished else 0.0)
-    _write_manifest(folder, records)
+    records[stage.name] = started(stage, record)
+    write_manifest(folder, records)
     console.print(f"$ {stage.shown}", style="dim", highlight=False, soft_wrap=True)
     _execute(stage, folder, records)
     console.print(f"done in {records[stage.name].seconds:.0f} s")
-
-
-def _started(stage: Stage) -> Record:
-    return Record(flat(stage.settings), digests(stage.inputs), {})
 
 
 def _delete_outputs(stage: Stage) -> None:
@@ -262,9 +183,9 @@ def _delete_outputs(stage: Stage) -> None:
         shutil.rmtree(stage.folder)
 
 
-def _execute(stage: Stage, folder: Path, records: dict[str, Record]) -> None:
+def _execute(stage: Stage, folder: Path, records: dict[str, StageRecord]) -> None:
     """Run the command, to its end or to a failure; the time counts either way."""
-    unfinished = stage.trace is not None and stage.trace.is_file() and not _present(stage)
+    unfinished = stage.trace is not None and stage.trace.is_file() and not stage.written
     resume = ("--resume", str(stage.trace)) if unfinished else ()
     begun = time.monotonic()
     try:
@@ -272,13 +193,13 @@ def _execute(stage: Stage, folder: Path, records: dict[str, Record]) -> None:
     finally:
         record = records[stage.name]
         records[stage.name] = replace(record, seconds=record.seconds + time.monotonic() - begun)
-        _write_manifest(folder, records)
+        write_manifest(folder, records)
     missing = [str(path) for path in stage.outputs if not path.is_file()]
     if code or missing:
         problem = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
         raise ICMError(f"stage '{stage.name}' failed ({problem}), see above; the same command continues from here")
     records[stage.name] = replace(records[stage.name], outputs=digests(stage.outputs))
-    _write_manifest(folder, records)
+    write_manifest(folder, records)
 
 
 def _call(command: Sequence[str]) -> int:
@@ -293,7 +214,7 @@ def _call(command: Sequence[str]) -> int:
             raise KeyboardInterrupt("interrupted; the same command continues from here") from None
 
 
-def _summary(config: PipelineConfig, records: Mapping[str, Record]) -> Table:
+def _summary(config: PipelineConfig, records: Mapping[str, StageRecord]) -> Table:
     """Seconds of each stage and the files worth opening."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for _ in range(3):

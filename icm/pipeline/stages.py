@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import icm
 from icm.errors import ConfigError
 from icm.labelling.options import Option, options
 from icm.pipeline.experiment import PipelineConfig, TrainStage
+from icm.pipeline.iteration import rounds_of
 from icm.results.format import trace_path
-from icm.tasks.source import DataSource
+from icm.tasks.source import DataSource, written
 from icm.yaml_files import source_files
 
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
@@ -46,6 +47,11 @@ class Stage:
     trace: Path | None = None
 
     @property
+    def written(self) -> bool:
+        """Whether all outputs are there."""
+        return all(path.is_file() for path in self.outputs)
+
+    @property
     def shown(self) -> str:
         """The command for reading and copying."""
         program = os.path.relpath(self.command[0])
@@ -60,9 +66,11 @@ def make_stages(config: PipelineConfig) -> list[Stage]:
     Raises:
         ConfigError: the evaluation asks for labels or adapters that no stage makes.
     """
-    stages = [_label(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
-    if config.train is not None:
-        stages += [_train(config, config.train, *run) for run in _all_trainings(config)]
+    labellings = [(algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
+    stages = [stage for labelling in labellings for stage in _labelling(config, *labelling)]
+    for algorithm, seed, source in _all_trainings(config):
+        labels, folder = label_file(config, algorithm, seed), _adapter(config, algorithm, seed, source)
+        stages.append(_train(config, labels, folder, source))
     if config.eval is not None:
         stages.append(_eval(config))
     return stages
@@ -73,8 +81,39 @@ def label_file(config: PipelineConfig, algorithm: str, seed: int) -> Path:
     return config.output_dir / "labels" / f"{algorithm}_seed{seed}.jsonl"
 
 
-def _label(config: PipelineConfig, algorithm: str, seed: int) -> Stage:
+def _labelling(config: PipelineConfig, algorithm: str, seed: int) -> list[Stage]:
+    """The stages up to one label file: a single one, or all of its rounds."""
     path = label_file(config, algorithm, seed)
+    if config.label.rounds == 1 or algorithm == "random":
+        return [_label(config, algorithm, seed, path)]
+    rounds, stages = rounds_of(config.label), []
+    files = {step.name: config.output_dir / "rounds" / f"{path.stem}_{step.name}.jsonl" for step in rounds}
+    for step in rounds:
+        file, given = files[step.name], {"slice": step.slice} if step.slice else {}
+        trained: tuple[Path, ...] = ()
+        if step.learnt:
+            training, adapter = (file.with_name(f"{file.stem}_{end}") for end in ("training.jsonl", "adapter"))
+            stages.append(_merge(f"merge {training.stem}", [files[name] for name in step.learnt], training, step.slice))
+            stages.append(_train(config, training, adapter, "labels"))
+            given["adapter"], trained = str(adapter), stages[-1].outputs
+        own = replace(config, given={**config.given, **given})
+        stages.append(_label(own, algorithm, seed, file, trained))
+    return [*stages, _merge(f"label {path.stem}", [files[step.name] for step in rounds if step.slice], path)]
+
+
+def _merge(name: str, files: Sequence[Path], path: Path, without: str | None = None) -> Stage:
+    words = [*map(str, files), "--output", str(path), *(["--without", without] if without else [])]
+    return Stage(
+        name=name,
+        command=(sys.executable, "-m", "icm.pipeline.iteration", *words),
+        settings={"merged": [file.name for file in files], "without": without},
+        inputs=tuple(files),
+        outputs=(path,),
+    )
+
+
+def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapter: tuple[Path, ...] = ()) -> Stage:
+    """Stage that labels what the config's data says; `adapter` holds files of the adapter that it uses."""
     given = {**config.given, "algorithm": algorithm, "seed": seed}
     given |= {"output_dir": str(path.parent), "output_name": path.stem}
     preset = ["--preset", config.label.preset] if config.label.preset else []
@@ -84,8 +123,8 @@ def _label(config: PipelineConfig, algorithm: str, seed: int) -> Stage:
     return Stage(
         name=f"label {path.stem}",
         command=(sys.executable, "-m", "icm", "run", *preset, *words),
-        settings={part: value for part, value in asdict(settings).items() if part != "output"},
-        inputs=(dataset,) if dataset.is_file() else (),
+        settings={part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"},
+        inputs=((dataset,) if dataset.is_file() else ()) + adapter,
         outputs=(path,),
         trace=trace_path(path),
     )
@@ -120,9 +159,9 @@ def _adapter(config: PipelineConfig, algorithm: str, seed: int, source: str) -> 
     return config.output_dir / "adapters" / f"{algorithm}_seed{seed}_{source}"
 
 
-def _train(config: PipelineConfig, train: TrainStage, algorithm: str, seed: int, source: str) -> Stage:
-    labels = label_file(config, algorithm, seed)
-    folder = _adapter(config, algorithm, seed, source)
+def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> Stage:
+    train = config.train
+    assert train is not None  # nothing is trained without its section, see `icm.pipeline.experiment`
     # The whole test part is kept out of training, not only the items that this evaluation draws.
     held_out = {**_held_out(config), "max_examples": None}
     own = {
@@ -155,8 +194,8 @@ def train_words(settings: Mapping[str, Any]) -> list[str]:
 
 def _held_out(config: PipelineConfig) -> dict[str, Any]:
     """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says."""
-    source = replace(config.settings(config.label.algorithms[0], 0).data, part="test", max_examples=None)
-    return {**asdict(source), **(config.eval or {}).get("data", {})}
+    source = replace(config.settings(config.label.algorithms[0], 0).data.whole, part="test")
+    return {**asdict(source, dict_factory=written), **(config.eval or {}).get("data", {})}
 
 
 def _not_default(settings: Any) -> dict[str, Any]:

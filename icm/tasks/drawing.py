@@ -5,6 +5,8 @@ gold, which is unreachable for the search that sees them.
 """
 
 import logging
+import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -120,9 +122,7 @@ def draw(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
     """
     if source.max_examples is None:
         return list(claims)
-    groups: dict[str, list[Claim]] = {}
-    for claim in claims:
-        groups.setdefault(claim.example.group, []).append(claim)
+    groups = _by_group(claims)
     chosen: list[Claim] = []
     for group in sorted(groups, key=lambda g: rank(g, source.seed)):
         if len(chosen) + len(groups[group]) <= source.max_examples:  # a smaller group behind it may still fit
@@ -133,3 +133,34 @@ def draw(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
             f"max_examples: found {source.max_examples}, expected at least {smallest}, one whole question"
         )
     return chosen
+
+
+def _by_group(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
+    groups: dict[str, list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault(claim.example.group, []).append(claim)
+    return groups
+
+
+def slice_place(source: DataSource) -> tuple[int, int]:
+    """(J, N) of a slice `J/N`; (1, 1), which is everything, without one. Raises ConfigError."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", source.slice or "1/1")
+    if found is None or int(found[1]) > int(found[2]):
+        raise ConfigError(f"slice: found {source.slice!r}, expected J/N, the J-th of N parts, for example 1/4")
+    return int(found[1]), int(found[2])
+
+
+def of_slice(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
+    """The claims of the source's slice. Raises ConfigError if there are fewer questions than slices."""
+    if source.slice is None:
+        return list(claims)
+    number, count = slice_place(source)
+    groups = _by_group(claims)
+    if count > len(groups):
+        raise ConfigError(f"slice: found {source.slice!r}, expected at most {len(groups)} parts, one a question")
+    names = sorted(groups)
+    random.Random(f"parts {source.seed}").shuffle(names)
+    slices: list[list[Claim]] = [[] for _ in range(count)]
+    for name in names:
+        min(slices, key=len).extend(groups[name])
+    return slices[number - 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from icm.errors import ConfigError, DataError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
 from icm.tasks.base import HubData, Item, Record, Task
-from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, rank, unique
+from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, of_slice, rank, slice_place, unique
 from icm.tasks.lookup import find_task, task_names
 from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
@@ -45,7 +45,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     template = Template(source.template or own_template(task, space), task)
     claims = unique(_claim(item, record, template) for item, record in items)
     check_gold(claims, space, source, generated=with_claims is not records)
-    chosen = draw(of_part(claims, source), source)
+    chosen = of_slice(draw(of_part(claims, source), source), source)
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
@@ -71,6 +71,7 @@ def _check(source: DataSource) -> None:
         value = getattr(source, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}: found {value}, expected at least 1")
+    slice_place(source)
 
 
 def _task_and_records(source: DataSource) -> tuple[Task, list[Record]]:
@@ -140,6 +141,8 @@ def _with_claims(task: Task, records: list[Record], source: DataSource, generate
             f"{open_questions[0][0].where}: the record has no claims to judge (task {task.name} reads "
             f"{_signatures(task)}); give a file with claims, or let a model write them"
         )
+    if source.slice is not None:  # another model, and each slice has its own, would write other claims to divide
+        raise ConfigError(f"slice: found {source.slice!r}, but a model writes the claims; give a file with claims")
     wanted = _questions_to_ask(open_questions, source)
     prompts = [prompt for _, (_, prompt) in wanted for _ in range(GENERATED_CLAIMS)]
     texts = generate(prompts)

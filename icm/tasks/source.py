@@ -1,6 +1,7 @@
 """Where data comes from: one serialisable description, shared by label, train and eval."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -23,6 +24,8 @@ class DataSource:
         size: number of items generated for `synthetic:*`.
         template: prompt template with `{field}` placeholders that replaces the task's own.
         verbalisers: label → text in the prompt, replaces the task's own (leading space included).
+        slice: `J/N`, the J-th of N parts of nearly equal size that share no question, drawn with `seed` from what the
+            other fields leave.
     """
 
     dataset: str = "reviews"
@@ -36,3 +39,15 @@ class DataSource:
     size: int = 100
     template: str | None = None
     verbalisers: dict[str, str] | None = None
+    slice: str | None = None
+
+    @property
+    def whole(self) -> "DataSource":
+        """All of the same side of the holdout: nothing drawn, nothing sliced."""
+        return replace(self, max_examples=None, slice=None)
+
+
+def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice says nothing of
+    slices, so that its files are the bytes they were before there were any."""
+    return {name: value for name, value in fields if (name, value) != ("slice", None)}

@@ -18,7 +18,8 @@ from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError, ICMError, ResumeError
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
-from icm.pipeline.run import check_later_stages, read_manifest, run_pipeline, run_stages
+from icm.pipeline.manifest import read_manifest
+from icm.pipeline.run import check_later_stages, run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
 from train.arguments import accumulation_steps, read_settings
 

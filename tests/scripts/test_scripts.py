@@ -51,31 +51,36 @@ def test_cost_of_growth(run: Run) -> None:
 
 @pytest.mark.slow
 def test_quality_table_is_made_once(run: Run, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
+    folder = tmp_path / "quality"
     words = ["--examples", 6, "--test-examples", 6, "--iterations", 4, "--seeds", 0, "--engine", "transformers"]
     labelers = ["random", "bootstrap", "icm", "golden"]
-    first = run("quality_table.py", *words, "--output", rows, "--labelers", *labelers)
-    written = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [row["labeler"] for row in written] == labelers
-    assert written[-1]["label_accuracy"] == 1.0
-    assert 0 < written[2]["computed_tokens"] < written[2]["plain_tokens"]
-    again = run("quality_table.py", *words, "--output", rows, "--labelers", *labelers)
-    assert again.splitlines() == first.splitlines()[-len(again.splitlines()) :]
-    assert len(rows.read_text().splitlines()) == 4
+    first = run("quality_table.py", *words, "--output", folder, "--labelers", *labelers)
+    (cell,) = folder.glob("embedded/reviews/*")
+    figures = json.loads((cell / "results.json").read_text())["results"]
+    made = {path: path.stat().st_mtime_ns for path in cell.rglob("*") if path.is_file()}
+    again = run("quality_table.py", *words, "--output", folder, "--labelers", *labelers)
+    assert {path: path.stat().st_mtime_ns for path in cell.rglob("*") if path.is_file()} == made
+    lines = again.splitlines()
+    assert lines == first.splitlines()[-len(lines) :]
+    found = [line.split(" | ") for line in lines[2:6]]
+    assert [cells[4] for cells in found] == labelers and list(figures) == labelers
+    assert [cells[7] for cells in found] == [f"{figures[name]['acc,none']:.3f}" for name in labelers]
+    assert [cells[9] for cells in found] == [f"{figures[name]['acc,batch']:.3f}" for name in labelers]
+    assert found[3][6] == "1.000"
+    assert int(found[2][11].replace(",", "")) > 0 and float(found[2][12].strip(" |")) < 1
 
 
-def test_quality_table_compares_what_all_labelers_have_labelled() -> None:
+def test_quality_table_pairs_icm_with_the_other_labelers() -> None:
     script = runpy.run_path(str(SCRIPTS / "quality_table.py"))
     accuracy = {"random": 0.5, "zero-shot": 0.7, "bootstrap": 0.8, "icm": 0.86, "golden": 0.9}
 
     def row(seed: int, labeler: str) -> Any:
         # ICM is 0.05 and 0.07 better than bootstrap: mean 0.06, standard error 0.01, t(1) = 12.71.
         right = accuracy[labeler] + (0.02 * seed - 0.01) * (labeler == "icm")
-        return script["Row"]("reviews", "m", seed, labeler, 64, 96, 200, right, right, right, 10, 100, 1.0)
+        return script["Row"]("reviews", "m", seed, labeler, 64, 96, right, right, right, 10, 100)
 
     rows = [row(seed, labeler) for seed in (0, 1) for labeler in accuracy]
-    lines = script["comparison"]([*rows, row(2, "icm")]).splitlines()
-    assert lines[0].startswith("| 2 of 3 cells |")
+    lines = script["comparison"](rows).splitlines()
+    assert lines[0].startswith("| 2 cells |")
     assert "| icm | 0.860 | 0.860 | 90% | 0.860 | 90% | 10 | 0.100 |" in lines
     assert any(line.startswith("| icm − bootstrap | +0.060 [-0.067, +0.187] |") for line in lines)
-    assert "nothing to compare" in script["comparison"]([row(0, "icm"), row(1, "golden")])

@@ -1,0 +1,107 @@
+"""Iterative labelling: the rounds, each by a model that was fine-tuned on labels of earlier ones, and their one file.
+
+For data larger than one context (arXiv 2506.10139, section on larger data sets). The rounds of an experiment are stages
+like others; this command stands between them:
+
+    python -m icm.pipeline.iteration LABELS.jsonl … --output MERGED.jsonl [--without J/N]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from icm.errors import DataError, ICMError
+from icm.pipeline.experiment import LabelStage
+from icm.results.format import ICMResult, LabeledExample, data_source, read_result, write_result
+from icm.tasks import load_task
+from icm.tasks.source import DataSource, written
+
+_KEPT = ("settings", "model", "versions", "seed", "created", "algorithm")
+"""What the first line of a merged file takes from the first one's."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One labelling of several.
+
+    Attributes:
+        name: in file names.
+        slice: of the data (see `DataSource`); None is all of it.
+        learnt: rounds on whose labels the model is fine-tuned, without those of the slice; none for the base model.
+    """
+
+    name: str
+    slice: str | None
+    learnt: tuple[str, ...]
+
+
+def rounds_of(label: LabelStage) -> list[Round]:
+    """The rounds in order. `grow`: each part by a model that has learnt the parts before it. `kfold`: everything by the
+    base model, then each fold by a model that has learnt the labels of the others."""
+    slices = [f"{number}/{label.rounds}" for number in range(1, label.rounds + 1)]
+    if label.scheme == "kfold":
+        return [Round("base", None, ()), *(Round(f"fold{n}", part, ("base",)) for n, part in enumerate(slices, 1))]
+    names = tuple(f"round{number}" for number in range(1, label.rounds + 1))
+    return [Round(name, part, names[:place]) for place, (name, part) in enumerate(zip(names, slices, strict=True))]
+
+
+def merge(files: Sequence[Path], without: str | None = None) -> ICMResult:
+    """The labels of several files of one data set as one result.
+
+    Args:
+        files: label files that share no example.
+        without: slice of the data whose examples are left out.
+
+    Raises:
+        DataError: the files are not of one data set, share an example, or hold none outside `without`.
+    """
+    results = [read_result(path) for path in files]
+    source = _source(files[0], results[0])
+    items: dict[str, LabeledExample] = {}
+    for path, result in zip(files, results, strict=True):
+        if _source(path, result) != source:
+            raise DataError(f"{path}: labels other data than {files[0]}; merge label files of one data set")
+        for item in result.labeled_examples:
+            if items.setdefault(item.example.id, item) is not item:
+                raise DataError(f"{path}: {item.example.input[-60:]!r} is in an earlier file too; leave one out")
+    left_out = {example.id for example in load_task(replace(source, slice=without)).dataset} if without else set()
+    kept = [items[key] for key in sorted(items) if key not in left_out]
+    if not kept:
+        raise DataError(f"--without {without}: {', '.join(map(str, files))} hold no other example")
+    return _described(replace(results[0], labeled_examples=kept, score=None), source, files)
+
+
+def _source(path: Path, result: ICMResult) -> DataSource:
+    """The data set that a file labels a slice of."""
+    source = data_source(result)
+    if source is None:
+        raise DataError(f"{path}:1: field 'data.source' is missing; label the data anew with `icm run`")
+    return replace(source, slice=None)
+
+
+def _described(merged: ICMResult, source: DataSource, files: Sequence[Path]) -> ICMResult:
+    """The result with a first line of its own."""
+    metadata = {key: merged.metadata[key] for key in _KEPT if key in merged.metadata}
+    data = {"source": asdict(source, dict_factory=written), "fingerprint": merged.dataset.fingerprint}
+    return replace(merged, metadata=metadata | {"data": data, "merged": [path.name for path in files]})
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m icm.pipeline.iteration", description="Merge label files.")
+    parser.add_argument("files", type=Path, nargs="+", metavar="LABELS", help="label files that share no example")
+    parser.add_argument("--output", type=Path, required=True, help="label file to write")
+    parser.add_argument("--without", metavar="J/N", help="leave out the examples of this slice of the data")
+    arguments = parser.parse_args(words)
+    try:
+        write_result(arguments.output, merge(arguments.files, arguments.without))
+    except ICMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

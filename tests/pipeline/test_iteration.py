@@ -1,0 +1,246 @@
+"""Iterative labelling: what each round learns and labels, the one file at the end, what a second start does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.training_runs import ROOT, TINY
+
+from icm.cli import make_parser
+from icm.commands.parser import canonical_arguments, given_settings
+from icm.errors import ConfigError, ResumeError
+from icm.files import parse_json, write_jsonl
+from icm.labelling.settings import resolve_settings
+from icm.pipeline.experiment import read_experiment
+from icm.pipeline.iteration import main as merge_command
+from icm.pipeline.manifest import StageRecord, flat, write_manifest
+from icm.pipeline.run import check_later_stages, plan_pipeline, run_pipeline
+from icm.pipeline.stages import Stage, make_stages
+from icm.results.format import LabeledExample, data_source, example_row, read_result
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+from train.iterate import experiment
+from train.iterate import main as door
+
+RECIPE = {"recipe": "configs/train/demo_sft.yaml", "accelerate": "configs/accelerate/cpu.yaml"}
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def write(folder: Path, reviews: Path, **changes: Any) -> Path:
+    content = {
+        "output_dir": str(folder / "out"),
+        "data": {"dataset": str(reviews), "holdout": 0.25, "max_examples": 40},
+        "model": {"model": "embedded", "engine": "transformers"},
+        "label": {"seeds": [5], "rounds": 3},
+        "train": RECIPE,
+        **changes,
+    }
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+def source_of(stage: Stage) -> DataSource:
+    """What the `icm run` command of a stage labels."""
+    arguments = make_parser()[0].parse_args(canonical_arguments(stage.command[3:]))
+    return resolve_settings(given_settings(arguments), environ={}).data
+
+
+def label_by_hand(path: Path, source: DataSource, wrong: int = 4) -> None:
+    """Write labels as if a model had found them; every `wrong`-th is false."""
+    data = load_task(source)
+    space, items = data.dataset.label_space, []
+    for place, example in enumerate(data.dataset):
+        gold = data.gold[example.id]
+        other = next(label for label in space.labels if label != gold)
+        items.append(LabeledExample(example, other if place % wrong == 0 else gold, 1.0))
+    header = {
+        "type": "icm_metadata",
+        "task": data.dataset.task,
+        "label_space": {"labels": space.labels, "verbalisers": space.verbalisers},
+        "data": {"source": asdict(source)},
+    }
+    write_jsonl(path, [header, *map(example_row, items)])
+
+
+def ids(path: str | Path) -> list[str]:
+    return [item.example.id for item in read_result(path).labeled_examples]
+
+
+def run_by_hand(stages: Sequence[Stage]) -> None:
+    """Label by hand, merge by the real command, and check what each model would learn before it labels."""
+    learnt: set[str] = set()
+    for stage in stages:
+        kind = stage.name.split()[0]
+        if kind == "train":
+            learnt = set(ids(stage.command[stage.command.index("--labels") + 1]))
+        elif "icm.pipeline.iteration" in stage.command:
+            assert merge_command(stage.command[3:]) == 0
+        else:
+            label_by_hand(stage.outputs[0], source_of(stage))
+            assert not learnt & set(ids(stage.outputs[0]))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sizes"), [("grow", {"round2": 14, "round3": 27}), ("kfold", {"fold1": 26, "fold2": 27, "fold3": 27})]
+)
+def test_a_round_never_learns_what_it_labels_and_all_labels_are_merged_once(
+    tmp_path: Path, reviews: Path, scheme: str, sizes: dict[str, int]
+) -> None:
+    config = read_experiment(
+        write(
+            tmp_path,
+            reviews,
+            label={"seeds": [5], "rounds": 3, "scheme": scheme, "algorithms": ["bootstrap"]},
+            train={**RECIPE, "algorithms": ["bootstrap"], "label_sources": ["gold"]},
+        )
+    )
+    *stages, twin = make_stages(config)
+    run_by_hand(stages)
+    folder, merged = config.output_dir / "rounds", config.output_dir / "labels/bootstrap_seed5.jsonl"
+    assert {name: len(ids(folder / f"bootstrap_seed5_{name}_training.jsonl")) for name in sizes} == sizes
+    whole = load_task(config.settings("bootstrap", 5).data)
+    assert ids(merged) == [example.id for example in whole.dataset]
+    assert data_source(read_result(merged)) == config.settings("bootstrap", 5).data
+    right = [item.label == whole.gold[item.example.id] for item in read_result(merged).labeled_examples]
+    assert right.count(False) == 12  # 4 of each part's 13 or 14
+    assert twin.name == "train bootstrap_seed5_gold" and twin.inputs[0] == merged
+
+
+def test_rounds_are_the_documented_stages(tmp_path: Path, reviews: Path) -> None:
+    config = read_experiment(
+        write(tmp_path, reviews, label={"seeds": [5], "rounds": 2, "algorithms": ["icm", "random"]})
+    )
+    stages = make_stages(config)
+    assert [stage.name for stage in stages] == [
+        "label icm_seed5_round1",
+        "merge icm_seed5_round2_training",
+        "train icm_seed5_round2_adapter",
+        "label icm_seed5_round2",
+        "label icm_seed5",
+        "label random_seed5",
+        "train icm_seed5_labels",
+        "train icm_seed5_gold",
+    ]
+    adapter = config.output_dir / "rounds/icm_seed5_round2_adapter"
+    assert stages[3].command[stages[3].command.index("--adapter") + 1] == str(adapter)
+    assert stages[3].inputs == (reviews, adapter / "train_results.json")
+    assert [source_of(stage).slice for stage in (stages[0], stages[3])] == ["1/2", "2/2"]
+    # A round's model keeps clear of the evaluation's questions like every other.
+    assert '"part": "test"' in stages[2].command[stages[2].command.index("--eval_source") + 1]
+    assert "in 2 rounds (grow)" in plan_pipeline(config)
+
+
+def test_another_number_of_rounds_is_refused(tmp_path: Path, reviews: Path) -> None:
+    finished = make_stages(read_experiment(write(tmp_path, reviews, label={"seeds": [5]})))[0]
+    run_by_hand([finished])
+    record = StageRecord(flat(finished.settings), {}, {str(finished.outputs[0]): "-"})
+    write_manifest(tmp_path / "out", {finished.name: record})
+    with pytest.raises(ResumeError, match="'label icm_seed5' was made differently"):
+        run_pipeline(read_experiment(write(tmp_path, reviews)))
+    first = make_stages(read_experiment(write(tmp_path, reviews)))[0]
+    write_manifest(tmp_path / "out", {first.name: StageRecord(flat(first.settings), {}, {})})
+    with pytest.raises(ResumeError, match=r"round1' was made differently: data\.slice was '1/3', is '1/4'"):
+        run_pipeline(read_experiment(write(tmp_path, reviews, label={"seeds": [5], "rounds": 4})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"label": {"rounds": 0}}, r"label\.rounds: found 0, expected at least 1"),
+        ({"label": {"scheme": "kfold"}}, r"label\.scheme: found kfold, but one round"),
+        ({"label": {"rounds": 2, "scheme": "tree"}}, r"label\.scheme: found 'tree'"),
+        ({"train": None}, r"label\.rounds: .* section train"),
+        ({"data": {"slice": "1/2"}}, r"data\.slice: not set here; give label\.rounds"),
+        ({"train": {**RECIPE, "overrides": {"use_peft": False}}}, r"label\.rounds: .* trains no adapter"),
+    ],
+)
+def test_mistakes(tmp_path: Path, reviews: Path, changes: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path, reviews, **changes)
+    with pytest.raises(ConfigError, match=expected):
+        check_later_stages(config := read_experiment(path), make_stages(config))
+
+
+def test_files_that_cannot_be_merged(tmp_path: Path, reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = DataSource(str(reviews), max_examples=12, slice="1/2")
+    label_by_hand(tmp_path / "one.jsonl", source)
+    label_by_hand(tmp_path / "other.jsonl", DataSource(str(reviews), max_examples=20, slice="2/2"))
+    one, other, output = (str(tmp_path / name) for name in ("one.jsonl", "other.jsonl", "merged.jsonl"))
+    for words, message in [
+        ([one, other], "labels other data than"),
+        ([one, one], "is in an earlier file too"),
+        ([one, "--without", "1/2"], "hold no other example"),
+        ([one, "--without", "3/2"], "slice: found '3/2', expected J/N"),
+    ]:
+        assert merge_command([*words, "--output", output]) == 2
+        assert message in capsys.readouterr().err and not Path(output).exists()
+
+
+def test_the_door_describes_an_experiment(tmp_path: Path, reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "settings.yaml"
+    data = {"dataset": str(reviews), "holdout": 0.25}
+    content = {"data_params": data, "search_params": {"algorithm": "bootstrap"}, "system_params": {"seed": 3}}
+    settings.write_text(yaml.safe_dump(content))
+    recipes = Path(RECIPE["recipe"]), Path(RECIPE["accelerate"])
+    config = experiment(settings, *recipes, tmp_path / "out", 4, "kfold")
+    check_later_stages(config, make_stages(config))
+    assert config.settings("bootstrap", 3).data == DataSource(str(reviews), holdout=0.25, seed=3)
+    names = [stage.name for stage in make_stages(config)]
+    assert names[0] == "label bootstrap_seed3_base"
+    assert names[-4:] == ["label bootstrap_seed3", "train bootstrap_seed3_labels", "train bootstrap_seed3_gold", "eval"]
+    words = ["--settings", settings, "--train_config", recipes[0], "--output_dir", tmp_path / "out", "--rounds", "1"]
+    assert door(list(map(str, words))) == 2
+    assert "--rounds: found 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_rounds_from_records_to_figure_with_a_kill_in_between(
+    tmp_path: Path, reviews: Path, tiny_model: Path
+) -> None:
+    overrides = {name: value for name, value in TINY.items() if name != "config"} | {"bf16": False, "max_steps": 3}
+    path = write(
+        tmp_path,
+        reviews,
+        data={"dataset": str(reviews), "holdout": 0.25, "max_examples": 24},
+        model={"model": str(tiny_model), "engine": "transformers", "dtype": "float32"},
+        search={"max_iterations": 6},
+        label={"seeds": [5], "rounds": 2},
+        train={**RECIPE, "recipe": TINY["config"], "overrides": overrides},
+        eval={
+            "data": {"max_examples": 12},
+            "conditions": [
+                {"name": "Base", "kind": "zero-shot"},
+                {"name": "Tuned", "kind": "fine-tuned", "labels_from": "labels"},
+                {"name": "Twin", "kind": "fine-tuned", "labels_from": "gold"},
+            ],
+        },
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "icm", "pipeline", "--config", str(path)]
+    started = subprocess.Popen(command, start_new_session=True)
+    while not (out / "rounds/icm_seed5_round2_adapter/run.json").exists():
+        assert started.poll() is None
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    first = (out / "rounds/icm_seed5_round1.jsonl").read_bytes()
+    subprocess.run(command, check=True)
+    assert (out / "rounds/icm_seed5_round1.jsonl").read_bytes() == first
+    whole = load_task(read_experiment(path).settings("icm", 5).data).dataset
+    assert ids(out / "labels/icm_seed5.jsonl") == [example.id for example in whole]
+    second = parse_json((out / "rounds/icm_seed5_round2.jsonl").read_text().splitlines()[0], "round 2")
+    assert second["model"]["adapter"] == str(out / "rounds/icm_seed5_round2_adapter")
+    results = parse_json((out / "results.json").read_text(), "results.json")
+    assert {"base", "tuned", "twin"} == set(results["results"]) and (out / "figure_1.png").is_file()
