@@ -1,6 +1,6 @@
 """Statistics of a result file and its trace: label balance, confidence, course of the search, cost, accuracy.
 
-Gold is read here and is unreachable for a search: `icm analyze` judges labels after they were written.
+Gold is unreachable for a search; it is read here, where `icm analyze` judges labels after they were written.
 """
 
 from collections import Counter
