@@ -35,6 +35,7 @@ def parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
 
 def answers(part: Sequence[ICMExample], scores: NDArray[np.float64], prompts: Sequence[object]) -> tuple[Answer, ...]:
+    """An answer an item from label log-probabilities [items, labels] and what was asked."""
     if not np.isfinite(scores).all():
         raise FloatingPointError(f"the engine returned {scores[~np.isfinite(scores)][0]} as a log-probability")
     rows = zip(part, scores.tolist(), prompts, strict=True)

@@ -1,5 +1,6 @@
 """One self-contained HTML page: no scripts, no external resources, readable on a phone."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from eval.labels import LabelFile
 from eval.metrics.probability_quality import reliability
 from eval.report.figure import draw_reliability
 from eval.scores import NO_ANSWER, ConditionScores, Evaluation
-from icm.files import JsonObject
+from icm.files import JsonObject, dump_json
 from icm.results.format import trace_path
 from icm.results.pages import draw_search, search_curves, svg, write_page
 from icm.results.trace import Decision, read_trace
@@ -71,6 +72,7 @@ def write_report(path: Path, evaluation: Evaluation, figure: Figure, results: Js
     """
     experiment, conditions = evaluation.experiment, evaluation.conditions
     data, files = experiment.data.dataset, list(experiment.label_files.values())
+    plain_settings = json.loads(dump_json(results["config"]))  # YAML has no tuples
     write_page(
         path,
         Path(__file__).with_name("page.html.jinja"),
@@ -85,7 +87,7 @@ def write_report(path: Path, evaluation: Evaluation, figure: Figure, results: Js
         confusions=[_confusion(condition, experiment.label_space.labels) for condition in conditions],
         found_labels=[_found_labels(file) for file in files],
         cost=[(condition.name, condition.usage()) for condition in conditions],
-        settings=yaml.safe_dump(_plain(results["config"]), sort_keys=False, allow_unicode=True),
+        settings=yaml.safe_dump(plain_settings, sort_keys=False, allow_unicode=True),
     )
 
 
@@ -130,10 +132,3 @@ def _found_labels(file: LabelFile) -> FoundLabels:
     ]
     accuracy = 1 - len(wrong) / len(known) if known else None
     return FoundLabels(Path(file.path).name, len(file.labels), accuracy, shown, len(wrong))
-
-
-def _plain(value: object) -> object:
-    """Tuples as lists: YAML has no tuples."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -31,44 +31,6 @@ _Json = dict[str, Any]
 _Completion = tuple[_Json, _Json]  # first choice, usage
 
 
-class CompletionsClient:
-    """`GET /models` and `POST /completions`, with errors that name the server. Used from several threads."""
-
-    def __init__(self, base_url: str) -> None:
-        self.base_url = base_url
-        self._key_name = key_name(base_url)
-        self._http = JsonClient(base_url, key_in(self._key_name), _TRIES, _FIRST_WAIT, _TIMEOUT)
-
-    @property
-    def failures(self) -> int:
-        """Requests that failed and were repeated or given up."""
-        return self._http.failures
-
-    def models(self) -> list[_Json]:
-        """Entries of `GET /models`."""
-        return self._ask("GET", "/models", None, _models)
-
-    def complete(self, body: _Json) -> _Completion:
-        """First choice and usage of one completion."""
-        return self._ask("POST", "/completions", body, _completion)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def _ask(self, method: str, path: str, body: object, read: Callable[[object], Reply]) -> Reply:
-        try:
-            return self._http.ask(method, path, body, read)
-        except Refused as error:
-            if error.status in (401, 403):
-                raise PrerequisiteError(
-                    f"server {self.base_url}: status {error.status}; set {self._key_name}"
-                ) from None
-            raise ConfigError(f"server {self.base_url}: {error}") from None
-        except NoAnswer as error:
-            raise PrerequisiteError(f"server {self.base_url}{path}: failed {_TRIES} times, last: {error}") from None
-
-
 def _models(reply: Any) -> list[_Json]:
     entries = reply.get("data", []) if isinstance(reply, dict) else reply
     if not isinstance(entries, list):
@@ -96,9 +58,11 @@ class ServerEngine(Engine):
     name = "server"
 
     def __init__(self, config: EngineConfig) -> None:
-        self._client = CompletionsClient(_base_url(config.base_url))
         if config.adapter is not None:
             raise ConfigError("engine server: the server loads adapters; name the adapter it serves as --model")
+        self._url = _base_url(config.base_url)
+        self._key_name = key_name(self._url)
+        self._http = JsonClient(self._url, key_in(self._key_name), _TRIES, _FIRST_WAIT, _TIMEOUT)
         folder = resolve_model(config.model, config.revision)
         self.cache_tokens = math.inf
         self.usage = Usage()
@@ -118,12 +82,23 @@ class ServerEngine(Engine):
             raise
 
     def _served(self, name: str, folder: str) -> _Json:
-        models = self._client.models()
+        models = self._ask("GET", "/models", None, _models)
         for entry in models:
             if entry.get("id") in (name, folder):
                 return entry
         known = ", ".join(str(entry.get("id")) for entry in models[:5]) or "nothing"
-        raise ConfigError(f"model {name}: not served by {self._client.base_url}, which serves {known}")
+        raise ConfigError(f"model {name}: not served by {self._url}, which serves {known}")
+
+    def _ask(self, method: str, path: str, body: object, read: Callable[[object], Reply]) -> Reply:
+        """A reply of the server, with errors that name it. Called from several threads."""
+        try:
+            return self._http.ask(method, path, body, read)
+        except Refused as error:
+            if error.status in (401, 403):
+                raise PrerequisiteError(f"server {self._url}: status {error.status}; set {self._key_name}") from None
+            raise ConfigError(f"server {self._url}: {error}") from None
+        except NoAnswer as error:
+            raise PrerequisiteError(f"server {self._url}{path}: failed {_TRIES} times, last: {error}") from None
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
         """See `Engine.score`.
@@ -155,13 +130,16 @@ class ServerEngine(Engine):
         names = [f"token_id:{label}" if self._vllm else self.tokenizer.decode([label]) for label in labels]
         try:
             found = choice["logprobs"]["top_logprobs"][0]
-            return [float(found[name]) for name in names]
-        except (KeyError, IndexError, TypeError):
-            found = (choice.get("logprobs") or {}).get("top_logprobs") or "none"
+            values = [float(found[name]) for name in names]
+        except (KeyError, IndexError, TypeError, ValueError):
+            values = [math.nan]
+        if not all(map(math.isfinite, values)):
             raise PrerequisiteError(
-                f"server {self._client.base_url}: expected the log-probabilities of {names}, found {str(found)[:200]}; "
+                f"server {self._url}: expected the log-probabilities of {names}, "
+                f"found {str(choice.get('logprobs') or 'none')[:200]}; "
                 "use a server that returns them, such as `vllm serve`"
-            ) from None
+            )
+        return values
 
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
@@ -185,14 +163,17 @@ class ServerEngine(Engine):
         started = time.perf_counter()
         pool = ThreadPoolExecutor(_CONCURRENCY)
         try:
-            replies = list(pool.map(self._client.complete, ({**body, "model": self._model} for body in bodies)))
+            replies = list(pool.map(self._completed, bodies))
         finally:
             pool.shutdown(cancel_futures=True)
-            self.usage.failures = self._client.failures
+            self.usage.failures = self._http.failures
             self.usage.seconds += time.perf_counter() - started
         for prompt, (_, usage) in zip(prompts, replies, strict=True):
             self._count(len(prompt), usage)
         return replies
+
+    def _completed(self, body: _Json) -> _Completion:
+        return self._ask("POST", "/completions", {**body, "model": self._model}, _completion)
 
     def _count(self, tokens: int, usage: Mapping[str, Any]) -> None:
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
@@ -202,7 +183,7 @@ class ServerEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._client.close()
+        self._http.close()
 
 
 def _base_url(url: str | None) -> str:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from icm.files import atomic_write
-from icm.results.analysis import acceptance, by_search
+from icm.results.analysis import WINDOW, acceptance, by_search
 from icm.results.trace import Decision
 
 COLOUR = "#0072B2"
@@ -84,7 +84,7 @@ _PANELS = (
     _Panel("utility U(D)", lambda found: [d.utility for d in found]),
     _Panel("labelled examples", lambda found: [d.labelled for d in found]),
     _Panel("temperature", lambda found: [d.temperature for d in found], "log"),
-    _Panel("accepted changes, last 50", acceptance),
+    _Panel(f"accepted changes, last {WINDOW}", acceptance),
 )
 
 

@@ -5,6 +5,7 @@ The misbehaving server stands in for remote services, which cannot be reached fr
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -84,8 +85,8 @@ def _completion(body: dict[str, Any]) -> dict[str, Any]:
     return {"choices": [choice], "usage": {"completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 3}}}
 
 
-def _missing_label(handler: BaseHTTPRequestHandler) -> None:
-    send(handler, 200, {"choices": [{"text": "x", "logprobs": {"top_logprobs": [{" the": -0.1}]}}]})
+def _without_label_scores(logprobs: Any) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda handler: send(handler, 200, {"choices": [{"text": "x", "logprobs": logprobs}]})
 
 
 def _slow(handler: BaseHTTPRequestHandler) -> None:
@@ -153,9 +154,14 @@ def test_repeats_are_bounded(fault: str, misbehaving: Misbehaving) -> None:
     assert KEY not in str(caught.value)
 
 
-def test_a_missing_label_is_an_error_and_never_a_number(misbehaving: Misbehaving) -> None:
+@pytest.mark.parametrize("found", [{" the": -0.1}, None, math.nan, "high"], ids=str)
+def test_a_missing_label_is_an_error_and_never_a_number(found: Any, misbehaving: Misbehaving) -> None:
     reviews = Reviews(words_tokenizer(), 3, seed=2)
-    misbehaving.faults = [_missing_label]
+    names = [f"token_id:{label}" for label in reviews.labels] + words_tokenizer().batch_decode(
+        [[label] for label in reviews.labels]
+    )
+    top = found if isinstance(found, dict) else dict.fromkeys(names, found)
+    misbehaving.faults = [_without_label_scores({"top_logprobs": [top]} if found else [])]
     with _engine(misbehaving) as engine, pytest.raises(PrerequisiteError, match="expected the log-probabilities of"):
         engine.score(shared_context_tree((5,), reviews.queries), reviews.labels)
 
