@@ -39,7 +39,12 @@ def test_written_claims_are_kept_for_the_next_run(given: dict[str, Any], monkeyp
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"rules": ["no.such:Rule"]}, "no.such:Rule"), ({"output_name": "taken"}, "taken"), ({}, "expected the")],
+    [
+        ({"rules": ["no.such:Rule"]}, "no.such:Rule"),
+        ({"output_name": "taken"}, "taken"),
+        ({"slice": "1/2"}, "slice: found '1/2', but a model writes the claims"),
+        ({}, "expected the"),
+    ],
 )
 def test_mistakes_are_found_before_the_model_writes(
     given: dict[str, Any], change: dict[str, Any], message: str

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from icm.search.checks import rules_for
 from icm.tasks import DataSource, load_task
 from icm.tasks.loading import _hub_data, _known_hub
 from icm.tasks.lookup import find_task, task_names
+from icm.tasks.source import written
 
 Row = dict[str, Any]
 
@@ -124,6 +126,26 @@ def test_test_part_of_data_without_one_is_refused(tmp_path: Path) -> None:
     assert sizes == [len(ROWS) // 3, len(ROWS) - len(ROWS) // 3]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_slices_share_no_question_and_hold_every_example_once(tmp_path: Path, count: int) -> None:
+    whole = load(ROWS, tmp_path, max_examples=90, seed=5)
+    names = [f"{number}/{count}" for number in range(1, count + 1)]
+    slices = [load(ROWS, tmp_path, max_examples=90, seed=5, slice=name) for name in names]
+    groups = [{example.group for example in data.dataset} for data in slices]
+    sizes = [len(data.dataset) for data in slices]
+    assert sorted(example.id for data in slices for example in data.dataset) == [e.id for e in whole.dataset]
+    assert {key: label for data in slices for key, label in data.gold.items()} == dict(whole.gold)
+    assert sum(map(len, groups)) == len(set().union(*groups)) and max(sizes) - min(sizes) <= 3
+    again = load(ROWS[::-1], tmp_path, max_examples=90, seed=5, slice=names[0])
+    assert again.dataset.examples == slices[0].dataset.examples
+
+
+def test_a_source_without_a_slice_is_written_as_before_there_were_any() -> None:
+    assert "slice" not in asdict(DataSource(), dict_factory=written)
+    assert asdict(DataSource(slice="1/2"), dict_factory=written)["slice"] == "1/2"
+    assert DataSource(slice="1/2", max_examples=3, part="test").whole == DataSource(part="test")
+
+
 @pytest.mark.parametrize("most", [2, 3, 50, 149, 1000])
 def test_draw_takes_whole_questions(most: int, tmp_path: Path) -> None:
     everything = load(ROWS, tmp_path).dataset
@@ -173,6 +195,9 @@ def test_user_template_and_verbalisers(tmp_path: Path) -> None:
         ({"verbalisers": {"True": " ", "False": " b"}}, "verbalisers: label 'True': found ' '"),
         ({"holdout": 1.0}, "holdout: found 1.0"),
         ({"max_examples": 0}, "max_examples: found 0"),
+        ({"slice": "0/2"}, "slice: found '0/2', expected J/N"),
+        ({"slice": "3/2"}, "slice: found '3/2', expected J/N"),
+        ({"slice": "1/61"}, "slice: found '1/61', expected at most 60 parts"),
         ({"max_examples": 1}, "max_examples: found 1, expected at least 2"),
         ({"task_type": "nonsense"}, "task_type 'nonsense': no such task .*; expected auto, one of .*truthfulqa"),
         ({"task_type": "os.path"}, "task_type 'os.path': no such task"),
