@@ -80,7 +80,7 @@ def trl_command(labels: Path, config: Path, output: Path, data: Path) -> list[st
     write_jsonl(data / "train.jsonl", sft_rows(result).rows)
     recipe = yaml.safe_load(config.read_text(encoding="utf-8"))
     steps = recipe["total_batch_size"] // recipe["per_device_train_batch_size"]
-    model = resolve_model(str(result.metadata["model"]["name"]))
+    model = resolve_model(result.record.model_name)
     words = ["--config", str(config), "--dataset_name", str(data), "--model_name_or_path", model, "--use_cpu"]
     words += ["--gradient_accumulation_steps", str(steps), "--output_dir", str(output)]
     return [sys.executable, "-m", "trl.scripts.sft", *words]

@@ -145,7 +145,7 @@ def _label(
         return dict(gold), 0
     config = SearchConfig(algorithm=name, seed=seed, max_iterations=iterations)  # type: ignore[arg-type]
     result = run_labeling(dataset, engine, config)
-    return {item.example.id: item.label for item in result.labeled_examples}, result.metadata["usage"]["plain_tokens"]
+    return result.labels, int(result.record.usage["plain_tokens"])
 
 
 def _many_shot(

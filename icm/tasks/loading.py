@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError
-from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
+from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, rank
 from icm.tasks.base import HubData, Item, Record, Task, find_task, task_names
-from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, rank, unique
+from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, unique
 from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.source import DataSource
@@ -25,7 +25,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     """Load a data set as a task.
 
     Nothing of the result but `gold` depends on the gold labels: with gold removed, shuffled or inverted in the file
-    the examples, their order, relations and metadata are the same bytes (contract 1).
+    the examples, their order, relations and metadata are the same bytes.
 
     Args:
         source: what to load.
@@ -48,7 +48,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    return TaskData(dataset, GoldLabels(gold))
+    return TaskData(dataset, GoldLabels(gold), template.text)
 
 
 def load_icm_dataset(
