@@ -12,8 +12,6 @@ from icm.labelling.settings import resolve_settings
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
 from train.iterate import Iteration, Scheme, accuracy_of, check_folder, merged_labels, split_groups, training_labels
 
-METADATA = ("settings", "model", "data", "versions", "seed", "created")
-
 
 def iteration(folder: Path, reviews: Path, scheme: Scheme, rounds: int) -> Iteration:
     settings = resolve_settings({"dataset": str(reviews), "holdout": 0.25, "model": "embedded"}, environ={})
@@ -57,8 +55,7 @@ def label_by_hand(run: Iteration, wrong: int) -> None:
             gold = run.data.gold[example.id]
             other = next(label for label in space.labels if label != gold)
             items.append(LabeledExample(example, other if place % wrong == 0 else gold, 1.0))
-        metadata: dict[str, object] = {key: {} for key in METADATA}
-        write_result(run.labels(stage.name), ICMResult(items, None, space, run.data.dataset.task, metadata))
+        write_result(run.labels(stage.name), ICMResult(items, None, space, run.data.dataset.task))
 
 
 @pytest.mark.parametrize(("scheme", "stages"), [("grow", 3), ("kfold", 4)])
