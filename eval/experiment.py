@@ -87,6 +87,7 @@ class Experiment:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """One run a condition and seed, those that share a model next to each other."""
+        _ = self.label_files  # the report reads all of them: what is wrong with one is told before a model loads
         found = [run for condition in self.settings.conditions for run in self._runs_of(condition)]
         models = list(dict.fromkeys(_engine_key(run.condition) for run in found))
         return tuple(sorted(found, key=lambda run: models.index(_engine_key(run.condition))))

@@ -66,7 +66,7 @@ def _example(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         "input": text.removesuffix(SLOT) if isinstance(text, str) else text,
         "label": row.get("label"),
         "metadata": kept | _answer(kept),
-        "relations": _relations(kept),
+        "relations": _relations(kept, text),
     }
 
 
@@ -75,8 +75,10 @@ def _question(metadata: Mapping[str, Any]) -> str | None:
     return next((text for text in found if isinstance(text, str) and text.strip()), None)
 
 
-def _relations(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _relations(metadata: Mapping[str, Any], text: object) -> dict[str, str]:
     question = _question(metadata)
+    if question is None and isinstance(text, str) and "\nClaim:" in text:  # synthetic tasks
+        question = text.partition("\nClaim:")[0]
     # Our own tasks name questions in this way: label file and evaluation can be compared question by question.
     return {"group": group_id(question)} if question else {}
 
