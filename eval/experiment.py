@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from eval.conditions.chat_models import chat_counterpart
 from eval.conditions.in_context import PREAMBLE, Condition, InContext, LocalChat, Majority
@@ -36,7 +35,7 @@ class Run:
     config: ConditionConfig
     seed: int
     condition: Condition
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     label_accuracy: float | None = None
 
     @property
@@ -189,9 +188,9 @@ def _engine_key(condition: Condition) -> str:
     return str(getattr(condition, "engine", ""))
 
 
-def _content(condition: Any) -> dict[str, Any]:
+def _content(condition: Condition) -> dict[str, object]:
     """A condition's fields by content: example ids for examples, hashes for models and adapters."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in vars(condition).items():
         if isinstance(value, EngineConfig):
             found[name] = engine_identity(value)
@@ -202,11 +201,11 @@ def _content(condition: Any) -> dict[str, Any]:
     return found
 
 
-def _id(entry: Any) -> Any:
+def _id(entry: ICMExample | tuple[ICMExample, str]) -> object:
     return entry.id if isinstance(entry, ICMExample) else [entry[0].id, entry[1]]
 
 
-def engine_identity(config: EngineConfig) -> dict[str, Any]:
+def engine_identity(config: EngineConfig) -> dict[str, object]:
     """What decides an engine's scores: weights by content where they are local, by name and revision on the hub."""
     model = Path(resolve_model(config.model, config.revision))
     return {

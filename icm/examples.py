@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class ICMExample:
     """
 
     input: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
     relations: Relations = Relations()
 
     @property
@@ -152,7 +152,11 @@ class ICMDataset(Sequence[ICMExample]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ICMExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ICMExample]: ...
+    def __getitem__(self, index: int | slice) -> ICMExample | Sequence[ICMExample]:
         return self.examples[index]
 
     def sample(self, count: int, seed: int) -> "ICMDataset":

@@ -16,6 +16,7 @@ _ORIGINS = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "gemma-3-270m": "google/gemma-3-270m",
 }
+JSON = Mapping[str, Any]
 _SOURCES = {
     "labels": "found by the labeler below, without gold labels",
     "gold": "gold labels of the same examples (golden twin)",
@@ -24,7 +25,7 @@ _SOURCES = {
 }
 
 
-def write_card(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+def write_card(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> None:
     """Write README.md with a YAML header that the Hub accepts."""
     card = f"---\n{_header(plan, trainer).to_yaml()}\n---\n{_text(plan, trainer, results, environment)}"
     ModelCard(card)  # parses the header: a broken one must not be written
@@ -51,7 +52,7 @@ def _header(plan: Plan, trainer: Any) -> ModelCardData:
     )
 
 
-def _text(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _text(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> str:
     sections = {
         "Base model": _base(plan),
         "Labels": _labels(plan),
@@ -88,11 +89,11 @@ def _labels(plan: Plan) -> str:
     )
 
 
-def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _training(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> str:
     arguments = trainer.args
     adapters = getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", {})
     lora = next(iter(adapters.values()), None)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "method": plan.arguments.method,
         "epochs": arguments.num_train_epochs,
         "rows in a step": plan.arguments.total_batch_size,
@@ -110,7 +111,7 @@ def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment:
     return _table(values | {"trainable parameters": results["trainable_parameters"]})
 
 
-def _results(results: Mapping[str, Any]) -> str:
+def _results(results: JSON) -> str:
     memory = ", ".join(f"{value} GiB ({name})" for name, value in results["peak_memory_gib"].items())
     shown = {
         "training loss, mean (nats)": f"{results['train_loss']:.4f}",
@@ -122,6 +123,6 @@ def _results(results: Mapping[str, Any]) -> str:
     return f"{_table(shown)}\n\nAccuracy on held-out data is measured by `eval/run.py`, not during training."
 
 
-def _table(values: Mapping[str, Any]) -> str:
+def _table(values: Mapping[str, object]) -> str:
     rows = [f"| {name} | {str(value).replace('|', '/')} |" for name, value in values.items()]
     return "\n".join(["| | |", "|---|---|", *rows])

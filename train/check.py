@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import exp
 from pathlib import Path
-from typing import Any
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.files import file_sha256, parse_json
@@ -73,7 +72,7 @@ class Plan:
     labels_sha256: str
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What decides the weights; a run continues only where all of it is the same."""
         return {
             **self.settings.identity(),

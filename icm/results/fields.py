@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
 
 from icm.errors import DataError
 from icm.files import dump_json
@@ -33,12 +32,12 @@ def texts_field(value: object, where: str) -> tuple[str, ...]:
 
 
 def number_field(value: object, where: str) -> float | None:
-    """A number of sane size (sums and plots of it stay finite) or null."""
+    """A number of sane size (sums and plots of it stay finite), as it is, or null."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
         raise DataError(f"{where}: found {shown(value)}, expected a finite number (at most {LARGEST:g}) or null")
-    return float(value)
+    return value
 
 
 def count_field(value: object, where: str) -> int:
@@ -56,9 +55,9 @@ def counts_field(value: object, where: str) -> list[int]:
 
 
 def numbers_field(value: object, where: str) -> dict[str, float]:
-    """An object of numbers, as they are (a whole number stays one); nulls count as absent."""
-    found = object_field(value, where)
-    return {key: number for key, number in found.items() if number_field(number, f"{where}, {key!r}") is not None}
+    """An object of numbers; nulls count as absent."""
+    numbers = {key: number_field(entry, f"{where}, {key!r}") for key, entry in object_field(value, where).items()}
+    return {key: number for key, number in numbers.items() if number is not None}
 
 
 def flag_field(value: object, where: str) -> bool:
@@ -68,7 +67,7 @@ def flag_field(value: object, where: str) -> bool:
     return value
 
 
-def object_field(value: object, where: str, known: Sequence[str] = ()) -> dict[str, Any]:
+def object_field(value: object, where: str, known: Sequence[str] = ()) -> dict[str, object]:
     """An object; with `known`, one that has no other fields."""
     if not isinstance(value, dict):
         raise DataError(f"{where}: found {shown(value)}, expected an object")

@@ -70,7 +70,7 @@ def write_report(
     return Path(path)
 
 
-def _json(analyses: Sequence[Analysis], broken: Sequence[StoredResult], include_examples: bool) -> dict[str, Any]:
+def _json(analyses: Sequence[Analysis], broken: Sequence[StoredResult], include_examples: bool) -> dict[str, object]:
     reports = []
     for analysis in analyses:
         report = analysis.as_json()

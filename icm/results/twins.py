@@ -68,8 +68,8 @@ def load_gold(result: ICMResult, file: str = "the label file") -> GoldLabels:
     source = result.record.data.source
     if source is None:
         raise DataError(
-            f"{file}: does not say where its examples come from (field 'data.source'), so their gold labels are not "
-            "known; use the labels found or random ones, or label the data with `icm run`"
+            f"{file}: does not say where its examples come from, so their gold labels are not known; add it to the "
+            'first line ("data": {"source": {"dataset": …}}), or use the labels found or random ones'
         )
     # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.
     from icm.tasks import load_task
