@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from eval.conditions.base import Condition
 from eval.conditions.chat import LocalChat
@@ -12,13 +11,15 @@ from eval.conditions.chat_models import chat_counterpart
 from eval.conditions.in_context import PREAMBLE, InContext
 from eval.conditions.server import ServerChat, check_key
 from eval.conditions.surface import Majority, SurfaceCues
-from eval.labels import LabelFile, choose, labels_for, load_label_file, refuse_overlap
+from eval.labels import LabelFile, choose, labels_for, load_label_file
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.config import EngineConfig
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.files import file_sha256, fingerprint, parse_object
 from icm.models import model_label, resolve_model, weights_hash
+from icm.results.accuracy import measure_accuracy
+from icm.results.twins import need_gold, refuse_overlap
 from icm.tasks import load_task
 
 
@@ -37,7 +38,7 @@ class Run:
     config: ConditionConfig
     seed: int
     condition: Condition
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     label_accuracy: float | None = None
 
     @property
@@ -80,14 +81,15 @@ class Experiment:
         """Every label file of the settings by path, each checked against the held-out set."""
         named = [condition.files or [] for condition in self.settings.conditions]
         paths = dict.fromkeys([*(self.settings.labels or []), *(path for paths in named for path in paths)])
-        files = {path: load_label_file(path, self.label_space) for path in paths}
+        files = {path: load_label_file(path, self.label_space, self.settings.data) for path in paths}
         for file in files.values():
-            refuse_overlap(file, self.examples)
+            refuse_overlap(file.result, self.examples, file.path)
         return files
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """One run a condition and seed, those that share a model next to each other."""
+        _ = self.label_files  # the report reads all of them: what is wrong with one is told before a model loads
         found = [run for condition in self.settings.conditions for run in self._runs_of(condition)]
         models = list(dict.fromkeys(_engine_key(run.condition) for run in found))
         return tuple(sorted(found, key=lambda run: models.index(_engine_key(run.condition))))
@@ -121,7 +123,7 @@ class Experiment:
         # A label file without a holdout may come from data that holds held-out questions too.
         held_out = {example.group for example in self.examples}
         training = tuple(example for example in file.training if example.group not in held_out)
-        file.need_gold([item.example.id for item in file.result.labeled_examples])
+        need_gold(file.result, file.gold, file.path)
         gold = tuple(file.gold[example.id] for example in training)
         if config.kind == "majority":
             return Majority(gold, self.label_space)
@@ -138,9 +140,9 @@ class Experiment:
     def _many_shot(self, config: ConditionConfig, place: int) -> Run:
         seed = self.settings.seeds[place]
         file = self._file(config, place)
-        demonstrations = labels_for(
-            config.labels_from or "labels", self.demonstrations(place), file, self.label_space, seed
-        )
+        named = config.labels_from
+        source = "labels" if named is None or named == "file" else named
+        demonstrations = labels_for(source, self.demonstrations(place), file, self.label_space, seed)
         condition = InContext(
             self._engine(config.model),
             self.label_space,
@@ -149,9 +151,8 @@ class Experiment:
             orders=self.settings.orders,
             seed=seed,
         )
-        known = [(label, file.gold[e.id]) for e, label in demonstrations if e.id in file.gold]
-        accuracy = sum(label == gold for label, gold in known) / len(known) if known else None
-        return self._run(config, seed, condition, accuracy)
+        known = measure_accuracy({example.id: label for example, label in demonstrations}, file.gold)
+        return self._run(config, seed, condition, None if known is None else known.value)
 
     def demonstrations(self, place: int) -> tuple[ICMExample, ...]:
         """The examples that all many-shot conditions of a seed show."""
@@ -187,9 +188,9 @@ def _engine_key(condition: Condition) -> str:
     return str(getattr(condition, "engine", ""))
 
 
-def _content(condition: Any) -> dict[str, Any]:
+def _content(condition: Condition) -> dict[str, object]:
     """A condition's fields by content: example ids for examples, hashes for models and adapters."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in vars(condition).items():
         if isinstance(value, EngineConfig):
             found[name] = engine_identity(value)
@@ -200,11 +201,11 @@ def _content(condition: Any) -> dict[str, Any]:
     return found
 
 
-def _id(entry: Any) -> Any:
+def _id(entry: ICMExample | tuple[ICMExample, str]) -> object:
     return entry.id if isinstance(entry, ICMExample) else [entry[0].id, entry[1]]
 
 
-def engine_identity(config: EngineConfig) -> dict[str, Any]:
+def engine_identity(config: EngineConfig) -> dict[str, object]:
     """What decides an engine's scores: weights by content where they are local, by name and revision on the hub."""
     model = Path(resolve_model(config.model, config.revision))
     return {

@@ -22,10 +22,11 @@ from eval.intervals import Estimate, accuracy
 from icm.config import EngineConfig
 from icm.engines.base import Engine
 from icm.errors import ConfigError, DataError
+from icm.examples import rank
 from icm.files import fingerprint
 from icm.prompts import PromptTree, Segment
 from icm.tasks.base import HubData, Record
-from icm.tasks.drawing import group_id, rank
+from icm.tasks.drawing import group_id
 from icm.tasks.reading import read_records
 from icm.tasks.source import DataSource
 

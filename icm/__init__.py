@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from icm.examples import TaskData as TaskData
     from icm.labelling.searcher import ICMSearcher as ICMSearcher
     from icm.publish.exporters import ICMExporter as ICMExporter
+    from icm.results.folder import ICMStorage as ICMStorage
     from icm.results.format import ICMResult as ICMResult
-    from icm.results.format import ICMStorage as ICMStorage
     from icm.results.format import LabeledExample as LabeledExample
     from icm.tasks import DataSource as DataSource
     from icm.tasks import load_icm_dataset as load_icm_dataset
@@ -44,7 +44,7 @@ _HOME = {  # in the order of a run
     "LogicalConsistencyChecker": "consistency",
     "ICMResult": "results.format",
     "LabeledExample": "results.format",
-    "ICMStorage": "results.format",
+    "ICMStorage": "results.folder",
     "ICMExporter": "publish.exporters",
     "ICMError": "errors",
 }

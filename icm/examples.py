@@ -1,9 +1,9 @@
 """The data classes between the stages: examples without gold, the label space, gold labels kept apart."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class ICMExample:
     """
 
     input: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
     relations: Relations = Relations()
 
     @property
@@ -88,6 +88,26 @@ class ICMExample:
 def example_id(text: str) -> str:
     """SHA-256 (first 16 hex digits) of an example's input."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+
+
+T = TypeVar("T")
+
+
+def rank(group: str, seed: int) -> str:
+    """Sort key that puts groups in random order, drawn by seed and content."""
+    return fingerprint(["draw", seed, group])
+
+
+def draw_groups(items: Sequence[T], group: Callable[[T], str], count: int, seed: int) -> list[T]:
+    """At most `count` items: whole groups in random order (see `rank`). A group that does not fit is passed over."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(group(item), []).append(item)
+    chosen: list[T] = []
+    for name in sorted(groups, key=lambda name: rank(name, seed)):
+        if len(chosen) + len(groups[name]) <= count:
+            chosen += groups[name]
+    return chosen
 
 
 class GoldLabels(Mapping[str, str]):
@@ -132,20 +152,16 @@ class ICMDataset(Sequence[ICMExample]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ICMExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ICMExample]: ...
+    def __getitem__(self, index: int | slice) -> ICMExample | Sequence[ICMExample]:
         return self.examples[index]
 
     def sample(self, count: int, seed: int) -> "ICMDataset":
-        """At most `count` examples: whole groups, drawn with `seed`. A group that does not fit is passed over."""
-        groups: dict[str, list[ICMExample]] = {}
-        for example in self.examples:
-            groups.setdefault(example.group, []).append(example)
-        chosen: list[ICMExample] = []
-        for number in np.random.default_rng(seed).permutation(len(groups)):
-            group = groups[sorted(groups)[number]]
-            if len(chosen) + len(group) <= count:
-                chosen += group
-        return replace(self, examples=chosen)
+        """At most `count` examples: whole groups, drawn with `seed` as `load_task` draws `max_examples`."""
+        return replace(self, examples=draw_groups(self.examples, lambda example: example.group, count, seed))
 
     @property
     def fingerprint(self) -> str:
@@ -156,7 +172,9 @@ class ICMDataset(Sequence[ICMExample]):
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a task loader returns: the examples, and gold (possibly empty) in a separate object."""
+    """What a task loader returns: the examples, gold (possibly empty) in a separate object, and the template that the
+    examples' prompts were rendered with."""
 
     dataset: ICMDataset
     gold: GoldLabels
+    template: str | None = None

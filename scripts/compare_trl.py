@@ -74,7 +74,7 @@ def trl_command(labels: Path, config: Path, output: Path, data: Path) -> list[st
     written = data / "recipe.yaml"  # TRL's own script does not know `extends`
     written.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     steps = int(str(recipe["total_batch_size"])) // int(str(recipe["per_device_train_batch_size"]))
-    model = resolve_model(str(result.metadata["model"]["name"]))
+    model = resolve_model(result.record.model_name)
     words = ["--config", str(written), "--dataset_name", str(data), "--model_name_or_path", model, "--use_cpu"]
     words += ["--gradient_accumulation_steps", str(steps), "--output_dir", str(output)]
     return [sys.executable, "-m", "trl.scripts.sft", *words]

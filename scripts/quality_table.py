@@ -91,7 +91,7 @@ def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[R
     figures, rows = _evaluated(settings, conditions, given.test_examples), []
     for condition in conditions:
         found, (file,) = figures[slug(condition.name)], condition.files or []
-        usage = {} if condition.name == "golden" else read_result(file).metadata["usage"]
+        usage = {} if condition.name == "golden" else read_result(file).record.usage
         worth = found["demonstration_label_accuracy"][0], found["acc,none"], found["acc,batch"]
         cost = usage.get("computed_tokens", 0), usage.get("plain_tokens", 0)
         rows.append(Row(data, model, seed, condition.name, given.examples, given.iterations, *worth, *cost))

@@ -10,21 +10,22 @@ from icm.markdown import facts_table, public_name
 from icm.models import is_embedded, model_label
 from icm.results.training_rows import left_out
 from train.check import Plan
-from train.labels import label_balance, labelled_source
 
 # Embedded models are conversions of these; the Hub's `base_model` field wants Hub names.
 _ORIGINS = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "gemma-3-270m": "google/gemma-3-270m",
 }
+JSON = Mapping[str, Any]
 _SOURCES = {
     "labels": "found by the labeler below, without gold labels",
     "gold": "gold labels of the same examples (golden twin)",
     "random": "balanced random labels of the same examples (control)",
+    "perturbed": "gold labels of the same examples with as many errors as the labels found (control)",
 }
 
 
-def write_card(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+def write_card(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> None:
     """Write README.md with a YAML header that the Hub accepts."""
     card = f"---\n{_header(plan, trainer).to_yaml()}\n---\n{_text(plan, trainer, results, environment)}"
     ModelCard(card)  # parses the header: a broken one must not be written
@@ -51,7 +52,7 @@ def _header(plan: Plan, trainer: Any) -> ModelCardData:
     )
 
 
-def _text(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _text(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> str:
     sections = {
         "Base model": _base(plan),
         "Labels": _labels(plan),
@@ -72,16 +73,16 @@ def _base(plan: Plan) -> str:
 
 
 def _labels(plan: Plan) -> str:
-    metadata = plan.result.metadata
-    search = (metadata.get("settings") or {}).get("search") or {}
+    record = plan.result.record
+    unknown = "not stated in the label file"
     return facts_table(
         {
             "labels": _SOURCES[plan.arguments.label_source],
-            "labeler": search.get("algorithm") or "not stated in the label file",
-            "labelling model": public_name((metadata.get("model") or {}).get("name") or "not stated in the label file"),
+            "labeler": record.algorithm or record.search_settings.get("algorithm") or unknown,
+            "labelling model": public_name(record.model.name) if record.model.name else unknown,
             "task": plan.result.task,
-            "data": _data_name(plan),
-            "examples": ", ".join(f"{label}: {count}" for label, count in label_balance(plan.result).items()),
+            "data": public_name(record.data.source.dataset) if record.data.source else unknown,
+            "examples": ", ".join(f"{label}: {count}" for label, count in plan.result.label_counts.items()),
             "training rows": len(plan.rows.rows),
             "left out": left_out(plan.rows.dropped),
             "questions shared with the evaluation": plan.overlap,
@@ -90,17 +91,11 @@ def _labels(plan: Plan) -> str:
     )
 
 
-def _data_name(plan: Plan) -> str:
-    """The data set; of a local file its name alone, which says nothing about this machine."""
-    source = labelled_source(plan.result)
-    return "not stated in the label file" if source is None else public_name(source.dataset)
-
-
-def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _training(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> str:
     arguments = trainer.args
     adapters = getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", {})
     lora = next(iter(adapters.values()), None)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "method": plan.arguments.method,
         "epochs": arguments.num_train_epochs,
         "rows in a step": plan.arguments.total_batch_size,
@@ -118,7 +113,7 @@ def _training(plan: Plan, trainer: Any, results: Mapping[str, Any], environment:
     return facts_table(values | {"trainable parameters": results["trainable_parameters"]})
 
 
-def _results(results: Mapping[str, Any]) -> str:
+def _results(results: JSON) -> str:
     memory = ", ".join(f"{value} GiB ({name})" for name, value in results["peak_memory_gib"].items())
     shown = {
         "training loss, mean (nats)": f"{results['train_loss']:.4f}",

@@ -1,24 +1,46 @@
 """Everything about a training run that can be checked before torch is imported."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import exp
 from pathlib import Path
-from typing import Any
 
-from icm.errors import ConfigError, PrerequisiteError
-from icm.files import file_sha256
+from icm.errors import ConfigError, DataError, PrerequisiteError
+from icm.files import file_sha256, parse_json
+from icm.markdown import public_name
 from icm.models import resolve_model
 from icm.results.format import ICMResult, read_result
+from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
+from icm.results.twins import refuse_overlap, twin
+from icm.tasks.source import DataSource
 from train.arguments import LabelArguments, Settings
 from train.checkpoints import check_output_dir
-from train.labels import OverlapCheck, check_overlap, label_balance, parse_source, twin
 from train.rows import text_rows
 from train.world import requested_processes
 
 DEFAULT_SEED = 42
+# Robust DPO divides by 1 - 2p: at one half a label says nothing.
+MAX_FLIP_PROBABILITY = 0.49
+
+
+@dataclass(frozen=True)
+class OverlapCheck:
+    """What the data guard compared.
+
+    Attributes:
+        evaluation: the evaluation's data source; None if none is known.
+        questions: number of its questions.
+    """
+
+    evaluation: DataSource | None
+    questions: int = 0
+
+    def __str__(self) -> str:
+        if self.evaluation is None:
+            return "not checked (set eval_source to the evaluation's data)"
+        data = f"{public_name(self.evaluation.dataset)} ({self.evaluation.part})"
+        return f"none with the {self.questions} questions of {data}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class Plan:
     labels_sha256: str
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What decides the weights; a run continues only where all of it is the same."""
         return {
             **self.settings.identity(),
@@ -62,7 +84,7 @@ class Plan:
 
     def report(self) -> str:
         """The data in a few lines, before anything is loaded."""
-        balance = ", ".join(f"{label} {count}" for label, count in label_balance(self.result).items())
+        balance = ", ".join(f"{label} {count}" for label, count in self.result.label_counts.items())
         return (
             f"labels   {self.arguments.labels} ({self.arguments.label_source}): "
             f"{len(self.result.labeled_examples)} examples ({balance})\n"
@@ -81,14 +103,14 @@ def make_plan(settings: Settings) -> Plan:
     arguments = settings.label_arguments()
     found = read_result(arguments.labels)
     model, revision = _base_model(settings, found)
-    result = twin(found, arguments.label_source, _seed(settings))
+    result = twin(found, arguments.label_source, _seed(settings), file=arguments.labels)
     plan = Plan(
         arguments=arguments,
         settings=settings,
         output_dir=_output_dir(settings, arguments),
         result=result,
         rows=text_rows(result, arguments.method),
-        overlap=check_overlap(result, _evaluation(arguments)),
+        overlap=check_overlap(result, arguments.labels, _evaluation(arguments)),
         model=model,
         revision=revision,
         model_path=resolve_model(model, revision),
@@ -105,10 +127,10 @@ def _base_model(settings: Settings, result: ICMResult) -> tuple[str, str | None]
     named = settings.first("model_name_or_path")
     if named:
         return named, revision
-    labeler: Mapping[str, Any] = result.metadata.get("model") or {}
-    if not labeler.get("name"):
+    labeler = result.record.model
+    if labeler.name is None:
         raise ConfigError("model_name_or_path: not set, and the label file names no model; give the base model")
-    return str(labeler["name"]), revision or labeler.get("revision")
+    return labeler.name, revision or labeler.revision
 
 
 def _seed(settings: Settings) -> int:
@@ -123,13 +145,52 @@ def _output_dir(settings: Settings, arguments: LabelArguments) -> Path:
     return Path(named or f"outputs/{Path(arguments.labels).stem}/{arguments.method}_{arguments.label_source}")
 
 
-def _evaluation(arguments: LabelArguments) -> Any:
-    if arguments.eval_source is None:
-        return None
-    try:
-        return parse_source(json.loads(arguments.eval_source), "eval_source")
-    except json.JSONDecodeError as error:
-        raise ConfigError(f'eval_source: not valid JSON ({error}); expected a mapping like {{"dataset": …}}') from None
+def _evaluation(arguments: LabelArguments) -> DataSource | None:
+    text = arguments.eval_source
+    return None if text is None else read_source(parse_json(text, "eval_source"), "eval_source")
+
+
+def check_overlap(result: ICMResult, file: str, evaluation: DataSource | None) -> OverlapCheck:
+    """Refuse a label file that shares a question with the evaluation.
+
+    Without `evaluation` the held-out part of the labelled source is taken, where it has one.
+
+    Raises:
+        DataError: a question is in both.
+    """
+    labelled = result.record.data.source
+    if evaluation is None and labelled is not None and labelled.holdout > 0:
+        evaluation = replace(labelled, part="test", max_examples=None)
+    if evaluation is None:
+        return OverlapCheck(None)
+    # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.
+    from icm.tasks import load_task
+
+    held_out = load_task(evaluation).dataset
+    refuse_overlap(result, held_out, file)
+    return OverlapCheck(evaluation, len({example.group for example in held_out}))
+
+
+def flip_probability(result: ICMResult) -> float:
+    """Probability that a label is wrong by the labels' own confidence: mean of 1 - sigmoid(log-odds).
+
+    Taken from the labeler's log-odds for every twin, so that twins differ in the labels alone. At most
+    `MAX_FLIP_PROBABILITY`.
+
+    Raises:
+        DataError: no label has log-odds.
+    """
+    odds = [item.log_odds for item in result.labeled_examples if item.log_odds is not None]
+    if not odds:
+        raise DataError(
+            "loss_type robust: no label has log-odds to take the flip probability from; set label_smoothing"
+        )
+    return min(MAX_FLIP_PROBABILITY, sum(map(_wrong, odds)) / len(odds))
+
+
+def _wrong(log_odds: float) -> float:
+    """1 - sigmoid(x) without overflow."""
+    return exp(-log_odds) / (1 + exp(-log_odds)) if log_odds > 0 else 1 / (1 + exp(log_odds))
 
 
 def _check_services(settings: Settings) -> None:

@@ -19,9 +19,8 @@ from icm.errors import ICMError
 from icm.files import write_json
 from icm.secrets import load_secrets
 from train.arguments import Settings, TrainingConfig, read_settings, training_arguments, training_parser, write_resolved
-from train.check import Plan, make_plan
+from train.check import Plan, flip_probability, make_plan
 from train.checkpoints import RUN_FILE, is_finished, newest_complete, remove_torn
-from train.labels import flip_probability
 from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
 from train.world import check_world_size, rank, started_processes
 

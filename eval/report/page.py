@@ -15,6 +15,7 @@ from eval.metrics.probability_quality import reliability
 from eval.report.figure import draw_reliability
 from eval.scores import NO_ANSWER, ConditionScores, Evaluation
 from icm.files import JsonObject, dump_json
+from icm.results.accuracy import measure_accuracy
 from icm.results.format import trace_path
 from icm.results.pages import draw_search, search_curves, svg, write_page
 from icm.results.trace import Decision, read_trace
@@ -123,12 +124,13 @@ def _confusion(condition: ConditionScores, labels: Sequence[str]) -> Confusion:
 
 def _found_labels(file: LabelFile) -> FoundLabels:
     """The label file's errors, the most confident first: what the search believes against gold."""
-    known = [item for item in file.result.labeled_examples if item.example.id in file.gold]
+    accuracy = measure_accuracy(file.labels, file.gold)
+    known = (item for item in file.result.labeled_examples if item.example.id in file.gold)
     wrong = [item for item in known if item.label != file.gold[item.example.id]]
     wrong.sort(key=lambda item: -(item.log_odds or 0.0))
     shown = [
         Disagreement(item.example.input, item.label, file.gold[item.example.id], item.log_odds)
         for item in wrong[:EXAMPLES]
     ]
-    accuracy = 1 - len(wrong) / len(known) if known else None
-    return FoundLabels(Path(file.path).name, len(file.labels), accuracy, shown, len(wrong))
+    share = None if accuracy is None else accuracy.value
+    return FoundLabels(Path(file.path).name, len(file.labels), share, shown, len(wrong))

@@ -11,7 +11,7 @@ from icm.labelling.options import OutputConfig
 
 if TYPE_CHECKING:
     from icm.results.analysis import Analysis
-    from icm.results.format import ICMStorage, StoredResult
+    from icm.results.folder import ICMStorage, StoredResult
 
 _TIME = "%Y-%m-%d %H:%M"
 
@@ -53,7 +53,7 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
 def _storage(arguments: argparse.Namespace) -> "ICMStorage":
     """The results folder, which may not exist yet unless it was named."""
     from icm.errors import ConfigError
-    from icm.results.format import ICMStorage
+    from icm.results.folder import ICMStorage
 
     folder = Path(arguments.results_dir)
     if not folder.is_dir() and arguments.results_dir != OutputConfig.output_dir:
@@ -76,7 +76,7 @@ def show_list(arguments: argparse.Namespace) -> int:
 def show_analysis(arguments: argparse.Namespace) -> int:
     """Print the statistics of one result or of all. Exit code 2 if one of them is broken."""
     from icm.results.analysis import analyze_file, analyze_folder, check_report_path
-    from icm.results.format import StoredResult
+    from icm.results.folder import StoredResult
     from icm.results.report import write_report
 
     if arguments.output_path is not None:

@@ -3,10 +3,8 @@
 import argparse
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from icm.commands import parser as parsing
 from icm.commands.log import logging_to
@@ -15,6 +13,7 @@ from icm.labelling.arguments import CommandParser, add_options
 from icm.labelling.options import Settings, options
 from icm.labelling.settings import PRESETS, resolve_settings, settings_yaml
 from icm.results.format import ICMResult
+from icm.results.record import RunRecord
 
 TESTBEDS = {
     "truthfulQA": {"dataset": "truthful_qa", "task_type": "truthfulqa"},
@@ -107,16 +106,15 @@ def _label(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def _summary(result: ICMResult) -> str:
-    counts = Counter(item.label for item in result.labeled_examples)
-    balance = ", ".join(f"{counts[label]} {label}" for label in result.label_space.labels)
+    balance = ", ".join(f"{count} {label}" for label, count in result.label_counts.items())
     score = "no utility" if result.score is None else f"utility {result.score:.4f}"
-    return f"{len(result.labeled_examples)} examples: {balance}; {score}\n{_cost(result.metadata)}"
+    return f"{len(result.labeled_examples)} examples: {balance}; {score}\n{_cost(result.record)}"
 
 
-def _cost(metadata: Mapping[str, Any]) -> str:
-    usage = metadata["usage"]
+def _cost(record: RunRecord) -> str:
+    usage = record.usage
     computed, plain, repeated = (usage[name] for name in ("computed_tokens", "plain_tokens", "unchanged_tokens"))
-    cost = f"{computed:,} tokens computed in {usage['seconds']:.0f} s, peak memory {metadata['peak_memory_gib']} GiB"
+    cost = f"{computed:,} tokens computed in {usage['seconds']:.0f} s, peak memory {record.peak_memory_gib} GiB"
     if plain:
         cost += f"; {computed / plain:.3f} of plain order"
     if repeated:

@@ -124,9 +124,9 @@ def plan_run(settings: Settings) -> RunPlan:
     result = run_labeling(dataset, engine, settings.search)
     encoder = PromptEncoder(planner.tokenizer, dataset.label_space)
     lengths = [len(encoder.demonstration(e, dataset.label_space.labels[0])) for e in dataset]
-    shape, usage = planner.shape, result.metadata["usage"]
+    shape, usage = planner.shape, {name: int(spent) for name, spent in result.record.usage.items()}
     return RunPlan(
-        batches=result.metadata["batches"],
+        batches=list(result.record.batches or ()),
         mean_demonstration_tokens=float(np.mean(lengths)),
         prompts=usage["prompts"],
         prompt_tokens=usage["plain_tokens"] or usage["prompt_tokens"] or 1,

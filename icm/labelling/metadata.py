@@ -1,39 +1,43 @@
 """What the first line of a result file says about the run that made it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
 
 from icm.engines.base import Engine
-from icm.examples import ICMDataset
+from icm.examples import TaskData
 from icm.labelling.options import Settings
-from icm.provenance import package_versions, peak_memory_gib
+from icm.provenance import git_revision, package_versions, peak_memory_gib
+from icm.results.record import DataRecord, ModelRecord, PromptRecord, RunRecord
 from icm.tasks.source import written
 
 
-def run_metadata(settings: Settings, dataset: ICMDataset, engine: Engine, created: datetime) -> dict[str, Any]:
-    """Settings, model, data, versions, seed, memory and time of a run; the labeler adds iterations and usage.
+def run_record(labelled: RunRecord, settings: Settings, data: TaskData, engine: Engine, created: datetime) -> RunRecord:
+    """The labeler's record with settings, model, data, prompts, versions, seed, memory and time of the run.
 
     Args:
+        labelled: algorithm, iterations and usage.
         settings: resolved.
-        dataset: the examples that were labelled.
-        engine: what labelled them.
+        data: what was labelled.
+        engine: what labelled it.
         created: when the run began, with time zone.
     """
-    config, known = settings.engine, asdict(settings, dict_factory=written)
-    return {
-        "settings": known,
-        "model": {
-            "name": config.model,
-            "revision": config.revision,
-            "adapter": config.adapter,
-            "engine": engine.name,
-            "device": str(getattr(engine, "device", config.device)),
-            "dtype": str(getattr(engine, "dtype", config.dtype)).removeprefix("torch."),
-        },
-        "data": {"source": known["data"], "fingerprint": dataset.fingerprint, "name": dataset.name},
-        "versions": package_versions(),
-        "seed": settings.search.seed,
-        "peak_memory_gib": round(peak_memory_gib(), 2),
-        "created": created.isoformat(timespec="seconds"),
-    }
+    config = settings.engine
+    return replace(
+        labelled,
+        settings=asdict(settings, dict_factory=written),
+        model=ModelRecord(
+            config.model,
+            config.revision,
+            config.adapter,
+            engine.name,
+            device=str(getattr(engine, "device", config.device)),
+            dtype=str(getattr(engine, "dtype", config.dtype)).removeprefix("torch."),
+        ),
+        data=DataRecord(settings.data, data.dataset.fingerprint, data.dataset.name),
+        prompt=PromptRecord(data.template),
+        versions=package_versions(),
+        git=asdict(revision) if (revision := git_revision()) else {},
+        seed=settings.search.seed,
+        peak_memory_gib=round(peak_memory_gib(), 2),
+        created=created.isoformat(timespec="seconds"),
+    )

@@ -19,11 +19,12 @@ from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
 from icm.examples import ICMDataset
 from icm.files import fingerprint, parse_json, write_json
 from icm.labelling.batches import split_batches
-from icm.labelling.metadata import run_metadata
+from icm.labelling.metadata import run_record
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
 from icm.models import model_label, resolve_model
-from icm.results.format import TRACE_SUFFIX, ICMResult, ICMStorage, trace_path, write_result
+from icm.results.folder import ICMStorage
+from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
 from icm.search.checks import named_rules, rule_checker
 from icm.tasks import load_task
 
@@ -73,14 +74,15 @@ def label(
         def engine() -> Engine:
             return stack.enter_context(create_engine(config))
 
-        dataset = load_task(settings.data, partial(_written_claims, settings, engine)).dataset
+        data = load_task(settings.data, partial(_written_claims, settings, engine))
+        dataset = data.dataset
         path = _result_path(settings, dataset.name, created, resume)
         checker = rule_checker(dataset.task, named)
         batches = fitting_batches(config, dataset, settings.search, settings.data.dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
-        metadata = run_metadata(settings, dataset, engine(), created)
-    write_result(path, replace(result, metadata={**metadata, **result.metadata}))
+        record = run_record(result.record, settings, data, engine(), created)
+    write_result(path, replace(result, record=record))
     return path
 
 

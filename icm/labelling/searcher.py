@@ -8,6 +8,7 @@ from icm.consistency import LogicalConsistencyChecker
 from icm.examples import ICMDataset
 from icm.labelling.session import run_labeling
 from icm.results.format import ICMResult
+from icm.results.record import ModelRecord
 
 
 class ICMSearcher:
@@ -36,5 +37,7 @@ class ICMSearcher:
             dataset = dataset.sample(max_examples, self.config.seed)
         with create_engine(self.engine_config) as engine:
             result = run_labeling(dataset, engine, self.config, self.checker)
-        model = {"name": self.engine_config.model, "revision": self.engine_config.revision, "engine": engine.name}
-        return dataclasses.replace(result, metadata={**result.metadata, "model": model, "seed": self.config.seed})
+        config = self.engine_config
+        model = ModelRecord(config.model, config.revision, config.adapter, engine.name)
+        record = dataclasses.replace(result.record, model=model, seed=self.config.seed)
+        return dataclasses.replace(result, record=record)

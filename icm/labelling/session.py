@@ -14,6 +14,7 @@ from icm.engines.base import Engine
 from icm.examples import ICMDataset
 from icm.labelling.batches import split_batches, why_batches
 from icm.results.format import ICMResult, LabeledExample
+from icm.results.record import RunRecord
 from icm.results.trace import Cost, End, SearchRow, Trace, open_trace
 from icm.search.algorithm import search
 from icm.search.bootstrap import bootstrap
@@ -65,7 +66,7 @@ def run_labeling(
         batches: the dataset as `split_batches` gives it; None splits it.
 
     Returns:
-        Labels of all examples, in dataset order. `metadata` holds algorithm, iterations, batches, usage and collapse.
+        Labels of all examples, in dataset order. `record` holds algorithm, iterations, batches, usage and collapse.
 
     Raises:
         ConfigError: an example does not fit the context.
@@ -82,14 +83,14 @@ def run_labeling(
         outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
         cost = labeler.cost()
     result = _assemble(dataset, batches, outcomes)
-    metadata = {
-        "algorithm": config.algorithm,
-        "iterations": sum(outcome.iterations for outcome in outcomes),
-        "batches": [len(batch) for batch in batches],
-        "collapsed": warn_if_collapsed(result),
-        "usage": asdict(cost),
-    }
-    return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, metadata)
+    record = RunRecord(
+        algorithm=config.algorithm,
+        iterations=sum(outcome.iterations for outcome in outcomes),
+        batches=[len(batch) for batch in batches],
+        collapsed=warn_if_collapsed(result),
+        usage=asdict(cost),
+    )
+    return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, record)
 
 
 def identity_settings(config: SearchConfig) -> dict[str, object]:

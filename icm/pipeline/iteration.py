@@ -9,17 +9,15 @@ like others; this command stands between them:
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.errors import DataError, ICMError
 from icm.pipeline.experiment import LabelStage
-from icm.results.format import ICMResult, LabeledExample, data_source, read_result, write_result
+from icm.results.format import ICMResult, LabeledExample, read_result, write_result
+from icm.results.record import DataRecord, RunRecord
 from icm.tasks import load_task
-from icm.tasks.source import DataSource, written
-
-_KEPT = ("settings", "model", "versions", "seed", "created", "algorithm")
-"""What the first line of a merged file takes from the first one's."""
+from icm.tasks.source import DataSource
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def merge(files: Sequence[Path], without: str | None = None) -> ICMResult:
 
 def _source(path: Path, result: ICMResult) -> DataSource:
     """The data set that a file labels a slice of."""
-    source = data_source(result)
+    source = result.record.data.source
     if source is None:
         raise DataError(f"{path}:1: field 'data.source' is missing; label the data anew with `icm run`")
     return replace(source, slice=None)
@@ -83,9 +81,20 @@ def _source(path: Path, result: ICMResult) -> DataSource:
 
 def _described(merged: ICMResult, source: DataSource, files: Sequence[Path]) -> ICMResult:
     """The result with a first line of its own."""
-    metadata = {key: merged.metadata[key] for key in _KEPT if key in merged.metadata}
-    data = {"source": asdict(source, dict_factory=written), "fingerprint": merged.dataset.fingerprint}
-    return replace(merged, metadata=metadata | {"data": data, "merged": [path.name for path in files]})
+    first = merged.record
+    record = RunRecord(
+        settings=first.settings,
+        model=first.model,
+        data=DataRecord(source, merged.dataset.fingerprint),
+        prompt=first.prompt,
+        versions=first.versions,
+        git=first.git,
+        seed=first.seed,
+        created=first.created,
+        algorithm=first.algorithm,
+        other={"merged": [path.name for path in files]},
+    )
+    return replace(merged, record=record)
 
 
 def main(words: Sequence[str]) -> int:

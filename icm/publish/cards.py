@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from icm.files import dump_json
 from icm.markdown import facts_table, public_name
-from icm.results.analysis import Analysis, analyze, load_gold
-from icm.results.format import ICMResult, model_name
+from icm.results.analysis import Analysis, analyze, find_gold
+from icm.results.format import ICMResult
 
 MACHINE_MADE = (
     "**The labels are machine-made.** They were given by a language model, not by people, and nobody has checked them."
@@ -31,7 +30,7 @@ CITATION = """## Citation
 def label_card(result: ICMResult, repo_id: str, file_name: str) -> str:
     """Card of labelled examples, or of a file exported from them (Markdown with the hub's YAML header)."""
     # Why there is no gold is not said: the reason can name local paths.
-    analysis = analyze(result, gold=load_gold(result)[0])
+    analysis = analyze(result, gold=find_gold(result)[0])
     parts = [
         f"# {repo_id.rpartition('/')[2]}",
         MACHINE_MADE,
@@ -39,7 +38,7 @@ def label_card(result: ICMResult, repo_id: str, file_name: str) -> str:
         *(f"**Warning:** {warning}." for warning in analysis.warnings),
         "## Where the labels come from\n\n" + facts_table(_origin(result, analysis)),
         "## Label balance\n\n" + facts_table({label: str(count) for label, count in analysis.labels.counts.items()}),
-        _settings(analysis.settings),
+        _settings(result.record.search_settings),
         _usage(repo_id),
         LICENCE,
         CITATION,
@@ -82,31 +81,26 @@ def _accuracy(analysis: Analysis) -> str:
 
 
 def _origin(result: ICMResult, analysis: Analysis) -> dict[str, str]:
-    metadata = result.metadata
-    model, data = _object(metadata.get("model")), _object(_object(metadata.get("data")).get("source"))
+    record = result.record
+    model, data = record.model, record.data.source
     facts = {
-        "model": public_name(model_name(result)),
-        "revision": model.get("revision"),
-        "adapter": public_name(model["adapter"]) if isinstance(model.get("adapter"), str) else None,
+        "model": public_name(record.model_name),
+        "revision": model.revision,
+        "adapter": model.adapter and public_name(model.adapter),
         "algorithm": analysis.algorithm,
         "task": result.task,
-        "data": public_name(data["dataset"]) if isinstance(data.get("dataset"), str) else None,
+        "data": data and public_name(data.dataset),
         "examples": analysis.examples,
-        "iterations": metadata.get("iterations"),
+        "iterations": record.iterations,
         "utility U(D)": result.score,
-        "seed": metadata.get("seed"),
-        "created": metadata.get("created"),
+        "seed": record.seed,
+        "created": record.created,
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
+def _settings(search: Mapping[str, object]) -> str:
     """The search settings; those of data, engine and output can hold local paths."""
-    search = settings.get("search")
     return f"## Settings\n\n```json\n{dump_json(search, indent=2)}\n```" if search else ""
 
 

@@ -11,7 +11,9 @@ from icm.errors import ConfigError, DataError
 from icm.examples import LabelSpace
 from icm.files import atomic_write, dump_json, write_json, write_jsonl
 from icm.results.analysis import analyze, analyze_file, check_report_path, label_statistics
-from icm.results.format import ICMResult, ICMStorage, LabeledExample, example_row, metadata_row, read_result
+from icm.results.folder import ICMStorage
+from icm.results.format import ICMResult, LabeledExample, example_row, metadata_row, read_result
+from icm.results.record import ModelRecord
 from icm.results.training_rows import (
     Rows,
     answer_pairs,
@@ -112,7 +114,7 @@ class ICMExporter:
     ) -> Export:
         """Write one JSON document: the metadata line, the examples and, if wanted, statistics of the labels."""
         result, dropped = self._confident_result(labeled_examples, output_path, min_log_odds)
-        document: dict[str, Any] = {"metadata": metadata_row(result)}
+        document: dict[str, object] = {"metadata": metadata_row(result)}
         if include_stats:
             document["statistics"] = asdict(label_statistics(result))
         document["examples"] = [example_row(item) for item in result.labeled_examples]
@@ -171,9 +173,10 @@ class ICMExporter:
         from icm.publish.hub import push_labels
 
         result = self._result(labeled_examples)
-        task = task_type or result.task
-        metadata = result.metadata if model_name is None else {**result.metadata, "model": model_name}
-        return push_labels(replace(result, task=task, metadata=metadata), repo_id, private=private)
+        task, record = task_type or result.task, result.record
+        if model_name is not None:
+            record = replace(record, model=ModelRecord(model_name))
+        return push_labels(replace(result, task=task, record=record), repo_id, private=private)
 
     def _confident_result(
         self, labels: Labels, output_path: str | Path, min_log_odds: float | None
@@ -201,10 +204,10 @@ def _bare_result(items: Sequence[LabeledExample]) -> ICMResult:
     return ICMResult(items, None, space)
 
 
-def _flat_row(item: LabeledExample) -> dict[str, Any]:
+def _flat_row(item: LabeledExample) -> dict[str, object]:
     example = item.example
     own = (example.id, example.input, item.label, item.log_odds, example.relations.group)
-    row: dict[str, Any] = dict(zip(CSV_COLUMNS, own, strict=True))
+    row: dict[str, object] = dict(zip(CSV_COLUMNS, own, strict=True))
     for key, value in example.metadata.items():
         column = f"metadata.{key}" if key in CSV_COLUMNS else key
         row[column] = value if isinstance(value, str) else dump_json(value)
@@ -217,6 +220,6 @@ def _write_rows(path: str | Path, rows: Rows) -> Export:
     return Export(Path(path), len(rows.rows), rows.dropped)
 
 
-def _require_rows(rows: Sequence[Any], dropped: Mapping[str, int], path: str | Path) -> None:
+def _require_rows(rows: Sequence[object], dropped: Mapping[str, int], path: str | Path) -> None:
     if not rows:
         raise DataError(f"{path}: nothing to write; left out: {left_out(dropped)}")

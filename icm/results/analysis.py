@@ -1,31 +1,19 @@
-"""Statistics of a result file and its trace: label balance, confidence, course of the search, cost, accuracy.
+"""Statistics of a result file and its trace: label balance, confidence, course of the search, cost, accuracy."""
 
-Gold is unreachable for a search; it is read here, where `icm analyze` judges labels after they were written.
-"""
-
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import GoldLabels
-from icm.results.fields import number_field, object_field
-from icm.results.format import (
-    ICMResult,
-    ICMStorage,
-    LabeledExample,
-    StoredResult,
-    data_source,
-    model_name,
-    read_result,
-    trace_path,
-)
+from icm.results.accuracy import Accuracy, measure_accuracy
+from icm.results.folder import ICMStorage, StoredResult
+from icm.results.format import ICMResult, LabeledExample, read_result, trace_path
 from icm.results.trace import Decision, read_trace
+from icm.results.twins import load_gold
 
 REPORT_ENDINGS = (".json", ".html", ".md")
 HISTOGRAM_BINS = 20
@@ -73,29 +61,6 @@ class SearchStatistics:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Agreement with gold.
-
-    Attributes:
-        correct: labels equal to gold.
-        total: labels that have gold.
-        low, high: Wilson score interval at 95 % of correct / total.
-        majority: accuracy of giving every example the most frequent gold label.
-    """
-
-    correct: int
-    total: int
-    low: float
-    high: float
-    majority: float
-
-    @property
-    def value(self) -> float:
-        """Share of correct labels."""
-        return self.correct / self.total
-
-
-@dataclass(frozen=True)
 class Analysis:
     """All statistics of one result.
 
@@ -125,16 +90,16 @@ class Analysis:
     accuracy: Accuracy | None
     gold_note: str
     warnings: list[str]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     decisions: Sequence[Decision] = ()
     items: Sequence[LabeledExample] = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The figures, without trace and examples."""
         shown_fields = {key: value for key, value in vars(self).items() if key not in ("decisions", "items")}
         parts = {key: asdict(value) for key, value in shown_fields.items() if hasattr(value, "__dataclass_fields__")}
         if self.accuracy:
-            parts["accuracy"]["value"] = self.accuracy.value
+            parts["accuracy"] |= {"value": self.accuracy.value}
         return shown_fields | parts
 
 
@@ -144,7 +109,6 @@ def analyze(
     gold: GoldLabels | None = None,
     name: str = "result",
     gold_note: str = "no gold labels given",
-    where: str = "result",
 ) -> Analysis:
     """Statistics of a result, of its trace if given, and its accuracy if gold is given.
 
@@ -154,29 +118,23 @@ def analyze(
         gold: labels that are known.
         name: heading of a report.
         gold_note: why there is no gold.
-        where: file and line of the metadata, for messages.
-
-    Raises:
-        DataError: `usage` or `settings` of the metadata have the wrong type; names the field.
     """
-    labels = label_statistics(result)
-    usage = object_field(result.metadata.get("usage", {}), f"{where}: metadata 'usage'")
-    costs = {key: number_field(value, f"{where}: metadata 'usage', {key!r}") for key, value in usage.items()}
-    accuracy = measure_accuracy(result, gold) if gold is not None else None
+    labels, record = label_statistics(result), result.record
+    accuracy = measure_accuracy(result.labels, gold) if gold is not None else None
     return Analysis(
         name=name,
         task=result.task,
-        model=model_name(result),
-        algorithm=str(result.metadata.get("algorithm", "unknown")),
+        model=record.model_name,
+        algorithm=record.algorithm or "unknown",
         examples=len(result.labeled_examples),
         score=result.score,
         labels=labels,
         search=_search_statistics(decisions) if decisions else None,
-        usage={key: value for key, value in costs.items() if value is not None},
+        usage=dict(record.usage),
         accuracy=accuracy,
         gold_note="" if accuracy else gold_note,
         warnings=_warnings(labels, len(result.labeled_examples)),
-        settings=object_field(result.metadata.get("settings", {}), f"{where}: metadata 'settings'"),
+        settings=record.settings,
         decisions=decisions,
         items=result.labeled_examples,
     )
@@ -188,8 +146,8 @@ def analyze_file(path: str | Path) -> Analysis:
     result = read_result(path)
     beside = trace_path(path)
     decisions = read_trace(beside) if beside.exists() else []
-    gold, note = load_gold(result)
-    return analyze(result, decisions, gold, path.stem, note, where=f"{path}:1")
+    gold, note = find_gold(result)
+    return analyze(result, decisions, gold, path.stem, note)
 
 
 def analyze_folder(storage: ICMStorage) -> tuple[list[Analysis], list[StoredResult]]:
@@ -206,11 +164,10 @@ def analyze_folder(storage: ICMStorage) -> tuple[list[Analysis], list[StoredResu
 def label_statistics(result: ICMResult) -> LabelStatistics:
     """Balance and confidence of the labels."""
     items = result.labeled_examples
-    counted = Counter(item.label for item in items)
     odds = [item.log_odds for item in items if item.log_odds is not None]
     lengths = [len(item.example.input) for item in items]
     return LabelStatistics(
-        counts={label: counted[label] for label in result.label_space.labels},
+        counts=result.label_counts,
         log_odds=_summary(odds),
         unscored=len(items) - len(odds),
         histogram=_histogram(odds),
@@ -270,31 +227,15 @@ def acceptance(decisions: Sequence[Decision]) -> list[float]:
     return shares
 
 
-def load_gold(result: ICMResult) -> tuple[GoldLabels | None, str]:
+def find_gold(result: ICMResult) -> tuple[GoldLabels | None, str]:
     """Gold of the data that the result names as its source, or None and why there is none."""
+    if result.record.data.source is None:
+        return None, "the result does not name its data source"
     try:
-        source = data_source(result)
-        if source is None:
-            return None, "the result does not name its data source"
-        from icm.tasks import load_task
-
-        gold = load_task(source).gold
+        gold = load_gold(result)
     except (ICMError, OSError) as error:
         return None, f"the data source cannot be loaded: {error}"
     return (gold, "") if gold else (None, "the data source has no gold labels")
-
-
-def measure_accuracy(result: ICMResult, gold: GoldLabels) -> Accuracy | None:
-    """Agreement with gold, by example id; None if no example has gold."""
-    from scipy.stats import binomtest
-
-    pairs = [(item.label, gold[item.example.id]) for item in result.labeled_examples if item.example.id in gold]
-    if not pairs:
-        return None
-    correct = sum(label == truth for label, truth in pairs)
-    interval = binomtest(correct, len(pairs)).proportion_ci(method="wilson")
-    most = max(Counter(truth for _, truth in pairs).values())
-    return Accuracy(correct, len(pairs), float(interval.low), float(interval.high), most / len(pairs))
 
 
 def check_report_path(path: str | Path) -> str:

@@ -7,17 +7,17 @@ Source: https://github.com/codelion/icm, icm/storage.py and icm/datasets.py.
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from icm.errors import DataError
+from icm.tasks.drawing import group_id
 
 SLOT = " [True/False]"
 QUESTION_FIELDS = ("question", "goal", "context", "sentence", "instruction", "input", "prompt_text")
 
-NumberedRow = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, dict[str, object]]
 
 
-def is_codelion(first: Mapping[str, Any]) -> bool:
+def is_codelion(first: Mapping[str, object]) -> bool:
     """Whether a file that starts with this object was written by codelion/icm."""
     if first.get("type") == "icm_metadata":
         return "label_space" not in first and isinstance(first.get("convergence_info"), dict)
@@ -36,24 +36,24 @@ def convert_rows(rows: list[NumberedRow], where: str) -> tuple[NumberedRow, list
     return (rows[0][0], header), [(number, _example(row, f"{where}:{number}")) for number, row in body]
 
 
-def _header(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _header(row: Mapping[str, object], where: str) -> dict[str, object]:
     inner = row.get("metadata") or {}
     if not isinstance(inner, dict):
         raise DataError(f"{where}: field 'metadata': found {inner!r}, expected an object")
-    kept = {key: row[key] for key in ("timestamp", "iterations", "convergence_info") if key in row}
+    kept = {key: value for key, value in row.items() if key not in ("type", "score", "metadata")}
     return {
+        **kept,
         "type": "icm_metadata",
         "task": inner.get("task_type", "classification"),
         "score": row.get("score"),
         "label_space": {"labels": ["True", "False"], "verbalisers": [" True", " False"]},
-        **kept,
         "model": inner.get("model_name"),
         "format": "codelion/icm",
         "settings": inner,
     }
 
 
-def _example(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _example(row: Mapping[str, object], where: str) -> dict[str, object]:
     metadata = row.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise DataError(f"{where}: field 'metadata': found {metadata!r}, expected an object")
@@ -65,21 +65,24 @@ def _example(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         "input": text.removesuffix(SLOT) if isinstance(text, str) else text,
         "label": row.get("label"),
         "metadata": kept | _answer(kept),
-        "relations": _relations(kept),
+        "relations": _relations(kept, text),
     }
 
 
-def _question(metadata: Mapping[str, Any]) -> str | None:
+def _question(metadata: Mapping[str, object]) -> str | None:
     found = (metadata.get(key) for key in QUESTION_FIELDS)
     return next((text for text in found if isinstance(text, str) and text.strip()), None)
 
 
-def _relations(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _relations(metadata: Mapping[str, object], text: object) -> dict[str, str]:
     question = _question(metadata)
-    return {"group": question} if question else {}
+    if question is None and isinstance(text, str) and "\nClaim:" in text:  # synthetic tasks
+        question = text.partition("\nClaim:")[0]
+    # Our own tasks name questions in this way: label file and evaluation can be compared question by question.
+    return {"group": group_id(question)} if question else {}
 
 
-def _answer(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _answer(metadata: Mapping[str, object]) -> dict[str, str]:
     """`prompt` and `completion` for answer pairs; comparisons hold no answer of their own there."""
     question, answer = _question(metadata), metadata.get("response_text")
     if question is None or not isinstance(answer, str) or not answer.strip() or "response_a" in metadata:

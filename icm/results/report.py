@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from icm.files import JsonObject, atomic_write, write_json
 from icm.markdown import literal, table
 from icm.results.analysis import Analysis, check_report_path
-from icm.results.format import LabeledExample, StoredResult, example_row
+from icm.results.folder import StoredResult
+from icm.results.format import LabeledExample, example_row
 from icm.results.pages import COLOUR, data_uri, draw_search, plain, search_curves, style, svg, write_page
 
 EXCERPTS = 5

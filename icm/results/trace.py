@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from icm.errors import DataError, ResumeError
-from icm.files import append_jsonl, atomic_write, cut_torn_line, read_jsonl, read_log
+from icm.files import JsonObject, append_jsonl, atomic_write, cut_torn_line, read_jsonl, read_log
 from icm.results.fields import count_field, flag_field, number_field, object_field, shown, text_field
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +128,14 @@ PLACE = ("restart", "batch")
 """Fields that stand before the type."""
 
 
-def row_json(row: Row) -> Json:
+def row_json(row: Row) -> JsonObject:
     """The JSON object of a row: which search, type, fields."""
     content = {field.name: getattr(row, field.name) for field in fields(row)}
     place = {name: content.pop(name) for name in PLACE if name in content}
     return place | {"type": KIND_NAMES[type(row)]} | content
 
 
-def read_row(content: Json, where: str) -> Row | None:
+def read_row(content: JsonObject, where: str) -> Row | None:
     """The row of a JSON object, a decision if it does not say its type; None if the type is not known here.
 
     Raises:
@@ -150,7 +148,7 @@ def read_row(content: Json, where: str) -> Row | None:
     return kind(**{f.name: _CHECKS[f.type](found.get(f.name), f"{where}: field {f.name!r}") for f in fields(kind)})
 
 
-def _defaults(kind: type[Row], content: Json) -> Json:
+def _defaults(kind: type[Row], content: JsonObject) -> JsonObject:
     """What stands for absent fields. A decision that does not say its changes has made those that it proposed."""
     defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
     if kind is not Decision:
@@ -265,7 +263,7 @@ def open_trace(path: Path | None, header: Mapping[str, object], resume: bool) ->
         yield Trace(handle, history or [])
 
 
-def _read_history(path: Path, header: Json) -> list[Row] | None:
+def _read_history(path: Path, header: JsonObject) -> list[Row] | None:
     """Rows behind the header; None if there is not even that. A torn last line (the process died while writing it) is
     cut off the file."""
     lines = list(read_log(path))
@@ -277,7 +275,7 @@ def _read_history(path: Path, header: Json) -> list[Row] | None:
     return [row for row in rows if row is not None]
 
 
-def _check_header(path: Path, found: Json, expected: Json) -> None:
+def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
     expected = json.loads(json.dumps(expected))
     for key in sorted(found.keys() | expected.keys()):
         if found.get(key) != expected.get(key):

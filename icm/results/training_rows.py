@@ -126,6 +126,11 @@ def has_answer(item: LabeledExample) -> bool:
     return all(isinstance(item.example.metadata.get(key), str) for key in ("prompt", "completion"))
 
 
+def _texts(item: LabeledExample) -> tuple[str, str]:
+    """Prompt and completion of an example that `has_answer`."""
+    return str(item.example.metadata["prompt"]), str(item.example.metadata["completion"])
+
+
 def confident_examples(
     items: Sequence[LabeledExample], min_log_odds: float | None
 ) -> tuple[list[LabeledExample], dict[str, int]]:
@@ -154,12 +159,12 @@ def _competing(items: Iterable[LabeledExample]) -> dict[str, list[LabeledExample
 
 def _distinct_pairs(items: Sequence[LabeledExample], dropped: Counter[str]) -> list[tuple[str, str, str]]:
     """Distinct (prompt, chosen, rejected) of one question; counts in `dropped` what gives no pair."""
-    chosen = [item.example.metadata for item in items if item.label == CHOSEN]
-    rejected = [item.example.metadata for item in items if item.label == REJECTED]
+    chosen = [_texts(item) for item in items if item.label == CHOSEN]
+    rejected = [_texts(item)[1] for item in items if item.label == REJECTED]
     if not chosen or not rejected:
         dropped["questions whose answers all have the same label"] += 1
         return []
-    every = [(good["prompt"], good["completion"], bad["completion"]) for good, bad in product(chosen, rejected)]
+    every = [(*good, bad) for good, bad in product(chosen, rejected)]
     different = [pair for pair in every if pair[1].strip() != pair[2].strip()]
     distinct = list(dict.fromkeys(different))
     dropped["pairs of equal answers"] += len(every) - len(different)
@@ -178,7 +183,7 @@ def _verbaliser(space: LabelSpace, label: str) -> str:
     return space.verbalisers[space.index(label)]
 
 
-def _preference(prompt: str, chosen: str, rejected: str, conversational: bool) -> dict[str, Any]:
+def _preference(prompt: str, chosen: str, rejected: str, conversational: bool) -> dict[str, object]:
     return {
         "prompt": _turn("user", prompt, conversational),
         "chosen": _turn("assistant", chosen if conversational else _spaced(prompt, chosen), conversational),
@@ -191,5 +196,5 @@ def _spaced(prompt: str, text: str) -> str:
     return text if prompt[-1:].isspace() or text[:1].isspace() else f" {text}"
 
 
-def _turn(role: str, text: str, conversational: bool) -> Any:
+def _turn(role: str, text: str, conversational: bool) -> str | list[dict[str, str]]:
     return [{"role": role, "content": text.strip()}] if conversational else text

@@ -7,11 +7,12 @@ gold, which is unreachable for the search that sees them.
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from icm.errors import ConfigError, DataError
-from icm.examples import ICMExample, LabelSpace, example_id
+from icm.examples import ICMExample, LabelSpace, draw_groups, example_id
 from icm.files import fingerprint
 from icm.tasks.source import DataSource
 from icm.text import normalised_text
@@ -102,11 +103,6 @@ def in_part(group: str, source: DataSource) -> bool:
     return (position < source.holdout) == (source.part == "test")
 
 
-def rank(group: str, seed: int) -> str:
-    """Sort key that puts groups in random order, drawn by seed and content."""
-    return fingerprint(["draw", seed, group])
-
-
 def of_part(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
     """The claims on the source's side of the holdout."""
     chosen = [claim for claim in claims if in_part(claim.example.group, source)]
@@ -122,13 +118,9 @@ def draw(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
     """
     if source.max_examples is None:
         return list(claims)
-    groups = _by_group(claims)
-    chosen: list[Claim] = []
-    for group in sorted(groups, key=lambda g: rank(g, source.seed)):
-        if len(chosen) + len(groups[group]) <= source.max_examples:  # a smaller group behind it may still fit
-            chosen += groups[group]
+    chosen = draw_groups(claims, lambda claim: claim.example.group, source.max_examples, source.seed)
     if not chosen:
-        smallest = min(map(len, groups.values()))
+        smallest = min(Counter(claim.example.group for claim in claims).values())
         raise ConfigError(
             f"max_examples: found {source.max_examples}, expected at least {smallest}, one whole question"
         )

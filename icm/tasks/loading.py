@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError
-from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
+from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, rank
 from icm.tasks.base import HubData, Item, Record, Task
-from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, of_slice, rank, slice_place, unique
+from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, of_slice, slice_place, unique
 from icm.tasks.lookup import find_task, task_names
 from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
@@ -49,7 +49,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    return TaskData(dataset, GoldLabels(gold))
+    return TaskData(dataset, GoldLabels(gold), template.text)
 
 
 def load_icm_dataset(

@@ -46,8 +46,9 @@ class Template:
     """
 
     def __init__(self, text: str, task: Task) -> None:
+        self.text = text.rstrip()
         try:
-            self._parts = list(string.Formatter().parse(text.rstrip()))
+            self._parts = list(string.Formatter().parse(self.text))
         except ValueError as error:
             raise ConfigError(f"template {text!r}: {error}; write a literal brace as {{{{ or }}}}") from None
         self._gold_fields = task.gold_fields

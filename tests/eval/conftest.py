@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from support.evaluation_data import TEST, TRAIN
 
 from icm.models import resolve_model
 from icm.results.format import ICMResult, LabeledExample, write_result
+from icm.results.record import DataRecord, RunRecord
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -53,9 +53,9 @@ def label_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             gold = task.gold[example.id]
             other = next(label for label in task.dataset.label_space.labels if label != gold)
             items.append(LabeledExample(example, other if place % wrong == 0 else gold, rng.gauss(2, 1)))
-        metadata = {"data": {"source": asdict(source), "fingerprint": task.dataset.fingerprint, "name": "reviews"}}
+        record = RunRecord(data=DataRecord(source, task.dataset.fingerprint, "reviews"))
         path = folder / f"{name}.jsonl"
-        write_result(path, ICMResult(items, -0.5, task.dataset.label_space, task.dataset.task, metadata))
+        write_result(path, ICMResult(items, -0.5, task.dataset.label_space, task.dataset.task, record))
         return str(path)
 
     return make

@@ -6,24 +6,36 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.evaluation_data import TRAIN
+from support.evaluation_data import TEST, TRAIN
 
 from eval.conditions.answers import Answer, AnswerFile, Batch
 from eval.conditions.surface import SurfaceCues
 from eval.experiment import Experiment
-from eval.labels import choose, labels_for, load_label_file, ordered, perturbed_labels, random_labels, refuse_overlap
+from eval.labels import LabelFile, choose, labels_for, load_label_file, ordered
 from eval.settings import parse_settings
+from icm.config import LabelSource
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, Relations
 from icm.results.format import read_result, write_result
+from icm.results.record import RunRecord
 from icm.tasks import load_task
+from icm.tasks.source import DataSource
 
 SPACE = LabelSpace(("negative", "positive"))
-MANY = ("labels", "gold", "random", "perturbed")
+MANY: tuple[LabelSource, ...] = ("labels", "gold", "random", "perturbed")
+HELD_OUT = DataSource(**TEST)
+
+
+def loaded(path: str) -> LabelFile:
+    return load_label_file(path, SPACE, HELD_OUT)
+
+
+def with_items(file: LabelFile, count: int) -> LabelFile:
+    return replace(file, result=replace(file.result, labeled_examples=file.result.labeled_examples[:count]))
 
 
 def test_conditions_differ_in_labels_alone(label_file: Callable[..., str]) -> None:
-    file = load_label_file(label_file(), SPACE)
+    file = loaded(label_file())
     chosen = choose([file], 24, seed=7)
     labels = {source: labels_for(source, chosen, file, SPACE, 7) for source in MANY}
     assert all([example for example, _ in found] == list(chosen) for found in labels.values())
@@ -39,39 +51,19 @@ def test_conditions_differ_in_labels_alone(label_file: Callable[..., str]) -> No
 
 
 def test_choice_is_common_to_all_files_and_drawn_by_the_seed(label_file: Callable[..., str]) -> None:
-    files = [load_label_file(label_file(name, wrong), SPACE) for name, wrong in (("icm", 5), ("bootstrap", 3))]
-    fewer = dict(list(files[1].labels.items())[:20])
-    files[1] = replace(files[1], labels=fewer)
-    assert {example.id for example in choose(files, 64, 0)} == set(fewer)
+    files = [loaded(label_file(name, wrong)) for name, wrong in (("icm", 5), ("bootstrap", 3))]
+    files[1] = with_items(files[1], 20)
+    assert {example.id for example in choose(files, 64, 0)} == set(files[1].labels) and len(files[1].labels) == 20
     assert choose(files, 10, 0) == choose(files, 10, 0) != choose(files, 10, 1)
     with pytest.raises(ConfigError, match="no example in common"):
-        choose([files[0], replace(files[1], labels={})], 4, 0)
+        choose([files[0], with_items(files[1], 0)], 4, 0)
 
 
 def test_orders_differ_and_repeat(label_file: Callable[..., str]) -> None:
-    file = load_label_file(label_file(), SPACE)
+    file = loaded(label_file())
     shown = labels_for("labels", choose([file], 16, 0), file, SPACE, 0)
     assert sorted(map(str, ordered(shown, 0, 0))) == sorted(map(str, shown))
     assert ordered(shown, 0, 0) == ordered(shown, 0, 0) != ordered(shown, 0, 1)
-
-
-@pytest.mark.parametrize("errors", [0, 1, 13, 40])
-def test_perturbed_labels_have_exactly_the_errors(errors: int) -> None:
-    space = LabelSpace(("a", "b", "c"))
-    gold = random_labels(40, space, 1)
-    found = perturbed_labels(gold, errors, space, 2)
-    assert sum(one != two for one, two in zip(gold, found, strict=True)) == errors
-
-
-def test_shared_questions_are_refused(label_file: Callable[..., str]) -> None:
-    file = load_label_file(label_file(), SPACE)
-    held_out = list(load_task(replace(TRAIN, part="test", max_examples=30)).dataset)
-    refuse_overlap(file, held_out)
-    trained = file.result.labeled_examples[3].example
-    rephrased = ICMExample("Another text about it", relations=Relations(group=trained.group))
-    for same in (trained, rephrased):
-        with pytest.raises(DataError, match=r"1 question\(s\) are also in the held-out set"):
-            refuse_overlap(file, [*held_out, same])
 
 
 def test_an_evaluation_on_the_training_part_is_refused(
@@ -88,16 +80,19 @@ def test_an_evaluation_on_the_training_part_is_refused(
 
 def test_labels_of_another_task_are_refused(label_file: Callable[..., str]) -> None:
     with pytest.raises(DataError, match=r"labels \['negative', 'positive'\], but the held-out data has"):
-        load_label_file(label_file(), LabelSpace(("True", "False")))
+        load_label_file(label_file(), LabelSpace(("True", "False")), HELD_OUT)
 
 
-def test_a_file_that_does_not_say_where_it_comes_from_is_refused(
+def test_a_file_without_a_source_takes_gold_from_the_training_part_of_the_held_out_data(
     label_file: Callable[..., str], tmp_path: Path
 ) -> None:
     path = tmp_path / "bare.jsonl"
-    write_result(path, replace(read_result(label_file()), metadata={}))
-    with pytest.raises(DataError, match=r"data\.source"):
-        load_label_file(str(path), SPACE)
+    write_result(path, replace(read_result(label_file()), record=RunRecord()))
+    gold = loaded(str(path)).gold
+    assert gold == load_task(replace(TRAIN, max_examples=None)).gold
+    test_alone = tmp_path / "test.jsonl"
+    test_alone.write_text('{"text": "Fine.", "label": "positive", "split": "test"}\n')
+    assert load_label_file(str(path), SPACE, DataSource(str(test_alone), part="test")).gold == {}
 
 
 def test_adapters_must_be_there_and_belong_to_the_labels(

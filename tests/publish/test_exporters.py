@@ -16,7 +16,8 @@ from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample
 from icm.files import read_jsonl
 from icm.publish.exporters import ICMExporter, answer_pairs, confidence_to_log_odds, label_pairs, sft_rows
-from icm.results.format import ICMResult, ICMStorage, LabeledExample, example_row
+from icm.results.folder import ICMStorage
+from icm.results.format import ICMResult, LabeledExample, example_row
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 

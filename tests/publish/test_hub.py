@@ -19,6 +19,7 @@ from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.publish.exporters import ICMExporter
 from icm.publish.hub import push, push_adapter, push_file, push_labels
 from icm.results.format import ICMResult, write_result
+from icm.results.record import DataRecord, RunRecord
 
 
 def header_of(card: bytes) -> dict[str, Any]:
@@ -72,9 +73,9 @@ def test_gold_puts_accuracy_on_the_card_and_collapse_a_warning(hub: FakeHub, tmp
     from icm.tasks import DataSource, load_task
 
     data = load_task(DataSource(str(path), "classification"))
-    source = {"dataset": str(path), "task_type": "classification"}
+    record = RunRecord(data=DataRecord(DataSource(str(path), "classification")))
     items = [LabeledExample(example, "good") for example in data.dataset]
-    push_labels(ICMResult(items, None, data.dataset.label_space, metadata={"data": {"source": source}}), "me/gold")
+    push_labels(ICMResult(items, None, data.dataset.label_space, record=record), "me/gold")
     card = hub.files["datasets/me/gold"]["README.md"].decode()
     assert "6 of 12 labels (50.0%" in card and "collapsed" in card
     assert "notes.jsonl" in card and str(tmp_path) not in card
@@ -210,6 +211,6 @@ def test_unreachable_server_and_offline_mode(hub: FakeHub, monkeypatch: pytest.M
 
 
 def test_settings_of_search_alone_are_published(hub: FakeHub) -> None:
-    result = replace(moods(1), metadata={"settings": {"data": {"dataset": "/home/x"}}})
+    result = replace(moods(1), record=RunRecord(settings={"data": {"dataset": "/home/x"}}))
     push_labels(result, "me/plain")
     assert "## Settings" not in hub.files["datasets/me/plain"]["README.md"].decode()

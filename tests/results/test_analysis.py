@@ -16,15 +16,17 @@ from icm.errors import ConfigError, DataError
 from icm.examples import GoldLabels, ICMExample
 from icm.files import write_jsonl
 from icm.publish.exporters import ICMExporter
+from icm.results.accuracy import measure_accuracy
 from icm.results.analysis import (
     acceptance,
     analyze,
     analyze_file,
     analyze_folder,
     label_statistics,
-    measure_accuracy,
 )
-from icm.results.format import ICMResult, ICMStorage, LabeledExample, trace_path, write_result
+from icm.results.folder import ICMStorage
+from icm.results.format import ICMResult, LabeledExample, trace_path, write_result
+from icm.results.record import DataRecord, ModelRecord, RunRecord
 from icm.results.report import write_report
 from icm.results.trace import Decision, read_trace
 from icm.tasks import DataSource, load_task
@@ -73,10 +75,10 @@ def test_collapse_is_a_warning(labels: list[str], warned: str) -> None:
 def test_accuracy_has_a_wilson_interval(correct: int, total: int, low: float, high: float) -> None:
     result = labelled(*(("True" if n < correct else "False", 0.5) for n in range(total + 3)))
     gold = GoldLabels({item.example.id: "True" for item in result.labeled_examples[:total]})
-    found = measure_accuracy(result, gold)
+    found = measure_accuracy(result.labels, gold)
     assert found is not None and (found.correct, found.total, found.majority) == (correct, total, 1.0)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
-    assert measure_accuracy(result, GoldLabels({"other": "True"})) is None
+    assert measure_accuracy(result.labels, GoldLabels({"other": "True"})) is None
 
 
 def decision_row(number: int, **changes: Any) -> dict[str, Any]:
@@ -178,15 +180,15 @@ def classified(folder: Path, seed: int) -> tuple[ICMResult, GoldLabels]:
     path = folder / "notes.jsonl"
     texts = [f"{'Lovely' if n % 2 else 'Awful'} evening number {n} of {seed}" for n in range(24)]
     write_jsonl(path, [{"text": text, "label": "good" if n % 2 else "bad"} for n, text in enumerate(texts)])
-    source = {"dataset": str(path), "task_type": "classification"}
-    data = load_task(DataSource(**source))  # type: ignore[arg-type]
+    source = DataSource(str(path), "classification")
+    data = load_task(source)
     other = {"good": "bad", "bad": "good"}
     items = [
         LabeledExample(example, other[data.gold[example.id]] if n % 3 == 0 else data.gold[example.id], n / 10)
         for n, example in enumerate(data.dataset)
     ]
-    metadata = {"data": {"source": source}, "model": {"name": "tiny"}}
-    return ICMResult(items, -3.0, data.dataset.label_space, "classification", metadata), data.gold
+    record = RunRecord(model=ModelRecord("tiny"), data=DataRecord(source))
+    return ICMResult(items, -3.0, data.dataset.label_space, "classification", record), data.gold
 
 
 def test_gold_of_the_data_source_gives_accuracy(tmp_path: Path) -> None:
@@ -202,13 +204,11 @@ def test_gold_of_the_data_source_gives_accuracy(tmp_path: Path) -> None:
     ("source", "note"),
     [
         (None, "does not name its data source"),
-        ({"dataset": "gone.jsonl"}, "cannot be loaded: .*gone.jsonl"),
-        ({"dataset": 3}, "cannot be loaded: .*dataset"),
-        ({"datasets": "x"}, "cannot be loaded: .*datasets"),
+        (DataSource("gone.jsonl"), "cannot be loaded: .*gone.jsonl"),
     ],
 )
-def test_without_gold_the_reason_is_given(tmp_path: Path, source: Any, note: str) -> None:
-    result = replace(moods(2), metadata={"data": {"source": source} if source else {}})
+def test_without_gold_the_reason_is_given(tmp_path: Path, source: DataSource | None, note: str) -> None:
+    result = replace(moods(2), record=RunRecord(data=DataRecord(source)))
     write_result(tmp_path / "r.jsonl", result)
     found = analyze_file(tmp_path / "r.jsonl")
     assert found.accuracy is None and re.search(note, found.gold_note)
@@ -218,7 +218,8 @@ def test_folder_goes_on_past_broken_files(tmp_path: Path) -> None:
     for seed in range(3):
         write_result(tmp_path / f"r{seed}.jsonl", claims(2, 2, seed, created=f"2024-01-0{seed + 1}"))
     write_jsonl(tmp_path / "r1.trace.jsonl", [decision_row(0, utility="?")])
-    write_result(tmp_path / "usage.jsonl", claims(2, 2, 9, created="2023-01-01", usage={"seconds": "long"}))
+    record = RunRecord(created="2023-01-01", other={"usage": {"seconds": "long"}})
+    write_result(tmp_path / "usage.jsonl", replace(claims(2, 2, 9), record=record))
     (tmp_path / "broken.jsonl").write_text("{")
     analyses, broken = analyze_folder(ICMStorage(tmp_path))
     assert [analysis.name for analysis in analyses] == ["r2", "r0"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.made_results import claims, moods
+from support.made_results import claims
 
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, Relations, example_id
+from icm.results.folder import ICMStorage
 from icm.results.format import (
     ICMResult,
-    ICMStorage,
     LabeledExample,
-    data_source,
     example_row,
     metadata_row,
-    model_name,
     read_result,
     trace_path,
     write_result,
 )
+from icm.results.record import read_record
 from icm.results.training_rows import answer_pairs
-from icm.tasks.source import DataSource
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: bool(text.strip()))
 JSON = st.recursive(
@@ -62,7 +59,7 @@ EXAMPLES = st.lists(
 @given(items=EXAMPLES, score=st.none() | st.floats(-1e6, 1e6), metadata=st.dictionaries(st.sampled_from("abc"), JSON))
 def test_round_trip(tmp_path_factory: Any, items: Any, score: float | None, metadata: dict[str, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "round_trip.jsonl"
-    written = ICMResult(items, score, SPACE, "classification", metadata)
+    written = ICMResult(items, score, SPACE, "classification", read_record(metadata))
     write_result(path, written)
     assert read_result(path) == written
 
@@ -203,21 +200,6 @@ def test_metadata_may_not_hide_own_fields() -> None:
         metadata_row(claims(1, 2, seed=6, score=3.0))
 
 
-def test_data_source_is_checked() -> None:
-    source: dict[str, Any] = {
-        "dataset": "x.csv",
-        "task_type": "classification",
-        "holdout": 0.25,
-        "verbalisers": {"a": " A", "b": " B"},
-    }
-    result = replace(moods(1), metadata={"data": {"source": source}})
-    assert data_source(result) == DataSource(**source)
-    assert data_source(moods(1)) is None
-    for wrong, named in ({"dataset": 5}, "dataset"), ({"holdout": "x"}, "holdout"), ({"splits": "x"}, "splits"):
-        with pytest.raises(DataError, match=named):
-            data_source(replace(result, metadata={"data": {"source": source | wrong}}))
-
-
 # codelion/icm ---------------------------------------------------------------------------------------------------------
 
 CODELION_HEADER = {
@@ -248,7 +230,7 @@ def test_codelion_files_are_read(tmp_path: Path, header: list[Any]) -> None:
     assert all(item.example.input.endswith("I think this Claim is") for item in result.labeled_examples)
     assert "gold_label" not in result.labeled_examples[0].example.metadata
     assert result.label_space == LabelSpace() and result.score == (41.5 if header else None)
-    assert model_name(result) == ("google/gemma-3-1b-it" if header else "unknown")
+    assert result.record.model_name == ("google/gemma-3-1b-it" if header else "unknown")
     pairs = answer_pairs(result).rows
     assert pairs == [{"prompt": "Is water wet?", "chosen": " Yes, it wets things.", "rejected": " No, never."}]
     write_result(tmp_path / "ours.jsonl", result)

@@ -5,6 +5,7 @@ from typing import Any
 
 from icm.examples import ICMExample, LabelSpace, Relations
 from icm.results.format import ICMResult, LabeledExample
+from icm.results.record import RunRecord, read_record
 
 SUBJECTS = ("The moon", "Bread", "A violin", "Lake Baikal", "Python", "Zoë's café", 'The 4th "bridge"', "雨")
 
@@ -30,7 +31,7 @@ def claims(questions: int, answers: int, seed: int, **metadata: Any) -> ICMResul
         for number in range(questions)
         for answer in range(answers)
     ]
-    return ICMResult(items, rng.uniform(-40, -5), task="truthfulqa", metadata=metadata)
+    return ICMResult(items, rng.uniform(-40, -5), task="truthfulqa", record=read_record(metadata))
 
 
 def moods(seed: int, size: int = 30) -> ICMResult:
@@ -45,4 +46,4 @@ def moods(seed: int, size: int = 30) -> ICMResult:
         )
         for number in range(size)
     ]
-    return ICMResult(items, None, space, "classification", {"algorithm": "bootstrap"})
+    return ICMResult(items, None, space, "classification", RunRecord(algorithm="bootstrap"))

@@ -1,7 +1,6 @@
 """Label files."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from icm.examples import LabelSpace
 from icm.files import write_jsonl
 from icm.results.format import ICMResult, LabeledExample, write_result
+from icm.results.record import DataRecord, ModelRecord, RunRecord
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -26,9 +26,9 @@ def make_labels(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
             LabeledExample(e, other[data.gold[e.id]] if place % wrong == 0 else data.gold[e.id], 0.5 + place % 3)
             for place, e in enumerate(data.dataset.examples[:size])
         ]
-        metadata = {"model": {"name": model, "revision": None}, "data": {"source": asdict(source)}}
+        record = RunRecord(model=ModelRecord(model), data=DataRecord(source))
         path = tmp_path_factory.mktemp("labels") / "things_icm.jsonl"
-        write_result(path, ICMResult(items, -0.4, space, data.dataset.task, metadata))
+        write_result(path, ICMResult(items, -0.4, space, data.dataset.task, record))
         return path
 
     return make
@@ -52,5 +52,5 @@ def answers_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = load_task(DataSource(dataset=str(source), task_type="truthfulqa"))
     items = [LabeledExample(e, "True" if i % 2 else "False", 1.0) for i, e in enumerate(data.dataset)]
     path = source.with_name("answers.jsonl")
-    write_result(path, ICMResult(items, None, LabelSpace(), "truthfulqa", {}))
+    write_result(path, ICMResult(items, None, LabelSpace(), "truthfulqa"))
     return path

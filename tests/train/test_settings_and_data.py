@@ -15,9 +15,10 @@ from icm.files import write_json
 from icm.models import resolve_model
 from icm.prompts import PromptEncoder
 from icm.results.format import read_result, write_result
+from icm.results.record import RunRecord
 from icm.tasks.source import DataSource
 from train.arguments import accumulation_steps, read_settings, training_arguments, write_resolved
-from train.check import make_plan
+from train.check import check_overlap, flip_probability, make_plan
 from train.checkpoints import (
     FINISHED_FILE,
     RUN_FILE,
@@ -28,7 +29,6 @@ from train.checkpoints import (
     newest_complete,
     remove_torn,
 )
-from train.labels import check_overlap, flip_probability, twin
 from train.rows import LengthStatistics, TokenRow, check_lengths, row_order, show_row, text_rows, token_rows
 from train.run import main
 
@@ -94,39 +94,14 @@ def test_batches_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch)
         accumulation_steps(read_settings(["--labels=a", "--total_batch_size=32", "--per_device_train_batch_size=4"]))
 
 
-def test_gold_twin_differs_in_the_labels_alone(labels: Path) -> None:
-    found = read_result(labels)
-    golden = twin(found, "gold", seed=0)
-    changed = [a.label != b.label for a, b in zip(found.labeled_examples, golden.labeled_examples, strict=True)]
-    assert changed == [place % 5 == 0 for place in range(24)]
-    back = [replace(b, label=a.label) for a, b in zip(found.labeled_examples, golden.labeled_examples, strict=True)]
-    assert replace(golden, labeled_examples=back) == found
-
-
-def test_random_twin_is_balanced_and_seeded(labels: Path) -> None:
-    found = read_result(labels)
-    one, same, other = (twin(found, "random", seed).labeled_examples for seed in (1, 1, 2))
-    assert set(Counter(item.label for item in one).values()) == {12}
-    assert one == same != other
-
-
-def test_gold_needs_a_source_with_gold(labels: Path, tmp_path: Path) -> None:
-    found = read_result(labels)
-    with pytest.raises(DataError, match="does not say where"):
-        twin(replace(found, metadata={}), "gold", 0)
-    other = tmp_path / "other.jsonl"
-    other.write_text('{"text": "The other one works.", "label": "positive"}\n{"text": "No.", "label": "negative"}\n')
-    source = {"data": {"source": {"dataset": str(other)}}}
-    with pytest.raises(DataError, match="no gold label for 24 of 24"):
-        twin(replace(found, metadata=source), "gold", 0)
-
-
 def test_overlap_is_refused_by_question(labels: Path, reviews: Path) -> None:
     found = read_result(labels)
-    assert check_overlap(found, None).evaluation == DataSource(dataset=str(reviews), holdout=0.25, part="test")
-    with pytest.raises(DataError, match="24 of 24 labelled examples belong"):
-        check_overlap(found, DataSource(dataset=str(reviews)))
-    assert check_overlap(replace(found, metadata={}), None).evaluation is None
+    assert check_overlap(found, "l.jsonl", None).evaluation == DataSource(
+        dataset=str(reviews), holdout=0.25, part="test"
+    )
+    with pytest.raises(DataError, match=r"l\.jsonl: 24 of 24 labelled examples belong"):
+        check_overlap(found, "l.jsonl", DataSource(dataset=str(reviews)))
+    assert check_overlap(replace(found, record=RunRecord()), "l.jsonl", None).evaluation is None
 
 
 def test_flip_probability_is_the_mean_doubt(labels: Path) -> None:
@@ -253,7 +228,7 @@ def test_folders_that_hold_something_else_are_never_touched(tmp_path: Path, over
         ({"labels": "missing.jsonl"}, "missing.jsonl"),
         ({"model_name_or_path": "embedded:none"}, "embedded:none"),
         ({"model_name_or_path": "./no/such/folder"}, "no such folder"),
-        ({"eval_source": '{"dataset": "x", "prat": "test"}'}, "did you mean part"),
+        ({"eval_source": '{"dataset": "x", "prat": "test"}'}, "eval_source: unknown field 'prat'; expected 'part'"),
         ({"eval_source": "{"}, "eval_source: not valid JSON"),
         ({"report_to": "mlflow"}, "mlflow is not installed"),
         ({"seed": "x"}, "seed"),
@@ -272,7 +247,7 @@ def test_model_comes_from_the_label_file(labels: Path, tmp_path: Path) -> None:
     plan = make_plan(read_settings([f"--labels={labels}", f"--output_dir={tmp_path / 'out'}"]))
     assert (plan.model, plan.model_path) == ("embedded", resolve_model("embedded"))
     nameless = tmp_path / "nameless.jsonl"
-    write_result(nameless, replace(read_result(labels), metadata={}))
+    write_result(nameless, replace(read_result(labels), record=RunRecord()))
     with pytest.raises(ConfigError, match="model_name_or_path"):
         make_plan(read_settings([f"--labels={nameless}"]))
 

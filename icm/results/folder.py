@@ -1,0 +1,133 @@
+"""A folder of result files: free names, lists, lookup by name, removal of old ones."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain, count
+from pathlib import Path
+
+from icm.errors import ConfigError, DataError
+from icm.results.format import TRACE_SUFFIX, ICMResult, read_result, trace_path, write_result
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """One line of `icm list`.
+
+    Attributes:
+        path: the result file.
+        created: when the run began, or when the file was written if it does not say.
+        task: task type; empty for a broken file, like the fields below.
+        model: model that labelled.
+        examples: number of labelled examples.
+        score: final utility, None for the random and zero-shot labelers.
+        error: why the file cannot be read; None for a sound one.
+    """
+
+    path: Path
+    created: datetime
+    task: str = ""
+    model: str = ""
+    examples: int = 0
+    score: float | None = None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """File name without the ending."""
+        return self.path.stem
+
+
+class ICMStorage:
+    """A folder of result files.
+
+    Args:
+        results_dir: the folder; made when the first result is saved.
+    """
+
+    def __init__(self, results_dir: str | Path = "icm_results") -> None:
+        self.results_dir = Path(results_dir)
+
+    def result_path(self, task: str, model: str, time: datetime, output_name: str | None = None) -> Path:
+        """Where a run writes: a free `<task>_<model>_<timestamp>.jsonl`, or `<output_name>.jsonl`, free or not.
+
+        Raises:
+            ConfigError: `output_name` is not a plain file name.
+        """
+        if output_name is not None:
+            return self.results_dir / f"{_checked_name(output_name)}.jsonl"
+        return self._free_path(f"{_slug(task)}_{_slug(Path(model).name)}", time)
+
+    def save_result(self, result: ICMResult, name: str) -> Path:
+        """Write the result as `<name>_<timestamp>.jsonl` and return the path. Nothing is overwritten."""
+        path = self._free_path(_checked_name(name), datetime.now(UTC))
+        write_result(path, result)
+        return path
+
+    def _free_path(self, name: str, time: datetime) -> Path:
+        stem = f"{name}_{time:%Y%m%d_%H%M%S}"
+        stems = chain([stem], (f"{stem}-{copy}" for copy in count(2)))
+        paths = (self.results_dir / f"{stem}.jsonl" for stem in stems)
+        return next(path for path in paths if not path.exists() and not trace_path(path).exists())
+
+    def find(self, path: str | Path) -> Path:
+        """The result file given by path, or by its name in the folder, with or without `.jsonl`."""
+        named = self.results_dir / path
+        candidates = [Path(path), named, named.with_name(f"{named.name}.jsonl")]
+        return next((file for file in candidates if file.is_file()), Path(path))
+
+    def load_result(self, path: str | Path) -> ICMResult:
+        """Read the result file that `find` finds. Raises DataError."""
+        return read_result(self.find(path))
+
+    def list_results(self) -> list[StoredResult]:
+        """All result files of the folder, newest first; a file that cannot be read says why in `error`."""
+        files = [file for file in self.results_dir.glob("*.jsonl") if not file.name.endswith(TRACE_SUFFIX)]
+        return sorted(map(_summary, files), key=lambda stored: (stored.created, stored.name), reverse=True)
+
+    def clean_old_results(self, keep_latest: int = 10) -> list[Path]:
+        """Remove all but the latest results, each with its trace; returns the removed files.
+
+        Files that cannot be read are neither counted nor removed: they may be somebody's data.
+        """
+        if isinstance(keep_latest, bool) or not isinstance(keep_latest, int) or keep_latest < 0:
+            raise ConfigError(f"keep_latest: found {keep_latest!r}, expected a whole number, 0 or more")
+        sound = [stored for stored in self.list_results() if stored.error is None]
+        pairs = ((stored.path, trace_path(stored.path)) for stored in sound[keep_latest:])
+        removed = [file for file in chain.from_iterable(pairs) if file.exists()]
+        for file in removed:
+            file.unlink()
+        return removed
+
+
+def _checked_name(name: str) -> str:
+    if _slug(name) != name or f"{name}.jsonl".endswith(TRACE_SUFFIX):
+        raise ConfigError(
+            f"output_name: found {name!r}, expected a file name of letters, digits, '.', '-' and '_' "
+            "that does not end in .trace"
+        )
+    return name
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "unnamed"
+
+
+def _summary(path: Path) -> StoredResult:
+    written = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+    try:
+        result = read_result(path)
+    except DataError as error:
+        return StoredResult(path, written, error=str(error))
+    size, record = len(result.labeled_examples), result.record
+    created = _time(record.created) or written
+    return StoredResult(path, created, result.task, record.model_name, size, result.score)
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time in ISO 8601, in UTC where it names no zone; None for any other text."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

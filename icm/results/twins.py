@@ -1,0 +1,104 @@
+"""The same examples with other labels, and the guard that no example of theirs is in the evaluation."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from icm.config import LabelSource
+from icm.errors import DataError
+from icm.examples import GoldLabels, ICMExample, LabelSpace
+from icm.results.format import ICMResult
+
+# Streams of randomness that the search, which draws from (seed, iteration), never uses.
+_RANDOM, _PERTURB = 2**40 + 1, 2**40 + 2
+
+
+def twin(
+    result: ICMResult,
+    source: LabelSource,
+    seed: int,
+    gold: Mapping[str, str] | None = None,
+    file: str = "the label file",
+) -> ICMResult:
+    """The result with the labels of `source`; everything else, log-odds included, stays as it was.
+
+    Args:
+        result: the labels found.
+        source: whose labels; `perturbed` is gold with as many errors as the result has, but in no particular way.
+        seed: of random labels and errors.
+        gold: example id → gold; None loads it, if it is needed, from the source that the result names.
+        file: name of the result's file, for messages.
+
+    Raises:
+        DataError: gold labels are wanted and missing.
+    """
+    if source == "labels":
+        return result
+    if source == "random":
+        drawn = result.label_space.random_labels(len(result.labeled_examples), np.random.default_rng([seed, _RANDOM]))
+        return _relabelled(result, [drawn[place] for place in range(len(drawn))])
+    labels = need_gold(result, load_gold(result, file) if gold is None else gold, file)
+    if source == "perturbed":
+        errors = sum(item.label != right for item, right in zip(result.labeled_examples, labels, strict=True))
+        labels = _perturbed(labels, errors, result.label_space, seed)
+    return _relabelled(result, labels)
+
+
+def _relabelled(result: ICMResult, labels: Sequence[str]) -> ICMResult:
+    items = [replace(item, label=label) for item, label in zip(result.labeled_examples, labels, strict=True)]
+    return replace(result, labeled_examples=items)
+
+
+def _perturbed(gold: Sequence[str], errors: int, space: LabelSpace, seed: int) -> list[str]:
+    """Gold with `errors` labels, drawn at random, changed to another label."""
+    rng = np.random.default_rng([seed, _PERTURB])
+    labels = list(gold)
+    for place in rng.choice(len(labels), size=errors, replace=False):
+        labels[place] = str(rng.choice([label for label in space.labels if label != labels[place]]))
+    return labels
+
+
+def load_gold(result: ICMResult, file: str = "the label file") -> GoldLabels:
+    """Gold of the data that the result names as its source.
+
+    Raises:
+        ICMError: it names none, or the data cannot be loaded.
+    """
+    source = result.record.data.source
+    if source is None:
+        raise DataError(
+            f"{file}: does not say where its examples come from, so their gold labels are not known; add it to the "
+            'first line ("data": {"source": {"dataset": …}}), or use the labels found or random ones'
+        )
+    # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.
+    from icm.tasks import load_task
+
+    return load_task(source).gold
+
+
+def need_gold(result: ICMResult, gold: Mapping[str, str], file: str) -> list[str]:
+    """Gold of each example of the result. Raises DataError if one has none."""
+    missing = [item.example for item in result.labeled_examples if item.example.id not in gold]
+    if missing:
+        raise DataError(
+            f"{file}: no gold label for {len(missing)} of {len(result.labeled_examples)} examples in their data, the "
+            f"first is {missing[0].input[:60]!r}; leave out what needs gold (gold, perturbed, surface, majority)"
+        )
+    return [gold[item.example.id] for item in result.labeled_examples]
+
+
+def refuse_overlap(result: ICMResult, held_out: Collection[ICMExample], file: str) -> None:
+    """Train and test share no question: refuse labels of questions, or of texts, that are held out.
+
+    Raises:
+        DataError: names the file, how many of its examples are held out, and one of them.
+    """
+    keys = {example.group for example in held_out} | {example.id for example in held_out}
+    shared = [item.example for item in result.labeled_examples if {item.example.group, item.example.id} & keys]
+    if shared:
+        raise DataError(
+            f"{file}: {len(shared)} of {len(result.labeled_examples)} labelled examples belong to questions that are "
+            f"also in the held-out set, for example {shared[0].input[:80]!r}; label part: train and evaluate on "
+            "part: test of one and the same holdout"
+        )

@@ -1,0 +1,76 @@
+"""Twins: the same examples with other labels; and the guard against labels of held-out questions."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.made_results import claims, moods
+
+from icm.config import LabelSource
+from icm.errors import DataError
+from icm.examples import ICMExample, Relations
+from icm.results.format import ICMResult
+from icm.results.record import DataRecord, RunRecord
+from icm.results.twins import refuse_overlap, twin
+from icm.tasks import DataSource
+
+NOTES = moods(1, size=30)
+GOLD = {item.example.id: NOTES.label_space.labels[place % 3] for place, item in enumerate(NOTES.labeled_examples)}
+
+
+def errors(result: ICMResult) -> int:
+    return sum(GOLD[key] != label for key, label in result.labels.items())
+
+
+@pytest.mark.parametrize("source", ["labels", "gold", "random", "perturbed"])
+def test_twins_differ_in_the_labels_alone(source: LabelSource) -> None:
+    made = twin(NOTES, source, 7, GOLD)
+    back = [replace(b, label=a.label) for a, b in zip(NOTES.labeled_examples, made.labeled_examples, strict=True)]
+    assert replace(made, labeled_examples=back) == NOTES
+    assert made == twin(NOTES, source, 7, GOLD)
+    expected = {"labels": errors(NOTES), "gold": 0, "random": errors(made), "perturbed": errors(NOTES)}
+    assert errors(made) == expected[source]
+
+
+def test_random_and_perturbed_labels_depend_on_the_seed() -> None:
+    random, other = twin(NOTES, "random", 1), twin(NOTES, "random", 2)
+    assert random != other and set(Counter(random.labels.values()).values()) == {10}
+    assert twin(NOTES, "perturbed", 1, GOLD) not in (twin(NOTES, "perturbed", 2, GOLD), NOTES)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 13, 30])
+def test_perturbed_labels_have_exactly_the_errors(wrong: int) -> None:
+    golden = twin(NOTES, "gold", 0, GOLD).labeled_examples
+    labels = NOTES.label_space.labels
+    other = [replace(item, label=labels[(labels.index(item.label) + 1) % 3]) for item in golden]
+    found = replace(NOTES, labeled_examples=[*other[:wrong], *golden[wrong:]])
+    assert errors(twin(found, "perturbed", 2, GOLD)) == errors(found) == wrong
+
+
+def test_gold_comes_from_the_source_that_the_result_names(tmp_path: Path) -> None:
+    result = claims(2, 2, seed=3)
+    with pytest.raises(DataError, match=r"l\.jsonl: does not say where its examples come from"):
+        twin(result, "gold", 0, file="l.jsonl")
+    path = tmp_path / "other.jsonl"
+    path.write_text(
+        '{"input": "2 + 2 = 4 [True/False]", "metadata": {"gold_label": "True"}}\n'
+        '{"input": "2 + 2 = 5 [True/False]", "metadata": {"gold_label": "False"}}\n'
+    )
+    named = RunRecord(data=DataRecord(DataSource(str(path))))
+    with pytest.raises(DataError, match=r"l\.jsonl: no gold label for 4 of 4 examples"):
+        twin(replace(result, record=named), "perturbed", 0, file="l.jsonl")
+    items = [replace(item, example=ICMExample("2 + 2 = 5"), label="True") for item in result.labeled_examples[:1]]
+    assert list(twin(replace(result, labeled_examples=items, record=named), "gold", 0).labels.values()) == ["False"]
+
+
+def test_shared_questions_are_refused() -> None:
+    result = claims(3, 2, seed=4)
+    held_out = [item.example for item in claims(6, 1, seed=5).labeled_examples[3:]]
+    refuse_overlap(result, held_out, "l.jsonl")
+    labelled = result.labeled_examples[2].example
+    rephrased = ICMExample("Another text about it", relations=Relations(group=labelled.group))
+    same_text = ICMExample(labelled.input)
+    for shared, count in ((rephrased, 2), (same_text, 1)):
+        with pytest.raises(DataError, match=rf"l\.jsonl: {count} of 6 labelled examples .* for example 'Question"):
+            refuse_overlap(result, [*held_out, shared], "l.jsonl")
