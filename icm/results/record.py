@@ -139,7 +139,7 @@ _CHECKS: Mapping[str, Callable[[object, str], Any]] = {
 
 
 def read_record(row: JSONObject, where: str = "record") -> RunRecord:
-    """The record in the fields of a first line; nulls count as absent.
+    """The record in the fields of a first line; a null counts as absent where the field is known.
 
     Args:
         row: without the fields of the result itself (task, score, …).
@@ -148,7 +148,8 @@ def read_record(row: JSONObject, where: str = "record") -> RunRecord:
     Raises:
         DataError: names file, line and field.
     """
-    given = {key: value for key, value in row.items() if value is not None}
+    known = {f.name for f in fields(RunRecord)}
+    given = {key: value for key, value in row.items() if value is not None or key not in known}
     plain = {key: check(given.pop(key), f"{where}: field {key!r}") for key, check in _CHECKS.items() if key in given}
     model = given.pop("model", {})
     if isinstance(model, str):  # as files have it that were converted from codelion/icm

@@ -298,6 +298,7 @@ def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
     assert metadata["iterations"] == 40
     assert metadata["model"]["engine"] == "transformers"
     assert metadata["data"]["source"]["dataset"] == reviews.name
+    assert "{text}" in metadata["prompt"]["template"]
     finished = subprocess.run([*ICM, *shlex.split(command)[1:]], cwd=folder, capture_output=True, text=True)
     assert finished.returncode == 2 and "complete" in finished.stderr
 

@@ -150,6 +150,7 @@ def test_a_source_without_a_slice_is_written_as_before_there_were_any() -> None:
 def test_draw_takes_whole_questions(most: int, tmp_path: Path) -> None:
     everything = load(ROWS, tmp_path).dataset
     draws = [load(ROWS, tmp_path, max_examples=most, seed=seed).dataset for seed in (1, 1, 2)]
+    assert draws[2] == load(ROWS, tmp_path).dataset.sample(most, seed=2)
     assert draws[0].examples == draws[1].examples and min(most, len(ROWS)) - 2 <= len(draws[0]) <= most
     assert most >= len(ROWS) or draws[0].examples != draws[2].examples
     for draw in draws:
@@ -177,6 +178,8 @@ def test_user_template_and_verbalisers(tmp_path: Path) -> None:
     assert "{numbers} Is 1 odd? Maybe?\nVerdict:" in {e.input for e in data.dataset}
     assert data.dataset.label_space.verbalisers == (" right", " wrong")
     assert data.dataset[0].metadata["topic"] == "numbers"
+    assert data.template == "{{{topic}}} {question} {claim}?\nVerdict:"
+    assert load(ROWS, tmp_path).template == "Question: {question}\nClaim: {claim}\nI think this Claim is"
 
 
 @pytest.mark.parametrize(
