@@ -163,11 +163,10 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> S
     assert train is not None  # nothing is trained without its section, see `icm.pipeline.experiment`
     # The whole test part is kept out of training, not only the items that this evaluation draws.
     held_out = {**_held_out(config), "max_examples": None}
-    own = {
-        "labels": str(labels),
-        "label_source": source,
-        "eval_source": json.dumps(_not_default(DataSource(**held_out))),
-    }
+    own = {"labels": str(labels), "label_source": source}
+    # Without an evaluation nothing need be held out, and then the test part of a file is the file.
+    if config.eval is not None or held_out["holdout"]:
+        own["eval_source"] = json.dumps(_not_default(DataSource(**held_out)))
     words = train_words({**own, "output_dir": str(folder), **train.overrides})
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", train.accelerate)
     return Stage(
