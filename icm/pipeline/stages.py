@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 import icm
+from icm.config import EngineConfig
 from icm.errors import ConfigError
 from icm.labelling.options import Option, options
 from icm.pipeline.experiment import PipelineConfig, TrainStage
@@ -40,7 +41,7 @@ class Stage:
 
     name: str
     command: tuple[str, ...]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     inputs: tuple[Path, ...]
     outputs: tuple[Path, ...]
     folder: Path | None = None
@@ -130,7 +131,7 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     )
 
 
-def _flag(option: Option, value: Any) -> list[str]:
+def _flag(option: Option, value: object) -> list[str]:
     if value is None:
         return [f"{option.flag}=null"]
     if isinstance(value, bool):
@@ -164,11 +165,10 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> S
     assert train is not None  # nothing is trained without its section, see `icm.pipeline.experiment`
     # The whole test part is kept out of training, not only the items that this evaluation draws.
     held_out = {**_held_out(config), "max_examples": None}
-    own = {
-        "labels": str(labels),
-        "label_source": source,
-        "eval_source": json.dumps(_not_default(DataSource(**held_out))),
-    }
+    own = {"labels": str(labels), "label_source": source}
+    # Without an evaluation nothing need be held out, and then the test part of a file is the file.
+    if config.eval is not None or held_out["holdout"]:
+        own["eval_source"] = json.dumps(_not_default(DataSource(**held_out)))
     words = train_words({**own, "output_dir": str(folder), **train.overrides})
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", train.accelerate)
     return Stage(
@@ -181,7 +181,7 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> S
     )
 
 
-def train_words(settings: Mapping[str, Any]) -> list[str]:
+def train_words(settings: Mapping[str, object]) -> list[str]:
     """Settings of `train/run.py` as its command line."""
     words: list[str] = []
     for name, value in settings.items():
@@ -198,7 +198,7 @@ def _held_out(config: PipelineConfig) -> dict[str, Any]:
     return {**asdict(source, dict_factory=written), **(config.eval or {}).get("data", {})}
 
 
-def _not_default(settings: Any) -> dict[str, Any]:
+def _not_default(settings: DataSource | EngineConfig) -> dict[str, object]:
     """The fields of a settings object that say something."""
     return {
         entry.name: value for entry in fields(settings) if (value := getattr(settings, entry.name)) != entry.default

@@ -200,6 +200,9 @@ def test_the_door_describes_an_experiment(tmp_path: Path, reviews: Path, capsys:
     names = [stage.name for stage in make_stages(config)]
     assert names[0] == "label bootstrap_seed3_base"
     assert names[-4:] == ["label bootstrap_seed3", "train bootstrap_seed3_labels", "train bootstrap_seed3_gold", "eval"]
+    settings.write_text(yaml.safe_dump({"data_params": {"dataset": str(reviews)}}))
+    *_, twin = make_stages(experiment(settings, *recipes, tmp_path / "out", 2, "grow"))
+    assert twin.name == "train icm_seed42_gold" and "--eval_source" not in twin.command
     words = ["--settings", settings, "--train_config", recipes[0], "--output_dir", tmp_path / "out", "--rounds", "1"]
     assert door(list(map(str, words))) == 2
     assert "--rounds: found 1" in capsys.readouterr().err
