@@ -24,7 +24,7 @@ from icm.pipeline.iteration import main as merge_command
 from icm.pipeline.manifest import StageRecord, flat, write_manifest
 from icm.pipeline.run import check_later_stages, plan_pipeline, run_pipeline
 from icm.pipeline.stages import Stage, make_stages
-from icm.results.format import LabeledExample, data_source, example_row, read_result
+from icm.results.format import LabeledExample, example_row, read_result
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from train.iterate import experiment
@@ -113,7 +113,7 @@ def test_a_round_never_learns_what_it_labels_and_all_labels_are_merged_once(
     assert {name: len(ids(folder / f"bootstrap_seed5_{name}_training.jsonl")) for name in sizes} == sizes
     whole = load_task(config.settings("bootstrap", 5).data)
     assert ids(merged) == [example.id for example in whole.dataset]
-    assert data_source(read_result(merged)) == config.settings("bootstrap", 5).data
+    assert read_result(merged).record.data.source == config.settings("bootstrap", 5).data
     right = [item.label == whole.gold[item.example.id] for item in read_result(merged).labeled_examples]
     assert right.count(False) == 12  # 4 of each part's 13 or 14
     assert twin.name == "train bootstrap_seed5_gold" and twin.inputs[0] == merged
