@@ -4,7 +4,7 @@ import csv
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from icm.errors import DataError
 from icm.labelling.options import Settings
 from icm.pipeline.experiment import read_experiment
 from icm.results.format import ICMResult, LabeledExample, write_result
+from icm.results.record import DataRecord, RunRecord
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from icm.yaml_files import read_mapping
@@ -127,8 +128,8 @@ def label_file(source: DataSource, path: Path) -> str:
     """What a labelling of `source` writes."""
     task = load_task(source)
     items = [LabeledExample(example, "True", 1.0) for example in task.dataset]
-    metadata: dict[str, Any] = {"data": {"source": asdict(source), "fingerprint": task.dataset.fingerprint}}
-    write_result(path, ICMResult(items, None, task.dataset.label_space, task.dataset.task, metadata))
+    record = RunRecord(data=DataRecord(source, task.dataset.fingerprint))
+    write_result(path, ICMResult(items, None, task.dataset.label_space, task.dataset.task, record))
     return str(path)
 
 
