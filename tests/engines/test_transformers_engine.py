@@ -146,7 +146,7 @@ def test_the_embedded_model_is_exact_and_repeats_in_another_process() -> None:
     model = AutoModelForCausalLM.from_pretrained(resolve_model("embedded"), dtype=dtype)
     np.testing.assert_allclose(scores, plain_scores(model, tree, reviews.labels), atol=0.2)  # bfloat16
     run = subprocess.run(
-        [sys.executable, "-c", _RESTART], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _RESTART], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )
     assert run.stdout.split()[-1] == scores.tobytes().hex()
 
