@@ -88,7 +88,7 @@ class _Parser(TrlParser):
 
 
 @dataclass(frozen=True)
-class Settings:
+class GivenSettings:
     """What was set, by name, before types are known: the file's values overridden by the command line's.
 
     Attributes:
@@ -122,7 +122,7 @@ class Settings:
         return arguments
 
 
-def read_settings(words: Sequence[str]) -> Settings:
+def read_settings(words: Sequence[str]) -> GivenSettings:
     """Read the command line and the YAML file that its `--config` names.
 
     Raises:
@@ -139,7 +139,7 @@ def read_settings(words: Sequence[str]) -> Settings:
             f"{origin[_DERIVED]}: {_DERIVED} follows from total_batch_size, per_device_train_batch_size and the "
             "number of ranks; set total_batch_size instead"
         )
-    return Settings({**filed, **given}, origin, help=bool(help_words))
+    return GivenSettings({**filed, **given}, origin, help=bool(help_words))
 
 
 def _command_line(words: Sequence[str]) -> dict[str, list[str] | None]:
@@ -189,7 +189,9 @@ def _parser(*kinds: Any) -> _Parser:
     return _Parser(kinds, prog="train/run.py", allow_abbrev=False)
 
 
-def training_arguments(settings: Settings, method: Method, output_dir: Path) -> "tuple[TrainingConfig, ModelConfig]":
+def training_arguments(
+    settings: GivenSettings, method: Method, output_dir: Path
+) -> "tuple[TrainingConfig, ModelConfig]":
     """TRL's training configuration and model configuration.
 
     Raises:
@@ -229,7 +231,7 @@ def write_resolved(path: Path, arguments: LabelArguments, training: TrainingConf
         yaml.safe_dump(json.loads(json.dumps(kept, default=str)), handle)
 
 
-def accumulation_steps(settings: Settings) -> int:
+def accumulation_steps(settings: GivenSettings) -> int:
     """Micro-batches in one optimiser step of each rank: total batch / (ranks · rows on a rank)."""
     total = settings.label_arguments().total_batch_size
     ranks = started_processes()

@@ -14,7 +14,7 @@ from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
 from icm.results.twins import refuse_overlap, twin
 from icm.tasks.source import DataSource
-from train.arguments import LabelArguments, Settings
+from train.arguments import GivenSettings, LabelArguments
 from train.checkpoints import check_output_dir
 from train.rows import text_rows
 from train.world import requested_processes
@@ -61,7 +61,7 @@ class Plan:
     """
 
     arguments: LabelArguments
-    settings: Settings
+    settings: GivenSettings
     output_dir: Path
     result: ICMResult
     rows: Rows
@@ -94,7 +94,7 @@ class Plan:
         )
 
 
-def make_plan(settings: Settings) -> Plan:
+def make_plan(settings: GivenSettings) -> Plan:
     """Check labels, twin, evaluation overlap, model name, output folder and tokens.
 
     Raises:
@@ -121,7 +121,7 @@ def make_plan(settings: Settings) -> Plan:
     return plan
 
 
-def _base_model(settings: Settings, result: ICMResult) -> tuple[str, str | None]:
+def _base_model(settings: GivenSettings, result: ICMResult) -> tuple[str, str | None]:
     """The model named in the settings, else the one that found the labels."""
     revision = settings.first("model_revision") or None
     named = settings.first("model_name_or_path")
@@ -133,14 +133,14 @@ def _base_model(settings: Settings, result: ICMResult) -> tuple[str, str | None]
     return labeler.name, revision or labeler.revision
 
 
-def _seed(settings: Settings) -> int:
+def _seed(settings: GivenSettings) -> int:
     word = settings.first("seed", str(DEFAULT_SEED))
     if not word.isdecimal():
         raise ConfigError(f"seed: found {word!r}, expected a whole number, 0 or more")
     return int(word)
 
 
-def _output_dir(settings: Settings, arguments: LabelArguments) -> Path:
+def _output_dir(settings: GivenSettings, arguments: LabelArguments) -> Path:
     named = settings.first("output_dir")
     return Path(named or f"outputs/{Path(arguments.labels).stem}/{arguments.method}_{arguments.label_source}")
 
@@ -193,7 +193,7 @@ def _wrong(log_odds: float) -> float:
     return exp(-log_odds) / (1 + exp(-log_odds)) if log_odds > 0 else 1 / (1 + exp(log_odds))
 
 
-def _check_services(settings: Settings) -> None:
+def _check_services(settings: GivenSettings) -> None:
     """Trackers and quantisation are installed and the Hub knows us, before hours are spent."""
     for tracker in settings.values.get("report_to") or ["none"]:
         if tracker in ("wandb", "tensorboard", "trackio", "mlflow") and find_spec(tracker) is None:

@@ -18,7 +18,14 @@ from rich.console import Console
 from icm.errors import ICMError
 from icm.files import write_json
 from icm.secrets import load_secrets
-from train.arguments import Settings, TrainingConfig, read_settings, training_arguments, training_parser, write_resolved
+from train.arguments import (
+    GivenSettings,
+    TrainingConfig,
+    read_settings,
+    training_arguments,
+    training_parser,
+    write_resolved,
+)
 from train.check import Plan, flip_probability, make_plan
 from train.checkpoints import RUN_FILE, is_finished, newest_complete, remove_torn
 from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
@@ -126,7 +133,7 @@ def _prepare_folder(plan: Plan, training: TrainingConfig, model: "ModelConfig") 
     state.wait_for_everyone()
 
 
-def _print_help(settings: Settings) -> None:
+def _print_help(settings: GivenSettings) -> None:
     print(__doc__)
     method = settings.first("method", "sft")
     training_parser("sft" if method == "sft" else "dpo_labels").print_help()
