@@ -82,9 +82,12 @@ def _source(path: Path, result: ICMResult) -> DataSource:
 
 
 def _described(merged: ICMResult, source: DataSource, files: Sequence[Path]) -> ICMResult:
-    """The result with a first line of its own."""
+    """The result with a first line of its own: that of the first file, without what holds for this file alone."""
     metadata = {key: merged.metadata[key] for key in _KEPT if key in merged.metadata}
-    data = {"source": asdict(source, dict_factory=written), "fingerprint": merged.dataset.fingerprint}
+    if "model" in metadata:
+        metadata["model"] = {**metadata["model"], "adapter": None}
+    own = {"source": asdict(source, dict_factory=written), "fingerprint": merged.dataset.fingerprint}
+    data = {**merged.metadata["data"], **own}
     return replace(merged, metadata=metadata | {"data": data, "merged": [path.name for path in files]})
 
 
