@@ -15,7 +15,7 @@ from pathlib import Path
 from icm.errors import DataError, ICMError
 from icm.pipeline.experiment import LabelStage
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
-from icm.results.record import DataRecord, RunRecord
+from icm.results.record import RunRecord
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -80,12 +80,12 @@ def _source(path: Path, result: ICMResult) -> DataSource:
 
 
 def _described(merged: ICMResult, source: DataSource, files: Sequence[Path]) -> ICMResult:
-    """The result with a first line of its own."""
+    """The result with a first line of its own: that of the first file, without what holds for this file alone."""
     first = merged.record
     record = RunRecord(
         settings=first.settings,
-        model=first.model,
-        data=DataRecord(source, merged.dataset.fingerprint),
+        model=replace(first.model, adapter=None),
+        data=replace(first.data, source=source, fingerprint=merged.dataset.fingerprint),
         prompt=first.prompt,
         versions=first.versions,
         git=first.git,
