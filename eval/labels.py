@@ -66,7 +66,7 @@ def load_label_file(path: str, label_space: LabelSpace, held_out: DataSource) ->
 def _training_part(held_out: DataSource) -> TaskData | None:
     """The training part of the held-out data's source, None where there is none to load (a test file alone, say)."""
     try:
-        return load_task(replace(held_out, part="train", max_examples=None))
+        return load_task(replace(held_out.whole, part="train"))
     except ICMError:
         return None
 
