@@ -71,3 +71,6 @@ def test_rooms_stay_small() -> None:
     assert len(list((ROOT / "icm").glob("*.py"))) <= 18
     assert [folder for folder in folders if len(list(folder.glob("*.py"))) > 20] == []
     assert [str(path) for path in modules().values() if len(path.read_text().splitlines()) > 400] == []
+    functions = (node for path in modules().values() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    lengths = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in functions if isinstance(f, ast.FunctionDef)}
+    assert {name: length for name, length in lengths.items() if length > 50} == {}
