@@ -7,7 +7,7 @@ from typing import Literal
 
 from icm.config import EngineConfig, LabelSource
 from icm.errors import ConfigError
-from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt
+from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt, switched
 from icm.labelling.options import build, checked, class_options, nearest
 from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, merged, read_mapping
@@ -223,7 +223,7 @@ def parse_settings(arguments: Sequence[str]) -> EvalConfig:
         ConfigError: unknown key (with the nearest known one), wrong type, or a value out of range.
     """
     parser = make_parser()
-    known, rest = parser.parse_known_args(respelt(arguments))
+    known, rest = parser.parse_known_args(switched(respelt(arguments), class_options(EvalConfig)))
     refuse_rest(rest, parser)
     given, content = vars(known), dict[str, object]()
     for path in given["config"]:

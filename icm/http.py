@@ -44,9 +44,15 @@ def key_name(base_url: str) -> str:
 
 def check_address(base_url: str | None) -> str:
     """The address without a slash at its end. Raises ConfigError if it is none, or holds what belongs elsewhere."""
-    parts = urlsplit(base_url or "")
-    if base_url is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url: found {base_url!r}, expected an address such as http://localhost:8000/v1")
+    found = "an address with a password" if "@" in (base_url or "") else repr(base_url)
+    wrong = ConfigError(f"base_url: found {found}, expected an address such as http://localhost:8000/v1")
+    try:
+        parts = urlsplit(base_url or "")
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # `port` checks the number
+    except ValueError:
+        raise wrong from None
+    if base_url is None or not known:
+        raise wrong
     if parts.username or parts.password or parts.query:
         raise ConfigError("base_url: holds a user name, password or query; keys belong in the environment")
     return base_url.rstrip("/")

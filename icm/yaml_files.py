@@ -83,5 +83,5 @@ def _text(path: Path, advice: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; {advice}") from None
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', error)}; {advice}") from None

@@ -101,7 +101,18 @@ def test_keys_by_host_and_what_no_key_has(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "url", [None, "localhost:8000", "ftp://host/v1", "https://", "http://me:pw@host", "http://h?k=v"]
+    "url",
+    [
+        None,
+        "localhost:8000",
+        "ftp://host/v1",
+        "https://",
+        "http://me:pw@host",
+        "http://h?k=v",
+        "http://[::1",
+        "http://host:abc/v1",
+        "http://me:pw@host:x",
+    ],
 )
 def test_addresses(url: str | None) -> None:
     assert check_address("http://localhost:8000/v1/") == "http://localhost:8000/v1"

@@ -50,6 +50,8 @@ def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
         read_mapping(tmp_path / "absent.yaml", "--config takes a recipe")
     with pytest.raises(ConfigError, match="directory"):
         read_mapping(tmp_path)
+    with pytest.raises(ConfigError, match="null byte"):
+        read_mapping("a\0b")
 
 
 def test_encodings(tmp_path: Path) -> None:

@@ -40,6 +40,20 @@ def _respelt(word: str, synonyms: Mapping[str, str]) -> str:
     return synonyms.get(name, name) + equals + value
 
 
+def switched(argv: Sequence[str], options: Iterable[Option]) -> list[str]:
+    """`--flag true` and `--flag=false`, as evaluations once had it, in the one way: `--flag` and `--no-flag`."""
+    flags = {option.flag for option in options if option.kind is bool}
+    words: list[str] = []
+    for word in argv:
+        name, _, value = word.partition("=")
+        if words and words[-1] in flags and word in ("true", "false"):
+            name, value = words.pop(), word
+        if name in flags and value in ("true", "false"):
+            word = name if value == "true" else name.replace("--", "--no-", 1)
+        words.append(word)
+    return words
+
+
 def refuse_rest(rest: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise ConfigError for what a parser left over, with the nearest option."""
     if rest and not rest[0].startswith("-"):

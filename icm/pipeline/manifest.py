@@ -64,9 +64,9 @@ def is_done(stage: Stage, record: StageRecord | None) -> bool:
 
 def changed(stage: Stage, record: StageRecord) -> list[str]:
     """Settings and inputs that are not what they were when the stage was started, in words."""
-    now = flat(stage.settings)
-    names = sorted(name for name in {*now, *record.settings} if now.get(name) != record.settings.get(name))
-    found = [f"{name} was {record.settings.get(name)!r}, is {now.get(name)!r}" for name in names]
+    now, then = flat(stage.settings), flat(record.settings)
+    names = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
+    found = [f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in names]
     hashes = digests(stage.inputs)
     found += [f"{path} has changed" for path, old in record.inputs.items() if hashes.get(path, old) != old]
     made = digests(stage.outputs)
@@ -84,14 +84,19 @@ def refuse_changed(stage: Stage, record: StageRecord | None) -> None:
 
 
 def flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one, keys joined with dots; values as JSON gives them back."""
+    """Nested mappings as one, keys joined with dots; values as JSON gives them back, under today's names."""
     found: dict[str, object] = {}
     for key, entry in value.items():
         if isinstance(entry, Mapping):
             found |= flat(entry, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = json.loads(json.dumps(entry))
+            found[f"{prefix}{key}"] = json.loads(json.dumps(entry), object_hook=_renamed)
     return found
+
+
+def _renamed(content: dict[str, object]) -> dict[str, object]:
+    """A condition whose labels are those of the `file`, as experiments said before they said `labels`."""
+    return content | {"labels_from": "labels"} if content.get("labels_from") == "file" else content
 
 
 def digests(paths: Sequence[Path]) -> dict[str, str]:

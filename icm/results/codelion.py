@@ -40,7 +40,7 @@ def _header(row: Mapping[str, object], where: str) -> dict[str, object]:
     inner = row.get("metadata") or {}
     if not isinstance(inner, dict):
         raise DataError(f"{where}: field 'metadata': found {inner!r}, expected an object")
-    kept = {key: value for key, value in row.items() if key not in ("type", "score", "metadata")}
+    kept = {key: row[key] for key in ("timestamp", "iterations", "convergence_info", "data") if key in row}
     return {
         **kept,
         "type": "icm_metadata",

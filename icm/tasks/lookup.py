@@ -2,16 +2,24 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 
 from icm.errors import ConfigError
 from icm.tasks.base import Task
 
+PACKAGES = ("icm.tasks.builtin", "icm.tasks")
+"""Where tasks are found by their name alone; users were told the second one once."""
+
 
 def task_names() -> list[str]:
-    """Names of the built-in tasks: the modules in `icm/tasks/builtin/` that hold a `TASK`."""
-    package = importlib.import_module("icm.tasks.builtin")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return [name for name in names if hasattr(importlib.import_module(f"icm.tasks.builtin.{name}"), "TASK")]
+    """Names of the tasks in `PACKAGES`: the modules that hold a `TASK`."""
+    return [name for name, module in _modules() if hasattr(importlib.import_module(module), "TASK")]
+
+
+def _modules() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            yield found.name, f"{package}.{found.name}"
 
 
 def find_task(name: str) -> Task:
@@ -20,7 +28,7 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: there is no such task.
     """
-    module = name if "." in name else f"icm.tasks.builtin.{name}"
+    module = name if "." in name else dict(_modules()).get(name, f"{PACKAGES[0]}.{name}")
     try:
         task = importlib.import_module(module).TASK
     except Exception as error:  # a user's module may raise anything

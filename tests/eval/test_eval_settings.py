@@ -87,6 +87,8 @@ def test_part_and_spelling_and_switches(tmp_path: Path) -> None:
     found = parse_settings([*file, *words, "--output_dir=out_dir"])
     assert (found.data.max_examples, found.engine.enforce_eager, found.output_dir) == (3, False, "out_dir")
     assert (found.data.dataset, found.data.verbalisers) == ("d", {"A": " a", "B": " b"})
+    for words, value in ((["--engine.enforce_eager", "false"], False), (["--engine.enforce-eager=true"], True)):
+        assert parse_settings([*file, *words]).engine.enforce_eager is value
 
 
 def test_conditions_are_needed_and_shared_by_extending(tmp_path: Path) -> None:

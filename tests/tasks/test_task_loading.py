@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.task_formats import FORMATS
 
+import icm.tasks
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import TaskData
 from icm.files import write_jsonl
@@ -376,3 +377,7 @@ def test_a_new_task_is_one_small_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {e.input for e in data.dataset} == {f"Title: Rain\n{poem}\nThe poem fits:" for poem in ("Drops.", "Sun.")}
     assert sorted(data.gold.values()) == ["False", "True"]
     assert [type(rule).__name__ for rule in rules_for(data.dataset.task)] == ["AtMostOneTrueRule", "IdenticalTextRule"]
+    # Where an earlier README told users to put it: beside the modules of icm/tasks.
+    monkeypatch.setattr(icm.tasks, "__path__", [*icm.tasks.__path__, str(package)])
+    assert load(rows, tmp_path, task_type="haiku").dataset.examples == data.dataset.examples
+    assert load(rows, tmp_path).dataset.task == "haiku"
