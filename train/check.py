@@ -10,6 +10,7 @@ from icm.files import file_sha256, parse_json
 from icm.markdown import public_name
 from icm.models import resolve_model
 from icm.results.format import ICMResult, read_result
+from icm.results.origin import labelled_source
 from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
 from icm.results.twins import refuse_overlap, twin
@@ -160,7 +161,8 @@ def check_overlap(result: ICMResult, file: str, evaluation: DataSource | None) -
     """
     labelled = result.record.data.source
     if evaluation is None and labelled is not None and labelled.holdout > 0:
-        evaluation = replace(labelled, part="test", max_examples=None)
+        whole = labelled_source(result)
+        evaluation = whole and replace(whole.whole, part="test")
     if evaluation is None:
         return OverlapCheck(None)
     # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.
