@@ -104,6 +104,16 @@ def test_overlap_is_refused_by_question(labels: Path, reviews: Path) -> None:
     assert check_overlap(replace(found, record=RunRecord()), "l.jsonl", None).evaluation is None
 
 
+def test_the_held_out_part_is_found_beside_the_label_file_and_whole(labels: Path, reviews: Path) -> None:
+    found = read_result(labels)
+    drawn = DataSource(dataset=reviews.name, holdout=0.25, max_examples=9, slice="1/3", template="Seen: {text}")
+    record = replace(found.record, data=replace(found.record.data, source=drawn))
+    moved = replace(found, record=record, file=str(reviews.parent / "results" / "l.jsonl"))
+    whole = DataSource(dataset=str(reviews), holdout=0.25, part="test", template="Seen: {text}")
+    check = check_overlap(moved, "l.jsonl", None)
+    assert check.evaluation == whole and check.questions == check_overlap(found, "l.jsonl", None).questions
+
+
 def test_flip_probability_is_the_mean_doubt(labels: Path) -> None:
     found = read_result(labels)
     sure = [replace(item, log_odds=40.0) for item in found.labeled_examples]
