@@ -6,7 +6,6 @@ asked in the same words.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from eval.settings import EvalConfig, checked_settings, given_settings
 from icm.config import EngineConfig
@@ -14,15 +13,11 @@ from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.labelling.options import build
 from icm.results.format import ICMResult, read_result
-from icm.results.origin import labelled_source, located
+from icm.results.origin import held_out_source, located
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
 Results = Mapping[str, ICMResult]
-
-# Which of the records are loaded; all else of a source says what the records mean.
-_PART = {"split", "holdout", "part"}
-_WHICH = _PART | {"dataset", "max_examples", "seed", "size", "slice"}
 
 
 def read_settings(arguments: Sequence[str]) -> EvalConfig:
@@ -51,26 +46,13 @@ def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def _data(settings: DataSource, names: Collection[str], result: ICMResult) -> DataSource:
-    """The settings' source; the fields that they do not name are those of the labelled data, the other part of it."""
-    given = settings.dataset if "dataset" in names else None
-    recorded = result.record.data.source
-    if recorded is None:
-        if given is None:
-            raise ConfigError(
-                f"data.dataset: not given, and {result.file} does not say where its examples come from; name the "
-                "held-out data, for example --data.dataset test.jsonl"
-            )
-        return settings
-    if given is not None and Path(given).name != Path(recorded.dataset).name:
-        return settings
-    source = labelled_source(result, given)
-    assert source is not None  # it is where the recorded one lies
-    # A named split is the labelled one, unless both sides of a holdout are cut from it.
-    other = replace(source.whole, part="test", split=source.split if source.holdout else None)
-    taken = {entry.name for entry in fields(DataSource)} - {"template", "verbalisers", *names}
-    if given is not None and _PART & {*names}:
-        taken -= _WHICH
-    return replace(settings, **{name: getattr(other, name) for name in taken})
+    """See `held_out_source`. Raises ConfigError if nobody names the data."""
+    if result.record.data.source is None and "dataset" not in names:
+        raise ConfigError(
+            f"data.dataset: not given, and {result.file} does not say where its examples come from; name the held-out "
+            "data, for example --data.dataset test.jsonl"
+        )
+    return held_out_source(result, settings, names)
 
 
 def _engine(settings: EngineConfig, names: Collection[str], result: ICMResult) -> EngineConfig:

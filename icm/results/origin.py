@@ -1,6 +1,7 @@
 """Where labelled examples come from, and how they were asked: the label file decides both for every later stage."""
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import fields, replace
 from pathlib import Path
 
 from icm.errors import DataError
@@ -12,6 +13,10 @@ from icm.tasks.source import DataSource
 # What `datasets` leaves in a folder; a folder without has its name by chance.
 _DATA_FOLDER = ("dataset_dict.json", "state.json", "*.parquet", "*/*.parquet")
 _FOLDERS_UP = 3
+
+# Which of the records are loaded; all else of a source says what the records mean.
+_PART = {"split", "holdout", "part"}
+_WHICH = _PART | {"dataset", "max_examples", "seed", "size", "slice"}
 
 
 def labelled_source(result: ICMResult, given: str | None = None) -> DataSource | None:
@@ -31,6 +36,34 @@ def labelled_source(result: ICMResult, given: str | None = None) -> DataSource |
     """
     source = result.record.data.source
     return source and replace(located(source, result, given), template=result.record.template)
+
+
+def other_part(source: DataSource) -> DataSource:
+    """What a labelled source leaves for evaluation, whole: the other side of its holdout, or the test split."""
+    return replace(source.whole, part="test", split=source.split if source.holdout else None)
+
+
+def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
+    """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
+
+    Another data set is what it says it is. One of the same name has its records read as the labelled ones were; which
+    of them is what it says, or if it says nothing of that, the other side of the holdout.
+
+    Args:
+        result: labels.
+        given: settings of the evaluation.
+        names: the fields that were set there.
+    """
+    recorded, named = result.record.data.source, "dataset" in names
+    if recorded is None or (named and Path(given.dataset).name != Path(recorded.dataset).name):
+        return given
+    source = labelled_source(result, given.dataset if named else None)
+    assert source is not None  # it is where the recorded one lies
+    taken = {entry.name for entry in fields(DataSource)}
+    if named and (not source.holdout or _PART & {*names}):
+        taken -= _WHICH
+    other = other_part(source)
+    return replace(given, **{name: getattr(other, name) for name in taken.difference(names)})
 
 
 def located(source: DataSource, result: ICMResult, given: str | None = None) -> DataSource:

@@ -114,6 +114,24 @@ def test_the_held_out_part_is_found_beside_the_label_file_and_whole(labels: Path
     assert check.evaluation == whole and check.questions == check_overlap(found, "l.jsonl", None).questions
 
 
+def test_eval_source_says_where_the_labelled_data_lies_now_and_what_it_says_counts(
+    labels: Path, reviews: Path, tmp_path: Path
+) -> None:
+    here = reviews.with_name("elsewhere") / reviews.name
+    here.parent.mkdir(exist_ok=True)
+    here.write_bytes(reviews.read_bytes())
+
+    def evaluation(**source: object) -> DataSource | None:
+        words = ["--labels", str(labels), "--output_dir", str(tmp_path / "out"), "--eval_source", json.dumps(source)]
+        return make_plan(read_settings(words)).overlap.evaluation
+
+    held_out = DataSource(dataset=str(here), holdout=0.25, part="test")
+    assert evaluation(dataset=str(here)) == held_out == evaluation(dataset=str(here), holdout=0.25, part="test")
+    assert evaluation(dataset="reviews", part="test") == DataSource(dataset="reviews", part="test")
+    with pytest.raises(DataError, match="24 of 24 labelled examples belong"):
+        evaluation(dataset=str(here), part="train")
+
+
 def test_flip_probability_is_the_mean_doubt(labels: Path) -> None:
     found = read_result(labels)
     sure = [replace(item, log_odds=40.0) for item in found.labeled_examples]
