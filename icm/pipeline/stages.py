@@ -202,7 +202,8 @@ def _held_out(config: PipelineConfig) -> dict[str, Any]:
     given = (config.eval or {}).get("data", {})
     for name in ("template", "verbalisers"):
         value = getattr(source, name)
-        if given.get(name) not in (None, value):
+        # The task's own prompt is not known before data are read; the evaluation compares it.
+        if value is not None and given.get(name) not in (None, value):
             raise ConfigError(
                 f"{config.path}: eval.data.{name}: found {given[name]!r}, but data.{name} is {value!r}; the labels "
                 f"decide the prompt: leave eval.data.{name} out, or give it as data.{name}"
