@@ -128,8 +128,8 @@ class EvalConfig:
         data: the held-out items (`part: test` of a holdout, or a test split).
         engine: model and engine of all conditions that do not name their own.
         conditions: what is compared.
-        labels: label files of the search, one, or one a seed. Label files decide template and verbalisers, the first one
-            also data and engine where these are not given.
+        labels: label files of the search, one, or one a seed. They decide template and verbalisers, the first one also
+            data and engine where these are not given.
         shots: demonstrations of the many-shot conditions.
         orders: demonstration orders over which log-probabilities are averaged.
         calibration: of the headline figures: `batch` centres the label log-odds over the held-out items (no labels
