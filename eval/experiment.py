@@ -11,16 +11,18 @@ from eval.conditions.chat_models import chat_counterpart
 from eval.conditions.in_context import PREAMBLE, InContext
 from eval.conditions.server import ServerChat, check_key
 from eval.conditions.surface import Majority, SurfaceCues
-from eval.labels import LabelFile, choose, labels_for, load_label_file
+from eval.held_out import asked_source, load_held_out
+from eval.labels import LabelFile, choose, labels_for, with_gold
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.config import EngineConfig
-from icm.errors import ConfigError, DataError
+from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.files import file_sha256, fingerprint, parse_object
 from icm.models import model_label, resolve_model, weights_hash
 from icm.results.accuracy import measure_accuracy
+from icm.results.format import ICMResult, read_result
 from icm.results.twins import need_gold, refuse_overlap
-from icm.tasks import load_task
+from icm.tasks.source import DataSource
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ class Experiment:
 
     @cached_property
     def data(self) -> TaskData:
-        """The held-out items that have gold. Raises DataError if none has."""
-        loaded = load_task(self.settings.data)
-        kept = tuple(example for example in loaded.dataset if example.id in loaded.gold)
-        if not kept:
-            raise DataError(f"data.dataset {self.settings.data.dataset}: no item has a gold label; nothing to evaluate")
-        return replace(loaded, dataset=replace(loaded.dataset, examples=kept))
+        """The held-out items that have gold, asked as the label files say. Raises DataError if none has."""
+        return load_held_out(self.source, self._results)
+
+    @cached_property
+    def source(self) -> DataSource:
+        """Where the held-out items come from, and how they are asked. Errors are those of `asked_source`."""
+        return asked_source(self.settings.data, self._results)
+
+    @cached_property
+    def _results(self) -> dict[str, ICMResult]:
+        return {path: read_result(path) for path in self.settings.label_files}
 
     @property
     def examples(self) -> tuple[ICMExample, ...]:
@@ -73,15 +80,13 @@ class Experiment:
 
     @property
     def label_space(self) -> LabelSpace:
-        """Labels of the held-out data; its verbalisers stand in every prompt."""
+        """Labels of the label files, or without any of the held-out data; its verbalisers stand in every prompt."""
         return self.data.dataset.label_space
 
     @cached_property
     def label_files(self) -> dict[str, LabelFile]:
         """Every label file of the settings by path, each checked against the held-out set."""
-        named = [condition.files or [] for condition in self.settings.conditions]
-        paths = dict.fromkeys([*(self.settings.labels or []), *(path for paths in named for path in paths)])
-        files = {path: load_label_file(path, self.label_space, self.settings.data) for path in paths}
+        files = {path: with_gold(path, result, self.source) for path, result in self._results.items()}
         for file in files.values():
             refuse_overlap(file.result, self.examples, file.path)
         return files
@@ -96,7 +101,7 @@ class Experiment:
 
     def reference(self, place: int) -> LabelFile:
         """The label file that golden, random and perturbed labels are made for, for the seed at `place`."""
-        paths = self.settings.labels or [path for c in self.settings.conditions for path in c.files or []][:1]
+        paths = self.settings.labels or self.settings.label_files[:1]
         if not paths:
             raise ConfigError("labels: no label file is given, so there is no training part; give labels: [FILE]")
         return self.label_files[paths[place if len(paths) > 1 else 0]]

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from icm.config import LabelSource
-from icm.errors import ConfigError, DataError, ICMError
+from icm.errors import ConfigError, ICMError
 from icm.examples import GoldLabels, ICMExample, LabelSpace, TaskData
-from icm.results.format import ICMResult, read_result
+from icm.results.format import ICMResult
+from icm.results.origin import labelled_source
 from icm.results.twins import twin
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
@@ -41,22 +42,16 @@ class LabelFile:
         return self.result.labels
 
 
-def load_label_file(path: str, label_space: LabelSpace, held_out: DataSource) -> LabelFile:
-    """Read a label file, and the gold of its data.
+def with_gold(path: str, result: ICMResult, held_out: DataSource) -> LabelFile:
+    """A label file's content with the gold of its data.
 
     Gold comes through the source that the file records. A file of codelion/icm records none: its gold, if any, is that
     of the training part of the held-out data's source.
 
     Raises:
-        DataError: not a label file, or other labels than the held-out data.
+        ICMError: its data cannot be loaded.
     """
-    result = read_result(path)
-    if set(result.label_space.labels) != set(label_space.labels):
-        raise DataError(
-            f"{path}: labels {list(result.label_space.labels)}, but the held-out data has {list(label_space.labels)}; "
-            "evaluate on data of the same task"
-        )
-    source = result.record.data.source
+    source = labelled_source(result, held_out.dataset)
     task = _training_part(held_out) if source is None else load_task(source.whole)
     if task is None:
         return LabelFile(path, result, GoldLabels({}), ())

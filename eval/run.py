@@ -1,5 +1,6 @@
 """Compare conditions on one held-out set.
 
+    python eval/run.py --labels icm_results/reviews.jsonl
     python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
     python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
     python eval/run.py --help
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.settings import parse_settings
+from eval.held_out import read_settings
 from icm.errors import ICMError
 from icm.secrets import load_secrets
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         load_secrets(Path.cwd())
-        settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         # Imported here: torch, plots and statistics take seconds that help and a wrong setting should not cost.
         from eval.evaluator import evaluate
 

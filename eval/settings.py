@@ -128,7 +128,8 @@ class EvalConfig:
         data: the held-out items (`part: test` of a holdout, or a test split).
         engine: model and engine of all conditions that do not name their own.
         conditions: what is compared.
-        labels: label files of the search, one, or one a seed.
+        labels: label files of the search, one, or one a seed. They decide template and verbalisers, the first one also
+            data and engine where these are not given.
         shots: demonstrations of the many-shot conditions.
         orders: demonstration orders over which log-probabilities are averaged.
         calibration: of the headline figures: `batch` centres the label log-odds over the held-out items (no labels
@@ -164,6 +165,12 @@ class EvalConfig:
             if name not in names:
                 raise ConfigError(f"unknown condition {name!r}{nearest(name, names)}")
 
+    @property
+    def label_files(self) -> tuple[str, ...]:
+        """Every label file that is named, each once."""
+        named = [path for condition in self.conditions for path in condition.files or []]
+        return tuple(dict.fromkeys([*(self.labels or []), *named]))
+
     def files_of(self, condition: ConditionConfig) -> list[str]:
         """Label files of a condition. Raises ConfigError if there are none, or not one a seed."""
         files = condition.files or self.labels
@@ -192,18 +199,29 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 
 EXAMPLES = """\
+  python eval/run.py --labels icm_results/reviews.jsonl
   python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
   python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
   python eval/run.py --config configs/eval/reviews.yaml --rerun "Zero-shot Base" "Many-shot ICM"
 
-Options override the file. Conditions stand in the file alone. Dashes and underscores are the same."""
+Options override the file. Conditions stand in the file alone. Dashes and underscores are the same. The label files
+decide template, verbalisers and labels; where no data and no model are named, the held-out data is the other part of
+what the first one labels, and the model the one that labelled. Without conditions, zero-shot is compared with
+many-shot random, found and gold labels."""
+
+DEFAULT_CONDITIONS: Sequence[Mapping[str, str]] = (
+    {"name": "Zero-shot Base", "kind": "zero-shot"},
+    {"name": "Many-shot Random", "kind": "many-shot", "labels_from": "random"},
+    {"name": "Many-shot Labels", "kind": "many-shot", "labels_from": "labels"},
+    {"name": "Many-shot Golden", "kind": "many-shot", "labels_from": "gold"},
+)
 
 
 def make_parser() -> CommandParser:
     """`--config FILE` and an option for every setting (`--data.dataset`, `--engine.model`, `--seeds`, …)."""
     parser = CommandParser(
         prog="python eval/run.py",
-        usage="python eval/run.py --config FILE [options]",
+        usage="python eval/run.py [--config FILE] [--labels FILE ...] [options]",
         description="Compare conditions on one held-out set.",
         epilog=f"examples:\n{EXAMPLES}",
     )
@@ -217,11 +235,25 @@ def make_parser() -> CommandParser:
 
 
 def parse_settings(arguments: Sequence[str]) -> EvalConfig:
-    """Settings from the command line.
+    """Settings from the command line alone; `eval.held_out.read_settings` asks the label files too.
 
     Raises:
         ConfigError: unknown key (with the nearest known one), wrong type, or a value out of range.
     """
+    return checked_settings(*given_settings(arguments))
+
+
+def checked_settings(content: Mapping[str, object], where: str) -> EvalConfig:
+    """Settings from what is given; `where` starts messages. Errors are those of `parse_settings`."""
+    if "conditions" not in content and "labels" not in content:
+        raise ConfigError(
+            "conditions: none are given; name a settings file with --config, or label files with --labels"
+        )
+    return build(EvalConfig, {"conditions": list(DEFAULT_CONDITIONS), **content}, where)
+
+
+def given_settings(arguments: Sequence[str]) -> tuple[dict[str, object], str]:
+    """What files and options say, unchecked, and the names of the files."""
     parser = make_parser()
     known, rest = parser.parse_known_args(switched(respelt(arguments), class_options(EvalConfig)))
     refuse_rest(rest, parser)
@@ -232,9 +264,7 @@ def parse_settings(arguments: Sequence[str]) -> EvalConfig:
         if option.name in given:
             value = checked(option.kind, given[option.name], option.flag)
             content = _overridden(content, option.places[0], value)
-    if "conditions" not in content:
-        raise ConfigError("conditions: none are given; name a settings file with --config")
-    return build(EvalConfig, content, ", ".join(given["config"]))
+    return content, ", ".join(given["config"])
 
 
 def _overridden(content: Mapping[str, object], path: Sequence[str], value: object) -> dict[str, object]:

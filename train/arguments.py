@@ -56,7 +56,8 @@ class LabelArguments:
             answer labelled True against one of the same question labelled False.
         total_batch_size: rows in one optimiser step over all ranks; gradient accumulation follows from it, so that a
             recipe means the same on one CPU and on many GPUs.
-        eval_source: `icm.tasks.DataSource` (mapping) of the evaluation; training on its questions is refused.
+        eval_source: `icm.tasks.DataSource` (mapping) of the evaluation; training on its questions is refused. What it
+            does not say of the labelled data set is as its labels were made.
         overwrite_output_dir: train again although the output folder holds a run.
     """
 
@@ -69,7 +70,11 @@ class LabelArguments:
     )
     total_batch_size: int = field(default=32, metadata={"help": "Rows in one optimiser step over all ranks."})
     eval_source: str | None = field(
-        default=None, metadata={"help": "Data source of the evaluation (JSON); training on its questions is refused."}
+        default=None,
+        metadata={
+            "help": "Data source of the evaluation (JSON; what it leaves out is as the labels were made); training on "
+            "its questions is refused."
+        },
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Train again although the output folder holds a run."}

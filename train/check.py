@@ -1,6 +1,6 @@
 """Everything about a training run that can be checked before torch is imported."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from math import exp
 from pathlib import Path
@@ -9,7 +9,9 @@ from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.files import file_sha256, parse_json
 from icm.markdown import public_name
 from icm.models import resolve_model
+from icm.results.fields import object_field
 from icm.results.format import ICMResult, read_result
+from icm.results.origin import held_out_source, labelled_source, other_part
 from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
 from icm.results.twins import refuse_overlap, twin
@@ -110,7 +112,7 @@ def make_plan(settings: GivenSettings) -> Plan:
         output_dir=_output_dir(settings, arguments),
         result=result,
         rows=text_rows(result, arguments.method),
-        overlap=check_overlap(result, arguments.labels, _evaluation(arguments)),
+        overlap=check_overlap(result, arguments.labels, _evaluation(arguments, found)),
         model=model,
         revision=revision,
         model_path=resolve_model(model, revision),
@@ -145,9 +147,12 @@ def _output_dir(settings: GivenSettings, arguments: LabelArguments) -> Path:
     return Path(named or f"outputs/{Path(arguments.labels).stem}/{arguments.method}_{arguments.label_source}")
 
 
-def _evaluation(arguments: LabelArguments) -> DataSource | None:
-    text = arguments.eval_source
-    return None if text is None else read_source(parse_json(text, "eval_source"), "eval_source")
+def _evaluation(arguments: LabelArguments, result: ICMResult) -> DataSource | None:
+    """The evaluation's data; what the setting does not say of the labelled data set is as its labels were made."""
+    if arguments.eval_source is None:
+        return None
+    values = object_field(parse_json(arguments.eval_source, "eval_source"), "eval_source")
+    return held_out_source(result, read_source(values, "eval_source"), values)
 
 
 def check_overlap(result: ICMResult, file: str, evaluation: DataSource | None) -> OverlapCheck:
@@ -160,7 +165,8 @@ def check_overlap(result: ICMResult, file: str, evaluation: DataSource | None) -
     """
     labelled = result.record.data.source
     if evaluation is None and labelled is not None and labelled.holdout > 0:
-        evaluation = replace(labelled, part="test", max_examples=None)
+        whole = labelled_source(result)
+        evaluation = whole and other_part(whole)
     if evaluation is None:
         return OverlapCheck(None)
     # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.

@@ -28,7 +28,7 @@ def results(evaluation: Evaluation) -> JsonObject:
         "n-shot": {name: run.facts.get("shots", 0) for name, run in first.items()},
         "n-samples": {name: _sample_counts(c) for name, c in by_slug.items()},
         "higher_is_better": {name: {"acc": True, "brier": False, "ece": False} for name in by_slug},
-        "config": asdict(settings),
+        "config": {**asdict(settings), "data": asdict(experiment.source)},
         "git_hash": code and str(code),
         "date": datetime.now(UTC).timestamp(),
         "task_hashes": {name: fingerprint(run.run.identity) for name, run in first.items()},

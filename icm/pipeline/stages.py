@@ -193,9 +193,22 @@ def train_words(settings: Mapping[str, object]) -> list[str]:
 
 
 def _held_out(config: PipelineConfig) -> dict[str, Any]:
-    """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says."""
+    """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says.
+
+    Raises:
+        ConfigError: `eval.data` asks for another prompt than the labels are made with.
+    """
     source = replace(config.settings(config.label.algorithms[0], 0).data.whole, part="test")
-    return {**asdict(source, dict_factory=written), **(config.eval or {}).get("data", {})}
+    given = (config.eval or {}).get("data", {})
+    for name in ("template", "verbalisers"):
+        value = getattr(source, name)
+        # The task's own prompt is not known before data are read; the evaluation compares it.
+        if value is not None and given.get(name) not in (None, value):
+            raise ConfigError(
+                f"{config.path}: eval.data.{name}: found {given[name]!r}, but data.{name} is {value!r}; the labels "
+                f"decide the prompt: leave eval.data.{name} out, or give it as data.{name}"
+            )
+    return {**asdict(source, dict_factory=written), **given}
 
 
 def _not_default(settings: DataSource | EngineConfig) -> dict[str, object]:

@@ -46,6 +46,7 @@ class ICMResult:
         label_space: labels and verbalisers.
         task: task type.
         record: everything else on the first line: settings, model, data, versions, seed, iterations, usage.
+        file: where it was read from; paths in the record may be relative to there.
     """
 
     labeled_examples: Sequence[LabeledExample]
@@ -53,6 +54,7 @@ class ICMResult:
     label_space: LabelSpace = field(default_factory=LabelSpace)
     task: str = "classification"
     record: RunRecord = field(default_factory=RunRecord)
+    file: str | None = field(default=None, compare=False)
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -128,7 +130,7 @@ def read_result(path: str | Path) -> ICMResult:
     _check_distinct(items, [line for line, _ in rows], path)
     _check_count(header.get("examples", len(items)), len(items), where)
     record = read_record({key: value for key, value in header.items() if key not in HEADER_FIELDS}, where)
-    return ICMResult(items, score, space, task, record)
+    return ICMResult(items, score, space, task, record, str(path))
 
 
 def _sections(path: str | Path) -> tuple[NumberedRow, list[NumberedRow]]:

@@ -101,6 +101,14 @@ class RunRecord:
         return self.model.name or "unknown"
 
     @property
+    def template(self) -> str | None:
+        """Template that the prompts were rendered with; files of earlier versions say it with the data. None is not
+        known: the task's own of that time."""
+        data, source = self.settings.get("data"), self.data.source
+        named = data.get("template") if isinstance(data, dict) else None
+        return self.prompt.template or (source and source.template) or (named if isinstance(named, str) else None)
+
+    @property
     def search_settings(self) -> JSONObject:
         """The settings of the search alone: those of data, engine and output can hold local paths."""
         found = self.settings.get("search")

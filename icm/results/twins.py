@@ -9,6 +9,7 @@ from icm.config import LabelSource
 from icm.errors import DataError
 from icm.examples import GoldLabels, ICMExample, LabelSpace
 from icm.results.format import ICMResult
+from icm.results.origin import labelled_source
 
 # Streams of randomness that the search, which draws from (seed, iteration), never uses.
 _RANDOM, _PERTURB = 2**40 + 1, 2**40 + 2
@@ -65,7 +66,7 @@ def load_gold(result: ICMResult, file: str = "the label file") -> GoldLabels:
     Raises:
         ICMError: it names none, or the data cannot be loaded.
     """
-    source = result.record.data.source
+    source = labelled_source(result)
     if source is None:
         raise DataError(
             f"{file}: does not say where its examples come from, so their gold labels are not known; add it to the "

@@ -11,7 +11,7 @@ from support.evaluation_data import TEST, TRAIN
 from eval.conditions.answers import Answer, AnswerFile, Batch
 from eval.conditions.surface import SurfaceCues
 from eval.experiment import Experiment
-from eval.labels import LabelFile, choose, labels_for, load_label_file, ordered
+from eval.labels import LabelFile, choose, labels_for, ordered, with_gold
 from eval.settings import parse_settings
 from icm.config import LabelSource
 from icm.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ HELD_OUT = DataSource(**TEST)
 
 
 def loaded(path: str) -> LabelFile:
-    return load_label_file(path, SPACE, HELD_OUT)
+    return with_gold(path, read_result(path), HELD_OUT)
 
 
 def with_items(file: LabelFile, count: int) -> LabelFile:
@@ -78,9 +78,16 @@ def test_an_evaluation_on_the_training_part_is_refused(
         _ = Experiment(parse_settings(["--config", str(path)])).runs
 
 
-def test_labels_of_another_task_are_refused(label_file: Callable[..., str]) -> None:
-    with pytest.raises(DataError, match=r"labels \['negative', 'positive'\], but the held-out data has"):
-        load_label_file(label_file(), LabelSpace(("True", "False")), HELD_OUT)
+def test_labels_of_another_task_are_refused(
+    label_file: Callable[..., str], settings_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.jsonl"
+    rows = [{"text": f"text {n}", "label": str(n % 2 == 0), "split": "test"} for n in range(4)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"dataset": str(other), "task_type": "classification"}
+    path = settings_file([{"name": "Base", "kind": "zero-shot"}], labels=[label_file()], data=data)
+    with pytest.raises(DataError, match=r"other\.jsonl: the prompt of .*icm\.jsonl does not fit it: .*'(True|False)'"):
+        _ = Experiment(parse_settings(["--config", str(path)])).runs
 
 
 def test_a_file_without_a_source_takes_gold_from_the_training_part_of_the_held_out_data(
@@ -92,7 +99,7 @@ def test_a_file_without_a_source_takes_gold_from_the_training_part_of_the_held_o
     assert gold == load_task(replace(TRAIN, max_examples=None)).gold
     test_alone = tmp_path / "test.jsonl"
     test_alone.write_text('{"text": "Fine.", "label": "positive", "split": "test"}\n')
-    assert load_label_file(str(path), SPACE, DataSource(str(test_alone), part="test")).gold == {}
+    assert with_gold(str(path), read_result(path), DataSource(str(test_alone), part="test")).gold == {}
 
 
 def test_adapters_must_be_there_and_belong_to_the_labels(

@@ -146,6 +146,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         ([("eval.shotz", 4)], ["eval", "unknown key 'shotz'", "shots"]),
         ([("eval.shots", 0)], ["shots"]),
+        (
+            [("data.template", "A: {text}"), ("eval.data", {"template": "B: {text}"})],
+            ["eval.data.template: found 'B: {text}', but data.template is 'A: {text}'"],
+        ),
         ([("train", None)], ["'Fine-tuned ICM'", "no adapter is trained"]),
         ([("train.label_sources", ["gold"])], ["'Fine-tuned ICM'", "no adapter is trained"]),
     ],

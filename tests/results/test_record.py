@@ -59,6 +59,21 @@ def test_every_field_is_typed_and_written_again_to_the_byte(tmp_path: Path) -> N
     assert read_result(tmp_path / "r.jsonl") == result and result.metadata == LINE
 
 
+@pytest.mark.parametrize(
+    ("line", "template"),
+    [
+        (LINE, "Text: {text}\nMood:"),
+        ({"data": {"source": SOURCE | {"template": "T {text}"}}}, "T {text}"),
+        ({"settings": {"data": {"template": "S {text}"}}, "prompt": {"template": None}}, "S {text}"),
+        ({"settings": {"data": ["a file of another program"]}, "data": {"source": SOURCE}}, None),
+        ({}, None),
+    ],
+    ids=["prompt", "source", "settings", "other", "nothing"],
+)
+def test_the_template_is_known_from_files_of_every_version(line: dict[str, Any], template: str | None) -> None:
+    assert read_record(line).template == template
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     absent=st.sets(st.sampled_from(sorted({*LINE} - {"stages"}))),

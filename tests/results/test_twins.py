@@ -10,10 +10,13 @@ from support.made_results import claims, moods
 from icm.config import LabelSource
 from icm.errors import DataError
 from icm.examples import ICMExample, Relations
-from icm.results.format import ICMResult
-from icm.results.record import DataRecord, RunRecord
+from icm.files import write_jsonl
+from icm.results.analysis import find_gold
+from icm.results.format import ICMResult, LabeledExample, read_result, write_result
+from icm.results.origin import labelled_source
+from icm.results.record import DataRecord, PromptRecord, RunRecord
 from icm.results.twins import refuse_overlap, twin
-from icm.tasks import DataSource
+from icm.tasks import DataSource, load_task
 
 NOTES = moods(1, size=30)
 GOLD = {item.example.id: NOTES.label_space.labels[place % 3] for place, item in enumerate(NOTES.labeled_examples)}
@@ -62,6 +65,51 @@ def test_gold_comes_from_the_source_that_the_result_names(tmp_path: Path) -> Non
         twin(replace(result, record=named), "perturbed", 0, file="l.jsonl")
     items = [replace(item, example=ICMExample("2 + 2 = 5"), label="True") for item in result.labeled_examples[:1]]
     assert list(twin(replace(result, labeled_examples=items, record=named), "gold", 0).labels.values()) == ["False"]
+
+
+def labelled_notes(folder: Path, dataset: str, template: str) -> ICMResult:
+    """What `icm run` in `folder` writes about the notes there, with the text alone as the prompt it was asked."""
+    rows = [{"text": f"note {n}", "label": ("glad", "sad")[n % 2]} for n in range(6)]
+    (folder / dataset).parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / dataset, rows)
+    data = load_task(DataSource(str(folder / dataset), template=template))
+    items = [LabeledExample(example, "glad") for example in data.dataset]
+    record = RunRecord(data=DataRecord(DataSource(dataset)), prompt=PromptRecord(data.template))
+    write_result(folder / "results" / "l.jsonl", ICMResult(items, None, data.dataset.label_space, record=record))
+    return read_result(folder / "results" / "l.jsonl")
+
+
+@pytest.mark.parametrize("source", ["gold", "random", "perturbed"])
+def test_no_twin_loses_gold_to_another_template_or_folder(source: LabelSource, tmp_path: Path) -> None:
+    result = labelled_notes(tmp_path, "data/notes.jsonl", "An older default. {text}:")
+    made = twin(result, source, 3)
+    gold = {item.example.id: ("glad", "sad")[int(item.example.input[-2]) % 2] for item in result.labeled_examples}
+    wrong = sum(made.labels[key] != label for key, label in gold.items())
+    assert source == "random" or wrong == {"gold": 0, "perturbed": 3}[source]
+
+
+def test_relative_data_that_is_nowhere_is_named_with_the_label_file(tmp_path: Path) -> None:
+    result = labelled_notes(tmp_path, "notes.jsonl", "{text}")
+    (tmp_path / "notes.jsonl").rename(tmp_path / "renamed.jsonl")
+    with pytest.raises(DataError, match=r"l\.jsonl: names its data as 'notes\.jsonl', relative to where `icm run` ran"):
+        twin(result, "gold", 0)
+    assert "put the data beside" in find_gold(result)[1]  # what `icm analyze` and cards say
+
+
+def test_built_in_and_hub_data_are_no_paths(tmp_path: Path) -> None:
+    for name in ("reviews", "synthetic:math", "owner/name", "gsm8k"):
+        (tmp_path / name).mkdir(parents=True)  # outputs that bear the name of a data set
+        (tmp_path / name / "results.json").write_text("{}")
+        named = RunRecord(data=DataRecord(DataSource(name)))
+        result = replace(NOTES, record=named, file=str(tmp_path / "l.jsonl"))
+        assert labelled_source(result) == DataSource(name)
+
+
+def test_a_datasets_folder_is_found_beside_the_label_file(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"text": "a", "label": "x"}]).save_to_disk(str(tmp_path / "mine"))
+    result = replace(NOTES, record=RunRecord(data=DataRecord(DataSource("mine"))), file=str(tmp_path / "r" / "l.jsonl"))
+    assert labelled_source(result) == DataSource(str(tmp_path / "mine"))
 
 
 def test_shared_questions_are_refused() -> None:

@@ -104,6 +104,34 @@ def test_overlap_is_refused_by_question(labels: Path, reviews: Path) -> None:
     assert check_overlap(replace(found, record=RunRecord()), "l.jsonl", None).evaluation is None
 
 
+def test_the_held_out_part_is_found_beside_the_label_file_and_whole(labels: Path, reviews: Path) -> None:
+    found = read_result(labels)
+    drawn = DataSource(dataset=reviews.name, holdout=0.25, max_examples=9, slice="1/3", template="Seen: {text}")
+    record = replace(found.record, data=replace(found.record.data, source=drawn))
+    moved = replace(found, record=record, file=str(reviews.parent / "results" / "l.jsonl"))
+    whole = DataSource(dataset=str(reviews), holdout=0.25, part="test", template="Seen: {text}")
+    check = check_overlap(moved, "l.jsonl", None)
+    assert check.evaluation == whole and check.questions == check_overlap(found, "l.jsonl", None).questions
+
+
+def test_eval_source_says_where_the_labelled_data_lies_now_and_what_it_says_counts(
+    labels: Path, reviews: Path, tmp_path: Path
+) -> None:
+    here = reviews.with_name("elsewhere") / reviews.name
+    here.parent.mkdir(exist_ok=True)
+    here.write_bytes(reviews.read_bytes())
+
+    def evaluation(**source: object) -> DataSource | None:
+        words = ["--labels", str(labels), "--output_dir", str(tmp_path / "out"), "--eval_source", json.dumps(source)]
+        return make_plan(read_settings(words)).overlap.evaluation
+
+    held_out = DataSource(dataset=str(here), holdout=0.25, part="test")
+    assert evaluation(dataset=str(here)) == held_out == evaluation(dataset=str(here), holdout=0.25, part="test")
+    assert evaluation(dataset="reviews", part="test") == DataSource(dataset="reviews", part="test")
+    with pytest.raises(DataError, match="24 of 24 labelled examples belong"):
+        evaluation(dataset=str(here), part="train")
+
+
 def test_flip_probability_is_the_mean_doubt(labels: Path) -> None:
     found = read_result(labels)
     sure = [replace(item, log_odds=40.0) for item in found.labeled_examples]

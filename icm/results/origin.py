@@ -1,0 +1,92 @@
+"""Where labelled examples come from, and how they were asked: the label file decides both for every later stage."""
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from pathlib import Path
+
+from icm.errors import DataError
+from icm.results.format import ICMResult
+from icm.tasks.lookup import task_names
+from icm.tasks.reading import is_local
+from icm.tasks.source import DataSource
+
+# What `datasets` leaves in a folder; a folder without has its name by chance.
+_DATA_FOLDER = ("dataset_dict.json", "state.json", "*.parquet", "*/*.parquet")
+_FOLDERS_UP = 3
+
+# Which of the records are loaded; all else of a source says what the records mean.
+_PART = {"split", "holdout", "part"}
+_WHICH = _PART | {"dataset", "max_examples", "seed", "size", "slice"}
+
+
+def labelled_source(result: ICMResult, given: str | None = None) -> DataSource | None:
+    """The source of the labelled examples, wherever it lies now, with the template that they were rendered with.
+
+    Ids are hashes of rendered prompts: under another template the source would hold none of the examples.
+
+    Args:
+        result: labels.
+        given: where the user says that the data lies; taken if it has the name that the result names.
+
+    Returns:
+        None if the result does not say where its examples come from.
+
+    Raises:
+        DataError: the source is a relative path, and there is no such file here or beside the result's file.
+    """
+    source = result.record.data.source
+    return source and replace(located(source, result, given), template=result.record.template)
+
+
+def other_part(source: DataSource) -> DataSource:
+    """What a labelled source leaves for evaluation, whole: the other side of its holdout, or the test split."""
+    return replace(source.whole, part="test", split=source.split if source.holdout else None)
+
+
+def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
+    """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
+
+    Another data set is what it says it is. One of the same name has its records read as the labelled ones were; which
+    of them is what it says, or if it says nothing of that, the other side of the holdout.
+
+    Args:
+        result: labels.
+        given: settings of the evaluation.
+        names: the fields that were set there.
+    """
+    recorded, named = result.record.data.source, "dataset" in names
+    if recorded is None or (named and Path(given.dataset).name != Path(recorded.dataset).name):
+        return given
+    source = labelled_source(result, given.dataset if named else None)
+    assert source is not None  # it is where the recorded one lies
+    taken = {entry.name for entry in fields(DataSource)}
+    if named and (not source.holdout or _PART & {*names}):
+        taken -= _WHICH
+    other = other_part(source)
+    return replace(given, **{name: getattr(other, name) for name in taken.difference(names)})
+
+
+def located(source: DataSource, result: ICMResult, given: str | None = None) -> DataSource:
+    """The source with a path that exists: a relative one that does not is looked for beside the result's file and in
+    the two folders above. Arguments and errors are those of `labelled_source`."""
+    path = Path(source.dataset)
+    built_in = source.dataset.partition(":")[0] in task_names()
+    if built_in or path.is_absolute() or source.dataset.startswith("~") or path.exists():
+        return source
+    folders = Path(result.file).absolute().parents[:_FOLDERS_UP] if result.file else ()
+    said = [Path(given)] if given and Path(given).name == path.name else []
+    for place in (*said, *(folder / path for folder in folders)):
+        if _holds_data(place):
+            return replace(source, dataset=str(place))
+    if not is_local(source.dataset):
+        return source
+    file = result.file or "the label file"
+    raise DataError(
+        f"{file}: names its data as {source.dataset!r}, relative to where `icm run` ran; it is neither in {Path.cwd()} "
+        f"nor beside the label file; run from that folder, or put the data beside {file} (an evaluation can also be "
+        f"told with --data.dataset FOLDER/{path.name})"
+    )
+
+
+def _holds_data(path: Path) -> bool:
+    return path.is_file() or any(next(path.glob(name), None) for name in _DATA_FOLDER)

@@ -1,0 +1,273 @@
+"""The label file decides the prompt of an evaluation, and its data and model where the settings name none."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.training_runs import train
+
+from eval.experiment import Experiment
+from eval.held_out import read_settings
+from eval.run import main
+from icm.cli import main as icm
+from icm.errors import ConfigError, DataError
+from icm.files import write_jsonl
+from icm.results.format import read_result, write_result
+from icm.results.record import PromptRecord, RunRecord
+from icm.tasks import load_task
+
+MOODS = {"positive": " happy", "negative": " sad"}
+NUMBERS = {"0": " negative", "1": " positive"}
+TWEET = "Tweet: {text} Mood:"
+
+LabelMaker = Callable[..., Path]
+
+
+def write_data(path: Path, labels: Iterable[Any], count: int = 30) -> Path:
+    first, second = labels
+    rows = [
+        {"text": f"note {n} is {'grim' if n % 2 else 'fine'}", "label": (first, second)[n % 2]} for n in range(count)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, rows)
+    return path
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, tiny_model: Path) -> LabelMaker:
+    """Runs `icm run` with random labels."""
+
+    def make(data: Path | str, *words: str, name: str = "l", folder: Path = tmp_path / "made") -> Path:
+        engine = ["--model", str(tiny_model), "--engine", "transformers", "--dtype", "float32"]
+        output = ["--output-dir", str(folder), "--output-name", name, "--algorithm", "random"]
+        assert icm(["run", "--dataset", str(data), *engine, *output, *words]) == 0
+        return folder / f"{name}.jsonl"
+
+    return make
+
+
+def asked(template: str | None, verbalisers: dict[str, str]) -> list[str]:
+    texts = ["--verbalisers", *(f"{label}={text}" for label, text in verbalisers.items())]
+    return [*(["--template", template] if template else []), *texts, "--holdout", "0.4"]
+
+
+def samples(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = (folder / f"samples_{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def scores(model: Path, prompt: str, verbalisers: Iterable[str]) -> list[float]:
+    """Log-probabilities of one-token verbalisers behind a prompt, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    with torch.no_grad():
+        found = AutoModelForCausalLM.from_pretrained(model)(ids).logits[0, -1].log_softmax(-1)
+    return [float(found[tokenizer(text, add_special_tokens=False).input_ids[0]]) for text in verbalisers]
+
+
+@pytest.mark.parametrize(
+    ("template", "verbalisers", "labels", "start", "end"),
+    [
+        (TWEET, MOODS, ("positive", "negative"), "Tweet: note ", " Mood:"),
+        (None, NUMBERS, (1, 0), "Text: note ", "\nLabel:"),
+    ],
+    ids=["template", "integers"],
+)
+def test_an_evaluation_needs_the_label_file_alone(
+    labelled: LabelMaker,
+    tmp_path: Path,
+    tiny_model: Path,
+    template: str | None,
+    verbalisers: dict[str, str],
+    labels: tuple[Any, Any],
+    start: str,
+    end: str,
+) -> None:
+    file = labelled(write_data(tmp_path / "notes.jsonl", labels), *asked(template, verbalisers))
+    made = read_result(file)
+    own = replace(made.record.data.source or pytest.fail("no source"), part="test")
+    held_out = load_task(own)
+    assert main(["--labels", str(file), "--shots", "8", "--output_dir", str(tmp_path / "out")]) == 0
+    for name in ("zero-shot-base", "many-shot-random", "many-shot-labels", "many-shot-golden"):
+        rows = samples(tmp_path / "out", name)
+        assert {row["doc_id"] for row in rows} == set(held_out.gold)
+        for row in rows:
+            text = row["doc"]["input"]
+            assert text.startswith(start) and text.endswith(end)
+            assert row["target"] == held_out.gold[row["doc_id"]] in verbalisers
+    base = samples(tmp_path / "out", "zero-shot-base")[0]
+    texts = [verbalisers[label] for label in made.label_space.labels]
+    assert base["log_probs"] == pytest.approx(scores(tiny_model, base["doc"]["input"], texts), abs=1e-4)
+    config = json.loads((tmp_path / "out" / "results.json").read_text())["config"]
+    assert config["data"]["template"] == made.record.template and config["data"]["verbalisers"] == verbalisers
+    assert (config["engine"]["model"], config["data"]["max_examples"]) == (str(tiny_model), None)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_asked_the_prompt_that_it_was_trained_on(
+    labelled: LabelMaker, tmp_path: Path, tiny_model: Path
+) -> None:
+    file = labelled(write_data(tmp_path / "notes.jsonl", MOODS), *asked(TWEET, MOODS))
+    adapter = tmp_path / "adapter"
+    done = train(file, adapter, label_source="gold", max_steps=30)
+    assert "Mood:" in done.stderr and (" happy" in done.stderr or " sad" in done.stderr)
+    tuned = {"name": "Tuned", "kind": "fine-tuned", "labels_from": "gold", "adapters": [str(adapter)]}
+    settings = tmp_path / "eval.yaml"
+    settings.write_text(yaml.safe_dump({"conditions": [{"name": "Base", "kind": "zero-shot"}, tuned]}))
+    words = ["--config", str(settings), "--labels", str(file), "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 0
+    base, tuned_rows = samples(tmp_path / "out", "base"), samples(tmp_path / "out", "tuned")
+    for one, other in zip(base, tuned_rows, strict=True):
+        assert other["doc"]["input"].startswith("Tweet: ") and one["prompt_hash"] == other["prompt_hash"]
+        # Thirty steps on " happy" and " sad" in this very place make them likely there.
+        assert max(other["log_probs"]) > max(one["log_probs"]) + 3
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "notes.jsonl", MOODS)
+
+
+def settings_of(tmp_path: Path, file: Path, data: dict[str, Any] | None, **more: Any) -> list[str]:
+    content = {"conditions": [{"name": "Base", "kind": "zero-shot"}], **({"data": data} if data else {}), **more}
+    path = tmp_path / "eval.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ["--config", str(path), "--labels", str(file)]
+
+
+def experiment(words: list[str]) -> Experiment:
+    return Experiment(read_settings(words))
+
+
+def test_a_data_section_keeps_what_it_says(labelled: LabelMaker, notes: Path, tmp_path: Path) -> None:
+    file = labelled(notes, *asked(TWEET, MOODS), "--max-examples", "6")
+    whole = experiment(["--labels", str(file)])
+    assert 6 < len(whole.examples) < 20 and not whole.data.gold.keys() & read_result(file).labels.keys()
+    few = experiment(settings_of(tmp_path, file, {"max_examples": 3}))
+    assert len(few.examples) == 3 and {e.id for e in few.examples} <= {e.id for e in whole.examples}
+    named = {"dataset": str(notes), "holdout": 0.4, "part": "test"}
+    assert experiment(settings_of(tmp_path, file, named)).examples == whole.examples
+    equal = {**named, "template": TWEET + " ", "verbalisers": dict(reversed(MOODS.items()))}
+    assert experiment(settings_of(tmp_path, file, equal)).examples == whole.examples
+    other = write_data(tmp_path / "other" / "others.jsonl", MOODS, count=8)
+    rest = experiment([*settings_of(tmp_path, file, None), "--data.dataset", str(other), "--data.split", "train"])
+    assert len(rest.examples) == 8 and all(e.input.startswith("Tweet: ") for e in rest.examples)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"template": "Text: {text}"},
+            rf"data\.template: found 'Text: {{text}}', but .*l\.jsonl was made with '{TWEET}'",
+        ),
+        (
+            {"verbalisers": {"positive": " good", "negative": " bad"}},
+            r"data\.verbalisers: found .* good.*made with .* happy",
+        ),
+    ],
+    ids=["template", "verbalisers"],
+)
+def test_another_prompt_than_the_label_files_is_refused(
+    labelled: LabelMaker, notes: Path, tmp_path: Path, data: dict[str, Any], message: str
+) -> None:
+    file = labelled(notes, *asked(TWEET, MOODS))
+    with pytest.raises(ConfigError, match=message) as caught:
+        _ = experiment(settings_of(tmp_path, file, data)).runs
+    assert "\n" not in str(caught.value)
+
+
+def test_label_files_of_two_prompts_are_refused(labelled: LabelMaker, notes: Path, tmp_path: Path) -> None:
+    one = labelled(notes, *asked(TWEET, MOODS), name="one")
+    for name, template, texts in (
+        ("two", "T: {text}", MOODS),
+        ("three", TWEET, {"positive": " up", "negative": " down"}),
+    ):
+        other = labelled(notes, *asked(template, texts), name=name)
+        many = {"name": "Other", "kind": "many-shot", "labels_from": "labels", "files": [str(other)]}
+        with pytest.raises(DataError, match=rf"{name}\.jsonl: made with the .*, but .*one\.jsonl with "):
+            _ = experiment(settings_of(tmp_path, one, None, conditions=[many])).runs
+
+
+def test_files_that_do_not_say_their_template_leave_it_to_the_settings(
+    labelled: LabelMaker, notes: Path, tmp_path: Path
+) -> None:
+    file = labelled(notes, *asked(TWEET, MOODS))
+    result = read_result(file)
+    source = result.record.data.source or pytest.fail("no source")
+    bare = tmp_path / "bare.jsonl"
+    write_result(bare, replace(result, record=RunRecord()))
+    named = {"dataset": str(notes), "holdout": 0.4, "template": TWEET}
+    assert experiment(settings_of(tmp_path, bare, named)).examples == experiment(["--labels", str(file)]).examples
+    with pytest.raises(ConfigError, match=r"data\.dataset: not given, and .*bare\.jsonl does not say"):
+        experiment(["--labels", str(bare)])
+    assert source.template == TWEET  # files of earlier versions say it here alone
+    write_result(bare, replace(result, record=replace(result.record, prompt=PromptRecord())))
+    assert experiment(["--labels", str(bare)]).source.template == TWEET
+
+
+def test_the_template_of_the_file_counts_not_the_task_s_own_of_today(
+    labelled: LabelMaker, notes: Path, tmp_path: Path
+) -> None:
+    file = labelled(notes, *asked("An older default: {text}", MOODS))
+    result = read_result(file)
+    source = replace(result.record.data.source or pytest.fail("no source"), template=None)
+    record = replace(result.record, data=replace(result.record.data, source=source))
+    write_result(file, replace(result, record=record))
+    found = experiment(["--labels", str(file)])
+    assert all(e.input.startswith("An older default: note ") for e in found.examples)
+    assert set(found.label_files[str(file)].gold) >= set(result.labels)
+
+
+def test_a_relative_path_is_looked_for_beside_the_label_file(
+    labelled: LabelMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    write_data(home / "data" / "notes.jsonl", MOODS)
+    monkeypatch.chdir(home)
+    file = labelled("data/notes.jsonl", *asked(TWEET, MOODS), folder=home / "results")
+    here = experiment(["--labels", str(file)])
+    monkeypatch.chdir(tmp_path)
+    there = experiment(["--labels", str(file)])
+    assert [run.identity for run in there.runs] == [run.identity for run in here.runs]
+    moved = tmp_path / "elsewhere" / "notes.jsonl"
+    moved.parent.mkdir()
+    shutil.move(home / "data" / "notes.jsonl", moved)
+    assert main(["--labels", str(file)]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        message.startswith("error: ")
+        and f"{file}: names its data as 'data/notes.jsonl', relative to where `icm run` ran" in message
+    )
+    assert "--data.dataset FOLDER/notes.jsonl" in message
+    told = experiment(["--labels", str(file), "--data.dataset", str(moved)])
+    assert [run.identity for run in told.runs] == [run.identity for run in here.runs]
+
+
+def test_data_without_a_test_part_is_said_to_have_none(labelled: LabelMaker, notes: Path) -> None:
+    file = labelled(notes, "--template", TWEET)
+    with pytest.raises(
+        DataError, match=r"notes\.jsonl: has no test split, so nothing is held out; label with --holdout"
+    ):
+        _ = experiment(["--labels", str(file)]).runs
+
+
+def test_the_model_is_the_labeler_s_unless_one_is_named(labelled: LabelMaker, notes: Path, tiny_model: Path) -> None:
+    file = labelled(notes, *asked(TWEET, MOODS))
+    found = read_settings(["--labels", str(file), "--engine.max_model_len", "99"]).engine
+    assert (found.model, found.engine, found.dtype, found.max_model_len) == (
+        str(tiny_model),
+        "transformers",
+        "float32",
+        99,
+    )
+    named = read_settings(["--labels", str(file), "--engine.model", "embedded"]).engine
+    assert (named.model, named.engine, named.dtype) == ("embedded", "auto", "auto")
