@@ -28,7 +28,7 @@ def test_special_tokens_stand_at_the_start_alone() -> None:
     assert encoder.encode("ab") == token_ids(Letters(), "ab") == encoder.query(example) == (97, 98)
     assert encoder.demonstration(example, "no") == (97, 98, 32, 110, 124)
     assert encoder.context([(example, "yes")]) == (BOS, 97, 98, 121, 124)
-    assert encoder.label_ids == [32, 121]
+    assert encoder.labels.sequences == ((32, 110), (121,))
     assert PromptEncoder(Letters(bos=None), LabelSpace(("a", "b"), ("a", "b"))).prefix == ()
 
 

@@ -32,6 +32,7 @@ from icm.prompts import PromptTree, Segment, shared_context_tree
 _GIB = 1024**3
 _PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
 _FEWEST_TOKENS = 128  # and below this a large one
+_HEAD_ROWS = 32  # label tokens at a time: their products take as much memory as so many hidden states
 _TRIAL = shared_context_tree(
     tuple(range(40)), [tuple(token % 100 for token in range(length)) for length in (2, 5, 24, 61, 127, 300)]
 )
@@ -53,11 +54,12 @@ class LabelHead(nn.Module):
         logits: torch.Tensor = self.head(hidden).float()
         if self.label_ids:
             # A product and a sum, as float32 matrix products give a row other bits when other rows are beside it.
-            rows = self.head.weight[self.label_ids].float()
-            labels = (hidden.float()[..., None, :] * rows).sum(-1)
-            if self.head.bias is not None:
-                labels += self.head.bias[self.label_ids].float()
-            logits[..., self.label_ids] = labels
+            for start in range(0, len(self.label_ids), _HEAD_ROWS):
+                ids = self.label_ids[start : start + _HEAD_ROWS]
+                labels = (hidden.float()[..., None, :] * self.head.weight[ids].float()).sum(-1)
+                if self.head.bias is not None:
+                    labels += self.head.bias[ids].float()
+                logits[..., ids] = labels
         return logits
 
 
@@ -82,7 +84,7 @@ class _Visit:
 
 
 class TransformersEngine(Engine):
-    """Walks the tree depth first and keeps the nodes that have children between calls.
+    """Walks the tree depth first and keeps the contexts, nodes with children and no query, between calls.
 
     A score is a function of the segments on its path alone, to the last bit: alone or with others, computed or kept.
     """
@@ -185,7 +187,8 @@ class TransformersEngine(Engine):
         scores[asked] = log_probs
         for visit, kv in zip(reversed(visits), reversed(kept), strict=True):
             if visit.node.children:
-                self._store.put(visit.key, kv)
+                if visit.node.query is None:  # what has a query is computed each time
+                    self._store.put(visit.key, kv)
                 stack.extend(visit.children(kv))
 
     @torch.inference_mode()
