@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from icm.config import EngineConfig, SearchConfig
 from icm.engines.accounting import AccountingEngine
-from icm.engines.transformers import TransformersEngine
+from icm.engines.transformers import TransformersEngine, _queries_behind
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.models import resolve_model
-from icm.prompts import LabelTrie, PromptEncoder, Tokenizer
+from icm.prompts import LabelTrie, PromptEncoder, PromptTree, Tokenizer
 from icm.search.scoring import Scorer
 from icm.search.trees import draw_order
 
@@ -55,6 +55,14 @@ def test_small_trees_behind_every_query(tmp_path: Path) -> None:
         before = engine.usage.computed_tokens
         engine.score_labels(reviews.leave_one_out(8), labels)
         assert engine.usage.computed_tokens - before == queries
+
+
+def test_labels_behind_a_query_are_computed_together() -> None:
+    labels = LabelTrie(((5, 6, 7), (5, 8), (9, 9), (4,)))
+    segment, parents, ends = _queries_behind(labels.expand(PromptTree((1, 2), query=0))) or ((), (), ())
+    assert (segment, parents) == ((5, 6, 9), (-1, 0, -1))
+    assert ends == ((0, 1), (1, 2), (2, 3))
+    assert _queries_behind(PromptTree((1,), (PromptTree((2,)),), query=0)) is None  # a context behind a query
 
 
 def test_bits_do_not_depend_on_company(tmp_path: Path) -> None:
