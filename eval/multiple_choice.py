@@ -4,8 +4,7 @@ MC1: share of questions whose likeliest answer of `mc1_targets` is the true one.
 of `mc2_targets`, normalised over all of them. Prompt: six fixed question-answer pairs (Lin et al. 2022, appendix E),
 then `Q: {question}\\nA:`, continued with ` {answer}`.
 
-A log-likelihood needs one probability a token. Engines give the probabilities of any listed tokens behind any prompt,
-so an answer is a chain of prompts, each one token longer, and all answers of a question share their prefix in one tree.
+Answers are scored whole, as verbalisers of several tokens are: all answers of a question share their prefixes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from icm.engines.base import Engine
 from icm.errors import ConfigError, DataError
 from icm.examples import rank
 from icm.files import fingerprint
-from icm.prompts import PromptTree, Segment
+from icm.prompts import LabelTrie, PromptTree, Segment
 from icm.tasks.base import HubData, Record
 from icm.tasks.drawing import group_id
 from icm.tasks.reading import read_records
@@ -220,16 +219,7 @@ def log_likelihoods(engine: Engine, context: Sequence[Segment], answers: Sequenc
         context: the prompt in parts; the first ones may be shared with other calls.
         answers: token ids, at least one each.
     """
-    rows = {prefix: row for row, prefix in enumerate(sorted({a[:k] for a in answers for k in range(len(a))}))}
-    columns = {token: column for column, token in enumerate(sorted({token for a in answers for token in a}))}
-    tree = _chain(rows, (), context[-1])
+    tree = PromptTree(context[-1], query=0)
     for part in reversed(context[:-1]):
         tree = PromptTree(part, (tree,))
-    scores = engine.score(tree, list(columns))
-    return [float(sum(scores[rows[a[:k]], columns[a[k]]] for k in range(len(a)))) for a in answers]
-
-
-def _chain(rows: Mapping[Segment, int], prefix: Segment, segment: Segment) -> PromptTree:
-    """The prompts behind `prefix`, each one token longer than its parent."""
-    longer = [p for p in rows if len(p) == len(prefix) + 1 and p[: len(prefix)] == prefix]
-    return PromptTree(segment, tuple(_chain(rows, p, p[-1:]) for p in longer), rows[prefix])
+    return [float(found) for found in engine.score_labels(tree, LabelTrie(tuple(answers)))[0]]

@@ -1,12 +1,17 @@
 """Prompts as trees of token segments. The one place that turns examples into token ids.
 
 Segments are tokenised one by one and concatenated as ids, so a prefix of the text stays a prefix of the tokens.
+Labels may be of several tokens: a `LabelTrie` asks for them behind every prompt, token by token.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
@@ -40,22 +45,37 @@ class PromptTree:
         segment: token ids of this node.
         children: subtrees, in the order in which an engine should visit them.
         query: row of the score matrix that belongs to the prompt ending here; None for inner nodes.
+        asks: the token ids that this row is read at; all that are asked for where it is empty. Engines for which
+            fewer are cheaper leave the rest of the row NaN.
     """
 
     segment: Segment = ()
     children: tuple["PromptTree", ...] = ()
     query: int | None = None
+    asks: Segment = ()
 
     # Without recursion: appended demonstrations make trees deeper than Python recurses.
-    def paths(self) -> Iterator[tuple[int, Segment]]:
-        """Yield (query, whole prompt) in visiting order."""
+    def _prompts(self) -> Iterator[tuple["PromptTree", Segment]]:
+        """Yield every node with a query, and its whole prompt, in visiting order."""
         stack: list[tuple[PromptTree, Segment]] = [(self, ())]
         while stack:
             node, above = stack.pop()
             path = above + node.segment
             if node.query is not None:
-                yield node.query, path
+                yield node, path
             stack.extend((child, path) for child in reversed(node.children))
+
+    def paths(self) -> Iterator[tuple[int, Segment]]:
+        """Yield (query, whole prompt) in visiting order."""
+        return ((node.query, path) for node, path in self._prompts() if node.query is not None)
+
+    def requests(self, token_ids: Sequence[int], most: int) -> Iterator[tuple[int, Segment, list[int]]]:
+        """Yield (query, whole prompt, places in `token_ids` that it is asked for), at most so many places at a time."""
+        place = {token: number for number, token in enumerate(token_ids)}
+        for node, path in self._prompts():
+            asked = [place[token] for token in node.asks] or list(range(len(token_ids)))
+            for start in range(0, len(asked), most):
+                yield node.query or 0, path, asked[start : start + most]
 
     def _ends(self) -> Iterator[tuple["PromptTree", int]]:
         """Yield every node with the tokens from the root to its end."""
@@ -87,6 +107,112 @@ class PromptTree:
         return max((end for node, end in self._ends() if node.query is not None), default=0)
 
 
+@dataclass(frozen=True)
+class LabelTrie:
+    """Token sequences to be scored behind every prompt of a tree: labels, or answers.
+
+    Behind each query stand their proper prefixes, one prompt each and each computed once, that ask for the tokens
+    that can follow. A sequence's log-probability is the sum over its tokens. Sequences of one token each need the
+    query's own prompt and nothing more.
+
+    Attributes:
+        sequences: token ids, at least one each.
+    """
+
+    sequences: tuple[Segment, ...]
+
+    @cached_property
+    def tokens(self) -> list[int]:
+        """Every token once, in the order in which the sequences have them."""
+        return list(dict.fromkeys(token for sequence in self.sequences for token in sequence))
+
+    @cached_property
+    def _followers(self) -> dict[Segment, Segment]:
+        """Proper prefix → the tokens that follow it, the empty prefix first."""
+        found: dict[Segment, dict[int, None]] = {(): {}}
+        for sequence in self.sequences:
+            for length, token in enumerate(sequence):
+                found.setdefault(sequence[:length], {})[token] = None
+        return {prefix: tuple(tokens) for prefix, tokens in found.items()}
+
+    @property
+    def depth(self) -> int:
+        """Tokens that the longest prompt gets longer by."""
+        return max(map(len, self._followers))
+
+    def expand(self, tree: PromptTree) -> PromptTree:
+        """The tree with the prompts that the sequences need: row r becomes the rows from r · prefixes on."""
+        if len(self._followers) == 1:
+            return tree
+        nodes = [tree]
+        for node in nodes:  # grows: parents before children, without recursion
+            nodes.extend(node.children)
+        built: dict[int, PromptTree] = {}
+        for node in reversed(nodes):
+            below = tuple(built[id(child)] for child in node.children)
+            if node.query is not None:
+                rows = {prefix: node.query * len(self._followers) + k for k, prefix in enumerate(self._followers)}
+                asking = self._asking(node.segment, (), rows)
+                built[id(node)] = replace(asking, children=asking.children + below)
+            else:
+                built[id(node)] = replace(node, children=below)
+        return built[id(tree)]
+
+    def _asking(self, segment: Segment, prefix: Segment, rows: Mapping[Segment, int]) -> PromptTree:
+        """The prompt behind `prefix` with those behind the longer ones."""
+        tokens = self._followers[prefix]
+        longer = [token for token in tokens if (*prefix, token) in rows]
+        children = tuple(self._asking((token,), (*prefix, token), rows) for token in longer)
+        return PromptTree(segment, children, rows[prefix], tokens)
+
+    def combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Natural-log probabilities [prompts, sequences] from those of `tokens` in the expanded tree."""
+        row = {prefix: number for number, prefix in enumerate(self._followers)}
+        column = {token: number for number, token in enumerate(self.tokens)}
+        by_prefix = scores.reshape(-1, len(row), len(column))
+        places = [[(row[s[:k]], column[s[k]]) for k in range(len(s))] for s in self.sequences]
+        return np.stack([by_prefix[:, *np.transpose(place)].sum(axis=1) for place in places], axis=1)
+
+    def plain_tokens(self, prompt_tokens: int, prompts: int = 1) -> int:
+        """Tokens computed when each prompt is computed alone, once for each of the longest prefixes: a pass over it
+        gives all probabilities that its sequences take."""
+        alone = [prefix for prefix, tokens in self._followers.items() if not self._goes_on(prefix, tokens)]
+        return len(alone) * prompt_tokens + sum(map(len, alone)) * prompts
+
+    def _goes_on(self, prefix: Segment, tokens: Segment) -> bool:
+        return any((*prefix, token) in self._followers for token in tokens)
+
+
+def distinct_labels(sequences: Sequence[Segment], end: Segment, texts: Sequence[str]) -> LabelTrie:
+    """Labels as events of which one at most can happen.
+
+    Args:
+        sequences: token ids of each label.
+        end: what follows a label; scored too, behind all labels, where one label goes on where another ends.
+        texts: the labels as text, for the message.
+
+    Raises:
+        ConfigError: a label has no tokens, or two cannot be told apart even so.
+    """
+    if not all(sequences):
+        raise ConfigError(f"verbalisers {list(texts)}: one has no tokens; choose other texts with --verbalisers")
+    if _contained(sequences):
+        sequences = [sequence + end for sequence in sequences]
+    if pair := _contained(sequences):
+        first, second = (texts[place] for place in pair)
+        raise ConfigError(
+            f"verbalisers {first!r} and {second!r} cannot be told apart by their tokens in this tokenizer; "
+            "choose other texts with --verbalisers"
+        )
+    return LabelTrie(tuple(sequences))
+
+
+def _contained(sequences: Sequence[Segment]) -> tuple[int, int] | None:
+    """Places of a sequence and of one that is equal to it or goes on where it ends; None if there are none."""
+    order = sorted(range(len(sequences)), key=sequences.__getitem__)
+    return next(((i, j) for i, j in pairwise(order) if sequences[j][: len(sequences[i])] == sequences[i]), None)
+
+
 def token_ids(tokenizer: Tokenizer, text: str) -> Segment:
     """Ids of a piece of a prompt, without special tokens added."""
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
@@ -97,11 +223,12 @@ class PromptEncoder:
 
     Attributes:
         prefix: ids every prompt starts with (the BOS token where the tokenizer adds one).
-        label_ids: first token of each verbaliser, in label order. Leaves are scored on exactly these, since one pass
-            gives the probabilities of one token.
+        ending: what is scored behind each verbaliser: the first token of the separator where one verbaliser goes on
+            where another ends (" 1", " 10"), so that no label contains another; nothing elsewhere.
+        labels: the tokens of each verbaliser with that ending, in label order.
 
     Raises:
-        ConfigError: two verbalisers share their first token, so that their scores would tie.
+        ConfigError: two verbalisers cannot be told apart in this tokenizer, or one has no tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, label_space: LabelSpace, separator: str = SEPARATOR) -> None:
@@ -112,12 +239,8 @@ class PromptEncoder:
         self.label_space = label_space
         # Tokenizers that know a BOS token do not all add one, and some add an end token behind it.
         self.prefix: Segment = tuple(tokenizer("").input_ids)[:1] if tokenizer.bos_token_id is not None else ()
-        self.label_ids = [ids[0] for ids in self._labels]
-        if len(set(self.label_ids)) != len(self.label_ids):
-            raise ConfigError(
-                f"verbalisers {list(label_space.verbalisers)} share their first token in this tokenizer; "
-                "choose texts that start differently with --verbalisers"
-            )
+        self.labels = distinct_labels(self._labels, self._separator[:1], label_space.verbalisers)
+        self.ending = self.labels.sequences[0][len(self._labels[0]) :]
 
     def encode(self, text: str) -> Segment:
         """Ids of a segment: without special tokens, which belong to the start of a prompt alone."""

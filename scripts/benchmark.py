@@ -122,7 +122,7 @@ def _sweep(scorer: Scorer, kind: str) -> None:
     tree = natural_tree(scorer, labels, order.positions)
     if kind == "plain":
         tree = separate(tree)
-    scorer.engine.score(tree, scorer.encoder.label_ids)
+    scorer.engine.score_labels(tree, scorer.encoder.labels)
 
 
 def natural_tree(scorer: Scorer, labels: Labels, positions: Sequence[int]) -> PromptTree:

@@ -1,12 +1,16 @@
 """Prompts as token ids: every segment alone, special tokens at the start of a prompt only."""
 
+import re
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
-from icm.prompts import PromptEncoder, token_ids
+from icm.prompts import LabelTrie, PromptEncoder, PromptTree, shared_context_tree, token_ids
 
 BOS, EOS = 1, 2
 
@@ -28,10 +32,77 @@ def test_special_tokens_stand_at_the_start_alone() -> None:
     assert encoder.encode("ab") == token_ids(Letters(), "ab") == encoder.query(example) == (97, 98)
     assert encoder.demonstration(example, "no") == (97, 98, 32, 110, 124)
     assert encoder.context([(example, "yes")]) == (BOS, 97, 98, 121, 124)
-    assert encoder.label_ids == [32, 121]
+    assert encoder.labels.sequences == ((32, 110), (121,))
     assert PromptEncoder(Letters(bos=None), LabelSpace(("a", "b"), ("a", "b"))).prefix == ()
 
 
-def test_labels_that_start_alike_cannot_be_told_apart() -> None:
-    with pytest.raises(ConfigError, match="share their first token"):
-        PromptEncoder(Letters(), LabelSpace(("no", "yes"), (" n", " y")))
+def test_labels_of_several_tokens_are_prompts_behind_the_query() -> None:
+    labels = LabelTrie(((1, 2), (1, 3, 4), (5,)))
+    tree = shared_context_tree((8, 8), [(9,), (7, 7)])
+    prompts = dict(labels.expand(tree).paths())
+    queries = ((8, 8, 9), (8, 8, 7, 7))
+    assert [prompts[row] for row in range(6)] == [(*query, *more) for query in queries for more in ((), (1,), (1, 3))]
+    asked = {
+        prompt: [labels.tokens[k] for k in places]
+        for _, prompt, places in labels.expand(tree).requests([*labels.tokens], 9)
+    }
+    assert [asked[(*queries[0], *more)] for more in ((), (1,), (1, 3))] == [[1, 5], [2, 3], [4]]
+    scores = np.arange(6.0 * 5).reshape(6, 5)  # columns: tokens 1, 2, 3, 4, 5
+    assert labels.tokens == [1, 2, 3, 4, 5]
+    expected = [[0 + 6, 0 + 7 + 13, 4], [15 + 21, 15 + 22 + 28, 19]]
+    assert labels.combine(scores).tolist() == expected
+    assert labels.depth == 2
+    assert labels.plain_tokens(tree.prompt_tokens, 2) == tree.prompt_tokens + 2 * 2  # one pass gives all three labels
+    assert LabelTrie(((1, 2), (3, 4))).plain_tokens(10) == 2 * 11
+
+
+def test_labels_of_one_token_cost_nothing_more() -> None:
+    labels, tree = LabelTrie(((4,), (2,), (3,))), shared_context_tree((8, 8), [(9,), (7, 7)])
+    assert labels.expand(tree) is tree
+    assert labels.tokens == [4, 2, 3]
+    assert labels.plain_tokens(tree.prompt_tokens, 2) == tree.prompt_tokens
+    scores = np.log([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])
+    assert np.array_equal(labels.combine(scores), scores)
+
+
+def test_requests_are_split() -> None:
+    tree = PromptTree((8,), query=0)
+    assert list(tree.requests(range(5), 2)) == [(0, (8,), [0, 1]), (0, (8,), [2, 3]), (0, (8,), [4])]
+
+
+def test_deep_trees_are_expanded() -> None:
+    tree = PromptTree((1,), query=0)
+    for _ in range(3000):
+        tree = PromptTree((2,), (tree,))
+    assert LabelTrie(((3, 4), (3, 5))).expand(tree).longest_prompt == 3002
+
+
+@pytest.mark.parametrize(
+    ("verbalisers", "ending"), [((" n", " y"), ()), ((" n", "y"), ()), ((" 1", " 10"), (124,)), (("a", "b"), ())]
+)
+def test_labels_exclude_each_other(verbalisers: tuple[str, ...], ending: tuple[int, ...]) -> None:
+    """The separator's first token ends all labels where one goes on where another ends."""
+    encoder = PromptEncoder(Letters(), LabelSpace(("no", "yes"), verbalisers), separator="|")
+    assert encoder.ending == ending
+    assert encoder.labels.sequences == tuple((*map(ord, text), *ending) for text in verbalisers)
+    assert encoder.demonstration(ICMExample("ab"), "no")[2:] == (*map(ord, verbalisers[0]), 124)
+
+
+@pytest.mark.parametrize(
+    ("verbalisers", "message"),
+    [(("a", "a|b"), "'a' and 'a|b' cannot be told apart"), (("a", ""), "one has no tokens")],
+)
+def test_labels_that_cannot_be_told_apart_are_refused(verbalisers: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        PromptEncoder(Letters(), LabelSpace(("no", "yes"), verbalisers), separator="|")
+
+
+@pytest.mark.parametrize("labels", ["0123456789", ["1 star", *(f"{n} stars" for n in range(2, 6))], ["-1", "1", "10"]])
+def test_integers_and_stars_in_a_tokenizer_that_splits_digits(labels: Sequence[str], tokenizer: Any) -> None:
+    """`tokenizer`: the embedded model's, which splits digits from their space, as Llama 3 does."""
+    encoder = PromptEncoder(tokenizer, LabelSpace(tuple(labels)))
+    assert len({ids[0] for ids in encoder.labels.sequences}) < len(labels)
+    texts = [tokenizer.decode(ids) for ids in encoder.labels.sequences]
+    ending = "\n\n" if encoder.ending else ""
+    assert texts == [f" {label}{ending}" for label in labels]
+    assert bool(encoder.ending) == ("10" in labels)

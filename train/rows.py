@@ -65,11 +65,11 @@ def token_rows(
 ) -> list[TokenRow]:
     """Tokenise segment by segment.
 
-    An answer ends with the end token, so that the model learns where to stop. A label does not: it is scored by its
-    first token, and nothing is asked behind it.
+    An answer ends with the end token, so that the model learns where to stop. A label ends as it is scored
+    (`PromptEncoder.ending`): in most label spaces nothing is asked behind it.
     """
     encoder = PromptEncoder(tokenizer, result.label_space)
-    ending = (tokenizer.eos_token_id,) if method == "dpo_answers" else ()
+    ending = (tokenizer.eos_token_id,) if method == "dpo_answers" else encoder.ending
     chosen, rejected = ("completion", None) if method == "sft" else ("chosen", "rejected")
     return [
         TokenRow(

@@ -15,8 +15,8 @@ class Answer:
 
     Attributes:
         id: `ICMExample.id`.
-        log_probs: natural-log probability of each label's first token, over the full vocabulary; None if the
-            condition gives a label without probabilities, or failed.
+        log_probs: natural-log probability of each whole label (from a server, of its beginning), over all texts;
+            None if the condition gives a label without probabilities, or failed.
         label: the answer of a condition that gives no probabilities; None otherwise.
         prompt_hash: fingerprint of the prompt.
         error: why there is no answer. Such an item counts as wrong, never as a guess.

@@ -9,7 +9,7 @@ from eval.conditions.pool import EnginePool, counters, spent
 from icm.config import EngineConfig
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
-from icm.prompts import Segment, Tokenizer, shared_context_tree, token_ids
+from icm.prompts import LabelTrie, Segment, Tokenizer, distinct_labels, shared_context_tree, token_ids
 
 Messages = list[dict[str, str]]
 
@@ -18,7 +18,7 @@ CHAT_INSTRUCTION = "Read the text below and complete its last line. Reply with e
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A chat model through its chat template: the user asks for one word, the reply's first token is scored.
+    """A chat model through its chat template: the user asks for one label, whole replies are scored.
 
     Attributes:
         engine: the chat model.
@@ -30,14 +30,14 @@ class LocalChat:
     def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
         """See `Condition.answer`."""
         engine = engines.get(self.engine)
-        label_ids = self._label_ids(engine.tokenizer)
+        labels = self._labels(engine.tokenizer)
         prompts = {example.id: self._prompt(engine.tokenizer, example) for example in examples}
         shared = common_prefix(list(prompts.values()))
         for part in parts(examples):
             asked = [prompts[example.id] for example in part]
             tree = shared_context_tree(asked[0][:shared], [prompt[shared:] for prompt in asked])
             before = counters(engine.usage)
-            scores = engine.score(tree, label_ids)
+            scores = engine.score_labels(tree, labels)
             yield Batch(answers(part, scores, asked), spent(engine, before))
 
     def _prompt(self, tokenizer: Tokenizer, example: ICMExample) -> Segment:
@@ -48,18 +48,16 @@ class LocalChat:
                 f"model {self.engine.model}: no chat template, so not a chat model; name one with the "
                 "condition's `model`"
             )
-        # Models that can think first are told not to: the first token of the reply has to be the label.
+        # Models that can think first are told not to: the reply has to start with the label.
         text = tokenizer.apply_chat_template(
             chat_messages(example, self.label_space), add_generation_prompt=True, tokenize=False, enable_thinking=False
         )
         return token_ids(tokenizer, str(text))
 
-    def _label_ids(self, tokenizer: Tokenizer) -> list[int]:
-        words = label_words(self.label_space)
-        first = [token_ids(tokenizer, word)[0] for word in words]
-        if len(set(first)) != len(first):
-            raise ConfigError(f"replies {words} share their first token in {self.engine.model}; set data.verbalisers")
-        return first
+    def _labels(self, tokenizer: Tokenizer) -> LabelTrie:
+        """The replies' tokens, with the token that ends a reply where one goes on where another ends."""
+        words, end = label_words(self.label_space), getattr(tokenizer, "eos_token_id", None)
+        return distinct_labels([token_ids(tokenizer, word) for word in words], () if end is None else (end,), words)
 
 
 def label_words(label_space: LabelSpace) -> list[str]:

@@ -50,14 +50,15 @@ class InContext:
         encoder = PromptEncoder(engine.tokenizer, self.label_space)
         preamble = encoder.prefix + encoder.encode(self.preamble)
         longest = max(len(encoder.query(example)) for example in self.held_out)
-        room = engine.context_length - len(preamble) - longest
+        room = engine.context_length - len(preamble) - longest - encoder.labels.depth
         shots = self._shots_that_fit(encoder, room)
         contexts = self._contexts(encoder, preamble, shots)
         facts = {"shots": shots, "shots_left_out": len(self.demonstrations) - shots} if self.demonstrations else {}
         for part in parts(examples):
             queries = [encoder.query(example) for example in part]
             before = counters(engine.usage)
-            scores = [engine.score(shared_context_tree(context, queries), encoder.label_ids) for context in contexts]
+            trees = [shared_context_tree(context, queries) for context in contexts]
+            scores = [engine.score_labels(tree, encoder.labels) for tree in trees]
             prompts = [[(*context, *query) for context in contexts] for query in queries]
             yield Batch(answers(part, np.mean(scores, axis=0), prompts), spent(engine, before), facts)
 

@@ -171,8 +171,8 @@ def _reply(completion: Any) -> Reply:  # Any: JSON of a server
 
 
 def _label_log_probs(first_token: Sequence[tuple[str, float]], words: Sequence[str]) -> tuple[float, ...] | None:
-    """Log-probability of each label's beginning; None if a label is not among the listed tokens: absent is not
-    improbable by a known amount."""
+    """Log-probability of each label's beginning, which is all that a chat server lists; None if a label's is not
+    there (absent is not improbable by a known amount) or begins another label too: then the reply's text counts."""
     totals = []
     for word in words:
         others = [other.lower() for other in words if other != word]
@@ -191,8 +191,13 @@ def _begins(word: str, token: str) -> bool:
 
 
 def _label_in(text: str, words: Sequence[str]) -> int | None:
-    """The one label that the reply names, as a whole word; None if it names none or several."""
-    found = [k for k, word in enumerate(words) if _spaced(word) in _spaced(text)]
+    """The one label that the reply names, in whole words; None if it names none or several. "Very positive" names no
+    label "positive"."""
+    left, found = _spaced(text), []
+    for place in sorted(range(len(words)), key=lambda place: -len(words[place])):
+        if _spaced(words[place]) in left:
+            found.append(place)
+            left = left.replace(_spaced(words[place]), " | ")
     return found[0] if len(found) == 1 else None
 
 

@@ -16,7 +16,7 @@ from icm.config import GenerationConfig
 from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, path_key
 from icm.errors import ConfigError
-from icm.prompts import PromptTree, Segment, Tokenizer
+from icm.prompts import PromptTree, Tokenizer
 
 AGREEMENT = 4.0
 """Weight of an example's own preference against the noise of each prompt: about one proposal in six changes."""
@@ -41,9 +41,8 @@ _CHARACTERS = CharacterTokenizer()
 class AccountingEngine(Engine):
     """Counts tokens as the transformers engine would, and answers with noise.
 
-    Nodes with children are kept. When there is no more room, the one unused for longest goes. A query at the end of a
-    prompt is computed each time. Segments may be any integer sequences: a tree of `range` objects of the right lengths
-    will do.
+    Nodes with children are kept. When there is no more room, the one unused for longest goes. A query is computed each
+    time. Segments may be any integer sequences: a tree of `range` objects of the right lengths will do.
 
     Args:
         tokenizer: for callers that encode text; not used here.
@@ -74,22 +73,23 @@ class AccountingEngine(Engine):
         check_lengths(tree, self.context_length)
         started = time.perf_counter()
         scores = np.full((tree.queries, len(label_ids)), np.nan)
-        self._visit(tree, b"", scores)
+        self._visit(tree, b"", None, scores)
         self.usage.prompts += tree.queries
         self.usage.prompt_tokens += tree.prompt_tokens
         self.usage.seconds += time.perf_counter() - started
         return scores
 
-    def _visit(self, node: PromptTree, parent: bytes, scores: NDArray[np.float64]) -> None:
-        key = path_key(parent, node.segment)
+    def _visit(self, node: PromptTree, parent: bytes, above: bytes | None, scores: NDArray[np.float64]) -> None:
+        """`above`: name of the query, without its context, that this node's parent ends; None behind a context."""
+        key, own = path_key(parent, node.segment), path_key(above or b"", node.segment)
         if node.query is not None:
-            scores[node.query] = self._noise(key, node.segment, scores.shape[1])
+            scores[node.query] = self._noise(key, own, scores.shape[1])
         if node.query is not None or key not in self._kept:
             self.usage.computed_tokens += len(node.segment)
-        if node.children:
+        if node.children and node.query is None:
             self._keep(key, len(node.segment))
         for child in node.children:
-            self._visit(child, key, scores)
+            self._visit(child, key, None if node.query is None else own, scores)
 
     def _keep(self, key: bytes, tokens: int) -> None:
         self._kept_tokens += tokens - self._kept.pop(key, 0)
@@ -97,9 +97,9 @@ class AccountingEngine(Engine):
         while self._kept_tokens > self.cache_tokens:
             self._kept_tokens -= self._kept.popitem(last=False)[1]
 
-    def _noise(self, key: bytes, query: Segment, labels: int) -> NDArray[np.float64]:
+    def _noise(self, key: bytes, query: bytes, labels: int) -> NDArray[np.float64]:
         """Prompts that end in the same query mostly agree, so that a search takes a course a real one could take."""
-        own, context = (self._normal(part, labels) for part in (path_key(b"", query), key))
+        own, context = (self._normal(part, labels) for part in (query, key))
         return np.asarray(log_softmax(AGREEMENT * own + context))
 
     def _normal(self, key: bytes, labels: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm.config import GenerationConfig
-from icm.prompts import PromptTree, Tokenizer
+from icm.prompts import LabelTrie, PromptTree, Tokenizer
 
 
 @dataclass
@@ -50,19 +50,24 @@ class Engine(Protocol):
     usage: Usage
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
-        """Log-probabilities of the label tokens as the next token, over the full vocabulary.
+        """Log-probabilities of tokens as the next token, over the full vocabulary.
 
         Args:
             tree: prompts; queries are numbered 0 … tree.queries - 1.
-            label_ids: token ids, one a label.
+            label_ids: distinct token ids.
 
         Returns:
-            Array [tree.queries, len(label_ids)], natural log; row r belongs to the prompt with query r.
+            Array [tree.queries, len(label_ids)], natural log; row r belongs to the prompt with query r. What a prompt
+            does not ask for (`PromptTree.asks`) may be NaN.
 
         Raises:
             ConfigError: a prompt is longer than `context_length`. Prompts are never cut.
         """
         ...
+
+    def score_labels(self, tree: PromptTree, labels: LabelTrie) -> NDArray[np.float64]:
+        """Log-probabilities of whole labels, over all texts: [tree.queries, labels], natural log."""
+        return labels.combine(self.score(labels.expand(tree), labels.tokens))
 
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()

@@ -25,12 +25,15 @@ class PackedNode:
         segment: its token ids.
         path: keys and values of the nodes above it, root first.
         keep: whether its own keys and values are wanted.
-        kv: those, filled in by the forward pass.
+        parents: for a small tree of tokens in place of a row of them, the place of the token in front of each one;
+            -1 for the path's end. Parents come first.
+        kv: keys and values, filled in by the forward pass.
     """
 
     segment: Sequence[int]
     path: Sequence[NodeKV]
     keep: bool
+    parents: tuple[int, ...] | None = None
     kv: NodeKV = field(default_factory=list)
 
     @property
@@ -38,23 +41,29 @@ class PackedNode:
         """Tokens above the node."""
         return sum(node[0].shape[2] for node in self.path)
 
+    @property
+    def positions(self) -> list[int]:
+        """Each token's place in its prompt."""
+        if self.parents is None:
+            return list(range(self.start, self.start + len(self.segment)))
+        places = [self.start - 1]  # of the path's end, which is the parent -1 by Python's counting from behind
+        for parent in self.parents:
+            places.append(places[parent + 1] + 1)
+        return places[1:]
+
 
 class Pack:
     """Nodes whose tokens stand one behind the other in a forward pass."""
 
     def __init__(self, nodes: Sequence[PackedNode]) -> None:
         self.nodes = nodes
-        self._starts = [node.start for node in nodes]
         self._later: dict[int, torch.Tensor] = {}
+        self._apart: dict[tuple[int, ...], torch.Tensor] = {}
 
     def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Token ids and positions, each [1, tokens]."""
         ids = [token for node in self.nodes for token in node.segment]
-        positions = [
-            start + offset
-            for node, start in zip(self.nodes, self._starts, strict=True)
-            for offset in range(len(node.segment))
-        ]
+        positions = [position for node in self.nodes for position in node.positions]
         return {
             "input_ids": torch.tensor([ids], device=device),
             "position_ids": torch.tensor([positions], device=device),
@@ -65,6 +74,17 @@ class Pack:
         if tokens not in self._later:
             self._later[tokens] = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu_(1)
         return self._later[tokens]
+
+    def apart(self, parents: tuple[int, ...], device: torch.device) -> torch.Tensor:
+        """[tokens, tokens] of a tree of tokens, True where the column's token is not on the way to the row's."""
+        if parents not in self._apart:
+            rows: list[list[bool]] = []
+            for place, parent in enumerate(parents):
+                row = list(rows[parent]) if parent >= 0 else [True] * len(parents)
+                row[place] = False
+                rows.append(row)
+            self._apart[parents] = torch.tensor(rows, device=device)
+        return self._apart[parents]
 
 
 def packed_attention(
@@ -93,15 +113,31 @@ def packed_attention(
         if node.keep:
             node.kv.append(new.clone())
         path = torch.cat([*(above[layer] for above in node.path), new], dim=2) if node.path else new
+        if node.parents is not None:
+            hidden = _hidden(node, pack, sliding_window, path.shape[2], query.device)
+            outputs.append(_attend(scaled[0, :, begin:end], path[0], path[1], None, hidden))
+            continue
         for first in range(begin, end, _BLOCK):
             last = min(first + _BLOCK, end)
             seen = path[:, :, : path.shape[2] - (end - last)]
-            outputs.append(_attend(scaled[0, :, first:last], seen[0], seen[1], sliding_window, pack))
+            later = pack.later(last - first, query.device)
+            outputs.append(_attend(scaled[0, :, first:last], seen[0], seen[1], sliding_window, later))
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
+def _hidden(node: PackedNode, pack: Pack, window: int | None, path: int, device: torch.device) -> torch.Tensor:
+    """[tokens, tokens] or, with a window, [tokens, path]: True where a tree of tokens does not look."""
+    hidden = pack.apart(node.parents or (), device)
+    if window is None:
+        return hidden
+    places = torch.tensor([*range(node.start), *node.positions], device=device)
+    far = places[node.start :, None] - places >= window
+    far[:, node.start :] |= hidden
+    return far
+
+
 def _attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None, pack: Pack
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None, hidden: torch.Tensor
 ) -> torch.Tensor:
     """Causal attention of the last tokens of a path over the whole path.
 
@@ -113,7 +149,7 @@ def _attend(
         keys: [key heads, path, head size]; its last tokens are the query's.
         values: as keys.
         window: tokens that a token sees, itself included; None for all.
-        pack: holds the masks.
+        hidden: [tokens, last keys], True where a token does not look.
 
     Returns:
         [heads, tokens, head size].
@@ -123,7 +159,7 @@ def _attend(
         keys, values = keys[:, -(window + tokens - 1) :], values[:, -(window + tokens - 1) :]
     path = keys.shape[1]
     scores = torch.bmm(query.reshape(key_heads, -1, size), keys.transpose(1, 2)).view(heads, tokens, path)
-    scores[:, :, path - tokens :].masked_fill_(pack.later(tokens, query.device), float("-inf"))
+    scores[:, :, path - hidden.shape[1] :].masked_fill_(hidden, float("-inf"))
     if window is not None and path > window:
         rows = torch.arange(path - tokens, path, device=query.device)[:, None]
         scores.masked_fill_(rows - torch.arange(path, device=query.device) >= window, float("-inf"))

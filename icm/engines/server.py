@@ -24,6 +24,7 @@ _TRIES = 6
 _FIRST_WAIT = 0.5  # seconds before the first repeat; doubled each time
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 _CONCURRENCY = 8
+_MOST_TOKEN_IDS = 128  # that a vLLM server takes in one request
 _TOP_LOGPROBS = 20  # asked of servers that cannot be asked for the label tokens themselves
 
 # Any: what a server sends; it is checked where it is read.
@@ -52,7 +53,8 @@ class ServerEngine(Engine):
     """Prompts in tree order to a server, a few at a time.
 
     vLLM servers get token ids and are asked for exactly the label tokens. Others get text and their most likely
-    tokens are searched for the labels; one that is missing is an error, never a zero.
+    tokens are searched for the labels; one that is missing is an error, never a zero. So they score no verbaliser
+    whose tokens are not among the likeliest, and split a text that ends within a word as they like.
     """
 
     name = "server"
@@ -107,14 +109,17 @@ class ServerEngine(Engine):
             PrerequisiteError: the server keeps failing, or does not return a label's log-probability.
         """
         check_lengths(tree, self.context_length)
-        labels = list(label_ids)
-        queries = [query for query, _ in tree.paths()]
-        prompts = [prompt for _, prompt in tree.paths()]
-        ask = self._label_request(labels)
-        replies = self._complete([{**ask, "prompt": self._prompt(prompt)} for prompt in prompts], prompts)
-        scores = np.full((tree.queries, len(labels)), np.nan)
-        for query, (choice, _) in zip(queries, replies, strict=True):
-            scores[query] = self._label_log_probs(choice, labels)
+        requests = list(tree.requests(label_ids, _MOST_TOKEN_IDS if self._vllm else len(label_ids)))
+        asked = [[label_ids[place] for place in places] for _, _, places in requests]
+        prompts = [prompt for _, prompt, _ in requests]
+        bodies = [
+            {**self._label_request(ids), "prompt": self._prompt(prompt)}
+            for ids, prompt in zip(asked, prompts, strict=True)
+        ]
+        scores = np.full((tree.queries, len(label_ids)), np.nan)
+        replies = self._complete(bodies, prompts)
+        for (query, _, places), ids, (choice, _) in zip(requests, asked, replies, strict=True):
+            scores[query, places] = self._label_log_probs(choice, ids)
         return scores
 
     def _prompt(self, ids: Sequence[int]) -> list[int] | str:

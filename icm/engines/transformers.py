@@ -32,6 +32,7 @@ from icm.prompts import PromptTree, Segment, shared_context_tree
 _GIB = 1024**3
 _PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
 _FEWEST_TOKENS = 128  # and below this a large one
+_HEAD_ROWS = 32  # label tokens at a time: their products take as much memory as so many hidden states
 _TRIAL = shared_context_tree(
     tuple(range(40)), [tuple(token % 100 for token in range(length)) for length in (2, 5, 24, 61, 127, 300)]
 )
@@ -53,25 +54,40 @@ class LabelHead(nn.Module):
         logits: torch.Tensor = self.head(hidden).float()
         if self.label_ids:
             # A product and a sum, as float32 matrix products give a row other bits when other rows are beside it.
-            rows = self.head.weight[self.label_ids].float()
-            labels = (hidden.float()[..., None, :] * rows).sum(-1)
-            if self.head.bias is not None:
-                labels += self.head.bias[self.label_ids].float()
-            logits[..., self.label_ids] = labels
+            for start in range(0, len(self.label_ids), _HEAD_ROWS):
+                ids = self.label_ids[start : start + _HEAD_ROWS]
+                labels = (hidden.float()[..., None, :] * self.head.weight[ids].float()).sum(-1)
+                if self.head.bias is not None:
+                    labels += self.head.bias[ids].float()
+                logits[..., ids] = labels
         return logits
 
 
 @dataclass(frozen=True)
 class _Visit:
-    """A node to visit: its name, the tokens to run, and the keys and values of the nodes above those."""
+    """A node to visit: its name, the tokens to run, and the keys and values of the nodes above those.
+
+    A small tree of queries behind a query is one visit: `parents` say how its tokens hang together (see `PackedNode`),
+    and `ends` are the places of the tokens that end a query, with its number.
+    """
 
     node: PromptTree
     key: bytes
     segment: Segment
     path: tuple[NodeKV, ...] = ()
+    parents: tuple[int, ...] | None = None
+    more_ends: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def ends(self) -> tuple[tuple[int, int], ...]:
+        return self.more_ends or (() if self.node.query is None else ((len(self.segment) - 1, self.node.query),))
 
     def children(self, kv: NodeKV) -> list["_Visit"]:
         """Visits of the children, last one first: they go on a stack."""
+        if self.node.query is not None and (behind := _queries_behind(self.node)):
+            segment, parents, ends = behind
+            whole = PromptTree(segment, query=ends[0][1])
+            return [_Visit(whole, path_key(self.key, segment), segment, (*self.path, kv), parents, ends)]
         return [self._child(child, kv) for child in reversed(self.node.children)]
 
     def _child(self, child: PromptTree, kv: NodeKV) -> "_Visit":
@@ -81,10 +97,29 @@ class _Visit:
         return _Visit(child, key, child.segment, (*self.path, kv) if kv else self.path)
 
 
-class TransformersEngine(Engine):
-    """Walks the tree depth first and keeps the nodes that have children between calls.
+def _queries_behind(node: PromptTree) -> tuple[Segment, tuple[int, ...], tuple[tuple[int, int], ...]] | None:
+    """All nodes below as one tree of tokens: tokens, parents and ends (see `_Visit`). None if one of them is no query,
+    has no tokens, or if they are too many for a pass."""
+    segment: list[int] = []
+    parents: list[int] = []
+    ends: list[tuple[int, int]] = []
+    stack = [(child, -1) for child in reversed(node.children)]
+    while stack:
+        below, parent = stack.pop()
+        if below.query is None or not below.segment or len(segment) + len(below.segment) > _PASS_TOKENS:
+            return None
+        parents += [parent, *range(len(segment), len(segment) + len(below.segment) - 1)]
+        segment += below.segment
+        ends.append((len(segment) - 1, below.query))
+        stack.extend((child, len(segment) - 1) for child in reversed(below.children))
+    return tuple(segment), tuple(parents), tuple(ends)
 
-    A score is a function of the segments on its path alone, to the last bit: alone or with others, computed or kept.
+
+class TransformersEngine(Engine):
+    """Walks the tree depth first and keeps the contexts, nodes with children and no query, between calls.
+
+    A score is a function of the segments on its path and of the queries right behind its query (tokens of labels, which
+    are computed together) alone, to the last bit: alone or with others, computed or kept.
     """
 
     name = "transformers"
@@ -160,11 +195,11 @@ class TransformersEngine(Engine):
     def _run(self, visits: list[_Visit]) -> tuple[list[_Visit], list[NodeKV], NDArray[np.float64]]:
         """Compute the nodes of one pass. Returns them, their keys and values (empty without children), and the label
         log-probabilities of those that are queries."""
-        nodes = [PackedNode(visit.segment, visit.path, bool(visit.node.children)) for visit in visits]
-        ends = np.cumsum([len(node.segment) for node in nodes])
-        asked = [int(end) - 1 for end, visit in zip(ends, visits, strict=True) if visit.node.query is not None]
+        nodes = [PackedNode(visit.segment, visit.path, bool(visit.node.children), visit.parents) for visit in visits]
+        begins = [0, *accumulate(len(node.segment) for node in nodes)]
+        asked = [begin + place for begin, visit in zip(begins, visits, strict=False) for place, _ in visit.ends]
         last = torch.tensor(asked, dtype=torch.long, device=self.device)
-        if ends[-1] == 1:  # a single row goes through other kernels than two, so it never goes alone
+        if begins[-1] == 1:  # a single row goes through other kernels than two, so it never goes alone
             nodes.append(PackedNode(nodes[0].segment, (), keep=False))
         pack = Pack(nodes)
         logits = self._model(**pack.inputs(self.device), use_cache=False, logits_to_keep=last, pack=pack).logits[0]
@@ -181,11 +216,12 @@ class TransformersEngine(Engine):
     ) -> None:
         """Note what a pass found: scores of the queries, children on the stack."""
         self.usage.computed_tokens += sum(len(visit.segment) for visit in visits)
-        asked = [visit.node.query for visit in visits if visit.node.query is not None]
+        asked = [query for visit in visits for _, query in visit.ends]
         scores[asked] = log_probs
         for visit, kv in zip(reversed(visits), reversed(kept), strict=True):
             if visit.node.children:
-                self._store.put(visit.key, kv)
+                if visit.node.query is None:  # what has a query is computed each time
+                    self._store.put(visit.key, kv)
                 stack.extend(visit.children(kv))
 
     @torch.inference_mode()

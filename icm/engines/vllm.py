@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Tokens cached as one: the smallest of each platform, as demonstrations have 20 to 200 tokens.
 _BLOCK_SIZE = {"cpu": 32, "cuda": 16}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as max_lora_rank
+_MOST_TOKEN_IDS = 128  # that vLLM takes in one request
 _GIB = 1024**3
 _GRACE = 10.0  # seconds for vLLM's processes to end by themselves
 
@@ -66,14 +67,14 @@ class VLLMEngine(Engine):
 
         check_lengths(tree, self.context_length)
         started = time.perf_counter()
-        labels = list(label_ids)
-        params = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=labels, detokenize=False)
-        paths = list(tree.paths())
-        outputs = self._run([prompt for _, prompt in paths], params)
-        scores = np.full((tree.queries, len(labels)), np.nan)
-        for (query, _), output in zip(paths, outputs, strict=True):
+        requests = list(tree.requests(label_ids, _MOST_TOKEN_IDS))
+        asked = [[label_ids[place] for place in places] for _, _, places in requests]
+        params = [SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=a, detokenize=False) for a in asked]
+        outputs = self._run([prompt for _, prompt, _ in requests], params)
+        scores = np.full((tree.queries, len(label_ids)), np.nan)
+        for (query, _, places), ids, output in zip(requests, asked, outputs, strict=True):
             found = output.outputs[0].logprobs[0]
-            scores[query] = [found[label].logprob for label in labels]
+            scores[query, places] = [found[token].logprob for token in ids]
         self.usage.seconds += time.perf_counter() - started
         return scores
 

@@ -261,7 +261,7 @@ class _Planner:
         count = max(1, round(CALIBRATION_TOKENS / float(np.mean([len(query) for query in queries]))))
         for context in ((), queries[-1]):  # the first time warms up
             before = (engine.usage.computed_tokens, engine.usage.seconds)
-            engine.score(shared_context_tree(encoder.prefix + context, queries[:count]), encoder.label_ids)
+            engine.score_labels(shared_context_tree(encoder.prefix + context, queries[:count]), encoder.labels)
         return (engine.usage.computed_tokens - before[0]) / (engine.usage.seconds - before[1])
 
 

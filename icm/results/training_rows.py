@@ -112,7 +112,7 @@ def answer_pairs(
         pairs = _distinct_pairs(items, dropped)
         chosen = _draw(pairs, max_pairs, f"{seed}:{key}")
         dropped[f"pairs above {max_pairs} a question"] += len(pairs) - len(chosen)
-        rows += [_preference(*pair, conversational) for pair in chosen]
+        rows += [_preference(p, _spaced(p, good), _spaced(p, bad), conversational) for p, good, bad in chosen]
     return Rows(rows, {reason: count for reason, count in dropped.items() if count})
 
 
@@ -186,14 +186,14 @@ def _verbaliser(space: LabelSpace, label: str) -> str:
 def _preference(prompt: str, chosen: str, rejected: str, conversational: bool) -> dict[str, object]:
     return {
         "prompt": _turn("user", prompt, conversational),
-        "chosen": _turn("assistant", chosen if conversational else _spaced(prompt, chosen), conversational),
-        "rejected": _turn("assistant", rejected if conversational else _spaced(prompt, rejected), conversational),
+        "chosen": _turn("assistant", chosen, conversational),
+        "rejected": _turn("assistant", rejected, conversational),
     }
 
 
-def _spaced(prompt: str, text: str) -> str:
-    """TRL concatenates plain prompts and completions: make sure that a space parts them."""
-    return text if prompt[-1:].isspace() or text[:1].isspace() else f" {text}"
+def _spaced(prompt: str, answer: str) -> str:
+    """TRL concatenates plain prompts and answers: make sure that a space parts them. Verbalisers have their own."""
+    return answer if prompt[-1:].isspace() or answer[:1].isspace() else f" {answer}"
 
 
 def _turn(role: str, text: str, conversational: bool) -> str | list[dict[str, str]]:

@@ -11,7 +11,7 @@ from icm.calibration import Array, calibrate, label_bias
 from icm.config import SearchConfig
 from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample
-from icm.prompts import PromptEncoder
+from icm.prompts import PromptEncoder, PromptTree
 from icm.search.trees import Order, TreeBuilder
 
 Labels = Mapping[int, str]
@@ -98,11 +98,11 @@ class Scorer:
         key = _memory_key(labels, order)
         if key not in self._memory:
             tree = self.trees(labels).leave_one_out(order)
-            scores = self.engine.score(tree, self.encoder.label_ids)
+            scores = self.engine.score_labels(tree, self.encoder.labels)
             bias, bias_tokens = self._bias(scores, order, labels)
             log_probs, names = calibrate(scores, bias), self.dataset.label_space.labels
             sweep = Sweep(order.positions, log_probs, bias, names, tree.tree_tokens)
-            self._memory[key] = (sweep, tree.prompt_tokens + bias_tokens)
+            self._memory[key] = (sweep, self._plain(tree) + bias_tokens)
         sweep, tokens = self._memory[key]
         self.plain.plain_tokens += tokens
         return sweep
@@ -122,7 +122,7 @@ class Scorer:
         depend on what else is in the batch.
         """
         tree = self.trees(labels).given_all(order, positions)
-        return calibrate(self.engine.score(tree, self.encoder.label_ids), sweep.bias)
+        return calibrate(self.engine.score_labels(tree, self.encoder.labels), sweep.bias)
 
     def count_proposals(self, labels: Labels, positions: Sequence[int]) -> None:
         """Note that plain order would have computed one prompt, all of D but the example itself, for each proposal."""
@@ -130,7 +130,8 @@ class Scorer:
         lengths = {position: len(trees.demonstration(position)) for position in labels}
         context = len(self.encoder.prefix) + sum(lengths.values())
         for position in positions:
-            self.plain.plain_tokens += context - lengths.get(position, 0) + len(trees.query(position))
+            prompt = context - lengths.get(position, 0) + len(trees.query(position))
+            self.plain.plain_tokens += self.encoder.labels.plain_tokens(prompt)
 
     def count_unchanged(self, labels: Labels, order: Order) -> None:
         """Note that Algorithm 1 as printed would have swept D = `labels` once more."""
@@ -148,9 +149,9 @@ class Scorer:
     def zero_shot(self, positions: Sequence[int]) -> Array:
         """Calibrated label log-probabilities without demonstrations, [positions, labels]."""
         tree = self.trees({}).given_all(Order(()), positions)
-        scores = self.engine.score(tree, self.encoder.label_ids)
+        scores = self.engine.score_labels(tree, self.encoder.labels)
         bias, bias_tokens = self._bias(scores, Order(()), {})
-        self.plain.plain_tokens += tree.prompt_tokens + bias_tokens
+        self.plain.plain_tokens += self._plain(tree) + bias_tokens
         return calibrate(scores, bias)
 
     def _bias(self, scores: Array, order: Order, labels: Labels) -> tuple[Array, int]:
@@ -162,7 +163,12 @@ class Scorer:
         content_free = content_free_examples(self.dataset)
         context = replace(self.trees(labels), query=lambda row: self.encoder.query(content_free[row]))
         tree = context.given_all(order, range(len(content_free)))
-        return label_bias(self.engine.score(tree, self.encoder.label_ids)), tree.prompt_tokens
+        scores = self.engine.score_labels(tree, self.encoder.labels)
+        return label_bias(scores), self._plain(tree)
+
+    def _plain(self, tree: PromptTree) -> int:
+        """Tokens of the tree's prompts in plain order."""
+        return self.encoder.labels.plain_tokens(tree.prompt_tokens, tree.queries)
 
 
 def _memory_key(labels: Labels, order: Order) -> MemoryKey:

@@ -22,7 +22,7 @@ from icm.config import EngineConfig, GenerationConfig
 from icm.engines import create_engine, server
 from icm.engines.server import ServerEngine
 from icm.errors import ConfigError, ICMError, PrerequisiteError
-from icm.prompts import shared_context_tree
+from icm.prompts import LabelTrie, shared_context_tree
 
 KEY = "sk-very-secret"
 
@@ -44,6 +44,7 @@ class Misbehaving(ThreadingHTTPServer):
         self.model, self.owner = model, owner
         self.faults: list[Callable[[BaseHTTPRequestHandler], None]] = []
         self.requests = 0
+        self.bodies: list[dict[str, Any]] = []
         self.authorization: set[str | None] = set()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -58,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests += 1
+        self.server.bodies.append(body)
         self.server.authorization.add(self.headers.get("authorization"))
         if self.server.faults:
             return self.server.faults.pop(0)(self)
@@ -121,6 +123,27 @@ def misbehaving(request: pytest.FixtureRequest, model: str, monkeypatch: pytest.
 
 def _engine(running: Misbehaving, **settings: Any) -> ServerEngine:
     return ServerEngine(EngineConfig(engine="server", model=running.model, base_url=running.url, **settings))
+
+
+def test_labels_of_several_tokens_ask_for_what_can_follow(misbehaving: Misbehaving) -> None:
+    """A vLLM server is asked for the tokens of each prompt alone, and for no more than it takes at once."""
+    tokenizer, asked = words_tokenizer(), misbehaving.bodies
+    positive, negative = tokenizer("positive negative").input_ids
+    labels = LabelTrie(((positive, negative), (positive, positive), (negative,)))
+    tree = shared_context_tree((5, 6), [(7,), (8, 9)])
+    with _engine(misbehaving) as engine:
+        scores = engine.score_labels(tree, labels)
+        expected = [
+            [sum(_log_prob([*prompt, *ids[:k]], ids[k]) for k in range(len(ids))) for ids in labels.sequences]
+            for _, prompt in tree.paths()
+        ]
+        np.testing.assert_allclose(scores, expected)
+        if misbehaving.owner == "vllm":
+            expected_ids = [sorted([positive, negative])] * 4  # behind each query, and behind its first token
+            assert [sorted(body["logprob_token_ids"]) for body in asked] == expected_ids
+            asked.clear()
+            engine.score(tree, range(150))
+            assert sorted(len(body["logprob_token_ids"]) for body in asked) == [22, 22, 128, 128]
 
 
 def test_faults_are_repeated_and_counted_and_nothing_is_counted_twice(

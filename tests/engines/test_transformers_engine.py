@@ -16,7 +16,7 @@ from icm.engines import create_engine
 from icm.engines.transformers import TransformersEngine
 from icm.errors import ConfigError
 from icm.models import resolve_model
-from icm.prompts import PromptTree, shared_context_tree
+from icm.prompts import LabelTrie, PromptTree, shared_context_tree
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,9 @@ def _trees(reviews: Reviews) -> dict[str, PromptTree]:
         "query above a query": PromptTree(
             reviews.queries[0], (PromptTree(reviews.queries[1], query=1), PromptTree((5,), query=2)), query=0
         ),
+        "labels of several tokens": LabelTrie(
+            ((5,), (6, 7), (6, 7, 8, 5), (9, *range(12, 24), 6), (9, *range(12, 20), 8, 8))
+        ).expand(reviews.leave_one_out(4)),
         "empty query": shared_context_tree(reviews.queries[0], [(), reviews.queries[1]]),
     }
 

@@ -9,6 +9,8 @@ from support.engine_models import Reviews
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines import create_engine
+from icm.examples import LabelSpace
+from icm.prompts import PromptEncoder, PromptTree
 
 pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
 
@@ -19,6 +21,10 @@ def test_scores_cost_and_shutdown() -> None:
         reviews = Reviews(engine.tokenizer, 64, seed=4, words=(8, 16))
         small = reviews.leave_one_out(8)
         expected = engine.score(small, reviews.labels)
+        texts = (" very positive", " very negative", " rather mixed", " card_declined", " card_pending", " 1", " 12")
+        labels = PromptEncoder(engine.tokenizer, LabelSpace(texts, texts)).labels
+        one = PromptTree(reviews.queries[0], query=0)
+        whole_labels, of_many = engine.score_labels(small, labels), engine.score(one, range(300, 600))
         gib = engine.cache_tokens / EngineConfig().kv_cache_gib
     resource_tracker.ensure_running()  # a helper of Python's own, which stays
     before = set(psutil.Process().children(recursive=True))
@@ -26,6 +32,9 @@ def test_scores_cost_and_shutdown() -> None:
     with pytest.raises(KeyboardInterrupt), create_engine(config) as engine:
         workers = set(psutil.Process().children(recursive=True)) - before
         np.testing.assert_allclose(engine.score(small, reviews.labels), expected, atol=0.25)  # bfloat16 logits
+        np.testing.assert_allclose(engine.score_labels(small, labels), whole_labels, atol=0.5)
+        ids = list(range(300, 600))  # more than vLLM takes in one request
+        np.testing.assert_allclose(engine.score(one, ids), of_many, atol=0.5)
         assert engine.cache_tokens == pytest.approx(gib, rel=0.02)  # tokens that a GiB of keys and values holds
         texts = engine.generate(["The capital of France is"], GenerationConfig(0.0, 1.0, 8), 0, ["\n"])
         assert "Paris" in texts[0]

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from support.engine_models import plain_label_scores
+from transformers import AutoModelForCausalLM
 
 from eval.conditions.chat import LocalChat, label_words
 from eval.conditions.pool import EnginePool
@@ -22,7 +24,7 @@ from icm.config import EngineConfig
 from icm.engines import create_engine
 from icm.errors import ConfigError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
-from icm.prompts import shared_context_tree
+from icm.prompts import LabelTrie, shared_context_tree, token_ids
 
 SPACE = LabelSpace(("negative", "positive"))
 ITEMS = [ICMExample(f"Review: thing {number} is {word}\nSentiment:") for number, word in enumerate(["good", "bad"] * 3)]
@@ -206,6 +208,38 @@ def test_without_log_probabilities_the_text_decides_and_is_never_guessed(reply: 
     for answer in answers.values():
         assert (answer.log_probs, answer.label) == (None, label)
         assert (answer.error is None) == (label is not None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ("very positive", "very positive"),
+        ("Positive.", "positive"),
+        ("Very negative!", "very negative"),
+        ("very positive or positive", None),
+        ("very", None),
+    ],
+)
+def test_replies_that_share_their_beginning_are_told_apart_by_the_whole_text(reply: str, label: str | None) -> None:
+    """The first token of " very positive" says nothing of " very negative": no probability is made of it."""
+    space = LabelSpace(("positive", "negative", "very positive", "very negative"))
+    top = [(" very", -0.1), (" positive", -3.0), (" negative", -4.0)]
+    with serving(lambda prompt, before: (200, completion(reply, top), {})) as server:
+        answers, _ = asked(replace(condition(server), label_space=space))
+    assert {(answer.log_probs, answer.label) for answer in answers.values()} == {(None, label)}
+
+
+def test_a_local_chat_model_scores_whole_replies(tiny_model: Path) -> None:
+    space = LabelSpace(("positive", "very positive", "very negative", "very"))
+    chat = LocalChat(EngineConfig(str(tiny_model), engine="transformers", dtype="float32", device="cpu"), space)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
+    with EnginePool() as pool:
+        tokenizer: Any = pool.get(chat.engine).tokenizer
+        found = [answer.log_probs for batch in chat.answer(ITEMS, pool) for answer in batch.answers]
+        # "very" goes on as "very positive" does, so each reply ends with the end token.
+        replies = [(*token_ids(tokenizer, text), tokenizer.eos_token_id) for text in label_words(space)]
+        prompts = shared_context_tree((), [chat._prompt(tokenizer, item) for item in ITEMS])
+    np.testing.assert_allclose(found, plain_label_scores(model, prompts, LabelTrie(tuple(replies))), atol=1e-4)
 
 
 def test_a_label_missing_from_the_listed_tokens_has_no_invented_probability() -> None:

@@ -85,6 +85,29 @@ def test_resumed_run_is_the_uninterrupted_run(
         assert any(row["accepted"] for row in expected if row["type"] == "order"), "no joint proposal to resume after"
 
 
+TWELVE = tuple(f"{degree} {side}" for degree in ("very", "rather", "barely") for side in ("good", "bad", "odd", "dull"))
+
+
+@pytest.mark.parametrize("labels_of", [TWELVE, tuple(map(str, range(12)))], ids=["words", "integers"])
+@pytest.mark.parametrize("calibration", ["batch", "contextual"])
+def test_twelve_labels_of_several_tokens(
+    labels_of: tuple[str, ...], calibration: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    """A search over labels that share beginnings ends, resumes as it was, and proposes from all of them."""
+    path, dataset = tmp_path / "t.jsonl", replace(reviews(24), label_space=LabelSpace(labels_of))
+    config = replace(FAST, init="bootstrap", refresh_every=8, calibration=calibration)
+    whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path)
+    assert len(set(labels(whole).values())) > 6
+    usage = whole.metadata["usage"]
+    assert usage["computed_tokens"] < 0.2 * usage["plain_tokens"]
+    expected, raw = rows(path), path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    resumed = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, resume=True)
+    assert rows(path) == expected
+    assert labels(resumed) == labels(whole)
+    assert resumed.metadata["usage"]["plain_tokens"] == usage["plain_tokens"]
+
+
 @pytest.mark.parametrize("consistency", [False, True])
 def test_plain_cost_is_that_of_the_prompts_of_the_trace(consistency: bool, tokenizer: Any, tmp_path: Path) -> None:
     path, dataset = tmp_path / "t.jsonl", pairs(10)

@@ -15,7 +15,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from icm.prompts import PromptTree
+from icm.prompts import LabelTrie, PromptTree
 from icm.search.trees import TreeBuilder, draw_order
 
 WORDS = """
@@ -96,6 +96,18 @@ def plain_scores(model: Any, tree: PromptTree, labels: list[int]) -> np.ndarray:
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([prompt])).logits[0, -1]
         scores[query] = torch.log_softmax(logits.float(), dim=-1)[labels].double().numpy()
+    return scores
+
+
+def plain_label_scores(model: Any, tree: PromptTree, labels: LabelTrie) -> np.ndarray:
+    """One whole forward pass for each prompt and label: what `Engine.score_labels` must agree with."""
+    scores = np.full((tree.queries, len(labels.sequences)), np.nan)
+    for query, prompt in tree.paths():
+        for column, label in enumerate(labels.sequences):
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([prompt + label])).logits[0, len(prompt) - 1 : -1]
+            found = torch.log_softmax(logits.float(), dim=-1).gather(1, torch.tensor(label)[:, None])
+            scores[query, column] = found.double().sum().item()
     return scores
 
 

@@ -17,7 +17,7 @@ from icm.prompts import PromptEncoder
 from icm.results.format import read_result, write_result
 from icm.results.record import RunRecord
 from icm.tasks.source import DataSource
-from train.arguments import accumulation_steps, read_settings, training_arguments, write_resolved
+from train.arguments import Method, accumulation_steps, read_settings, training_arguments, write_resolved
 from train.check import check_overlap, flip_probability, make_plan
 from train.checkpoints import (
     FINISHED_FILE,
@@ -150,19 +150,38 @@ def test_sft_rows_are_the_ids_that_evaluation_scores(labels: Path, tokenizer: ob
     rows = token_rows(text_rows(found, "sft").rows, tokenizer, found, "sft")
     encoder = PromptEncoder(tokenizer, found.label_space)
     for row, item in zip(rows, found.labeled_examples, strict=True):
-        label = encoder.label_ids[found.label_space.index(item.label)]
+        label = encoder.labels.sequences[found.label_space.index(item.label)]
         columns = row.columns()
-        assert columns["input_ids"] == [*encoder.prefix, *encoder.query(item.example), label]
-        assert columns["labels"] == [-100] * (row.length - 1) + [label]
+        assert columns["input_ids"] == [*encoder.prefix, *encoder.query(item.example), *label]
+        assert columns["labels"] == [-100] * (row.length - len(label)) + [*label]
 
 
 def test_label_pairs_prefer_the_found_label(labels: Path, tokenizer: object) -> None:
     found = read_result(labels)
     rows = token_rows(text_rows(found, "dpo_labels").rows, tokenizer, found, "dpo_labels")
-    label_ids = PromptEncoder(tokenizer, found.label_space).label_ids
+    labels = PromptEncoder(tokenizer, found.label_space).labels.sequences
     for row, item in zip(rows, found.labeled_examples, strict=True):
         place = found.label_space.index(item.label)
-        assert (row.chosen, row.rejected) == ((label_ids[place],), (label_ids[1 - place],))
+        assert (row.chosen, row.rejected) == (labels[place], labels[1 - place])
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo_labels"])
+@pytest.mark.parametrize("texts", [(" very good", " very bad"), ("1", "10"), (" 0", " 1")])
+def test_rows_of_labels_of_several_tokens(
+    texts: tuple[str, str], method: Method, labels: Path, tokenizer: object
+) -> None:
+    """All tokens of a label have loss, the ending among them where one label goes on where another ends."""
+    found = read_result(labels)
+    found = replace(found, label_space=LabelSpace(found.label_space.labels, texts))
+    scored = PromptEncoder(tokenizer, found.label_space).labels.sequences
+    for row, item in zip(
+        token_rows(text_rows(found, method).rows, tokenizer, found, method), found.labeled_examples, strict=True
+    ):
+        place = found.label_space.index(item.label)
+        assert row.chosen == scored[place] and len(row.chosen) > 1
+        assert row.rejected == (None if method == "sft" else scored[1 - place])
+        if method == "sft":
+            assert [*row.chosen] == [label for label in row.columns()["labels"] if label != -100]
 
 
 def test_answer_pairs_end_with_the_end_token(answers_file: Path, tokenizer: object) -> None:
@@ -195,7 +214,7 @@ def test_shown_row_marks_the_loss(tokenizer: object) -> None:
     space = LabelSpace(("negative", "positive"))
     encoder = PromptEncoder(tokenizer, space)
     prompt = encoder.query(ICMExample("Review: fine\nSentiment:"))
-    text = show_row(TokenRow(prompt, (encoder.label_ids[1],), (encoder.label_ids[0],)), tokenizer)
+    text = show_row(TokenRow(prompt, *reversed(encoder.labels.sequences)), tokenizer)
     styled = {text.plain[span.start : span.end].strip(): str(span.style) for span in text.spans}
     assert (styled["positive"], styled["negative"]) == ("bold green", "bold red")
     assert "loss on 2 of" in text.plain
