@@ -21,6 +21,7 @@ from icm.models import model_label, resolve_model, weights_hash
 from icm.results.accuracy import measure_accuracy
 from icm.results.twins import need_gold, refuse_overlap
 from icm.tasks import load_task
+from icm.tasks.written import Generate
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,16 @@ class Experiment:
 
     Attributes:
         settings: as given.
+        generate: see `load_task`.
     """
 
     settings: EvalConfig
+    generate: Generate | None = None
 
     @cached_property
     def data(self) -> TaskData:
         """The held-out items that have gold. Raises DataError if none has."""
-        loaded = load_task(self.settings.data)
+        loaded = load_task(self.settings.data, self.generate)
         kept = tuple(example for example in loaded.dataset if example.id in loaded.gold)
         if not kept:
             raise DataError(f"data.dataset {self.settings.data.dataset}: no item has a gold label; nothing to evaluate")

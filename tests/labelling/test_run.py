@@ -28,7 +28,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_written_claims_are_kept_for_the_next_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icm.labelling.run.PROMPTS_PER_FILE", 3)
+    monkeypatch.setattr("icm.labelling.claims.PROMPTS_PER_FILE", 3)
     first, again = (
         read_result(label(resolve_settings({**given, "output_name": name}, environ={}))) for name in ("first", "again")
     )
