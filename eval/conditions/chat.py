@@ -9,7 +9,7 @@ from eval.conditions.pool import EnginePool, counters, spent
 from icm.config import EngineConfig
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
-from icm.prompts import Segment, Tokenizer, shared_context_tree, token_ids
+from icm.prompts import Segment, Tokenizer, chat_ids, shared_context_tree, token_ids
 
 Messages = list[dict[str, str]]
 
@@ -49,10 +49,11 @@ class LocalChat:
                 "condition's `model`"
             )
         # Models that can think first are told not to: the first token of the reply has to be the label.
+        messages = chat_messages(example, self.label_space)
         text = tokenizer.apply_chat_template(
-            chat_messages(example, self.label_space), add_generation_prompt=True, tokenize=False, enable_thinking=False
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
         )
-        return token_ids(tokenizer, str(text))
+        return chat_ids(tokenizer, str(text), messages[0]["content"])
 
     def _label_ids(self, tokenizer: Tokenizer) -> list[int]:
         words = label_words(self.label_space)
