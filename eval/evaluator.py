@@ -4,7 +4,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,6 +21,8 @@ from eval.report.tables import terminal
 from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig
 from icm.errors import ConfigError
+from icm.labelling.claims import ClaimWriter
+from icm.tasks.written import stand_ins
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,30 @@ def evaluate(settings: EvalConfig) -> Path:
     Raises:
         ICMError: one line naming the setting or file, before a model loads where that is possible.
     """
-    experiment, folder = Experiment(settings), Path(settings.output_dir)
-    checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
-    print(f"evaluate {checked} → {folder}", file=sys.stderr)
+    plan, folder = Experiment(settings, stand_ins), Path(settings.output_dir)
+    _ = plan.runs  # what is wrong is told before a model loads
     with _only_one(folder):
+        experiment = _with_claims(plan)
+        checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
+        print(f"evaluate {checked} → {folder}", file=sys.stderr)
         started = time.time()
         scored, chosen = Evaluator(experiment, folder).score_all()
         evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started)
         write_all(evaluation, folder)
     Console().print(terminal(evaluation))
     return folder
+
+
+def _with_claims(plan: Experiment) -> Experiment:
+    """The experiment, with claims in the place of stand-ins where the model has to write them."""
+    settings = plan.settings
+    if not plan.data.written:
+        return plan
+    print(f"write    claims for {len(plan.data.written)} held-out questions", file=sys.stderr)
+    with EnginePool() as engines:
+        load = partial(engines.get, settings.engine)
+        _, source = ClaimWriter(settings.output_dir, settings.engine, settings.generation, load).load(plan.source)
+    return Experiment(replace(settings, data=source))
 
 
 @contextmanager

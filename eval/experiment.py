@@ -23,6 +23,7 @@ from icm.results.accuracy import measure_accuracy
 from icm.results.format import ICMResult, read_result
 from icm.results.twins import need_gold, refuse_overlap
 from icm.tasks.source import DataSource
+from icm.tasks.written import Generate
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,16 @@ class Experiment:
 
     Attributes:
         settings: as given.
+        generate: see `load_task`.
     """
 
     settings: EvalConfig
+    generate: Generate | None = None
 
     @cached_property
     def data(self) -> TaskData:
         """The held-out items that have gold, asked as the label files say. Raises DataError if none has."""
-        return load_held_out(self.source, self._results)
+        return load_held_out(self.source, self._results, self.generate)
 
     @cached_property
     def source(self) -> DataSource:

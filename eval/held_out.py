@@ -16,6 +16,7 @@ from icm.results.format import ICMResult, read_result
 from icm.results.origin import held_out_source, located
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
+from icm.tasks.written import Generate
 
 Results = Mapping[str, ICMResult]
 
@@ -133,15 +134,15 @@ def asked_source(data: DataSource, results: Results) -> DataSource:
     return replace(data, template=prompt.template or data.template, verbalisers=prompt.verbalisers)
 
 
-def load_held_out(source: DataSource, results: Results) -> TaskData:
-    """The held-out items that have gold.
+def load_held_out(source: DataSource, results: Results, generate: Generate | None = None) -> TaskData:
+    """The held-out items that have gold; `generate` writes claims where the data holds none (see `load_task`).
 
     Raises:
         ICMError: the data cannot be loaded, does not fit the prompt of the label files, or has no gold.
     """
     prompt = prompt_of(results)
     try:
-        loaded = load_task(source)
+        loaded = load_task(source, generate)
     except (ConfigError, DataError) as error:
         raise (_explained(source, prompt, error) if prompt else error) from None
     kept: tuple[ICMExample, ...] = tuple(example for example in loaded.dataset if example.id in loaded.gold)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Literal
 
-from icm.config import EngineConfig, LabelSource
+from icm.config import EngineConfig, GenerationConfig, LabelSource
 from icm.errors import ConfigError
 from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt, switched
 from icm.labelling.options import build, checked, class_options, nearest
@@ -127,6 +127,7 @@ class EvalConfig:
     Attributes:
         data: the held-out items (`part: test` of a holdout, or a test split).
         engine: model and engine of all conditions that do not name their own.
+        generation: how that engine writes claims for held-out questions without (kept in `output_dir/generated`).
         conditions: what is compared.
         labels: label files of the search, one, or one a seed. They decide template and verbalisers, the first one also
             data and engine where these are not given.
@@ -143,6 +144,7 @@ class EvalConfig:
     conditions: list[ConditionConfig]
     data: DataSource = field(default_factory=lambda: DataSource(part="test"))
     engine: EngineConfig = field(default_factory=EngineConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     labels: list[str] | None = None
     shots: int = 64
     orders: int = 1

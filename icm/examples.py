@@ -172,9 +172,16 @@ class ICMDataset(Sequence[ICMExample]):
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a task loader returns: the examples, gold (possibly empty) in a separate object, and the template that the
-    examples' prompts were rendered with."""
+    """What a task loader returns.
+
+    Attributes:
+        dataset: the examples.
+        gold: their gold labels, possibly none.
+        template: with which the prompts were rendered.
+        written: question → the claims that a model wrote for it while the data were loaded.
+    """
 
     dataset: ICMDataset
     gold: GoldLabels
     template: str | None = None
+    written: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -4,9 +4,11 @@ Segments are tokenised one by one and concatenated as ids, so a prefix of the te
 Labels may be of several tokens: a `LabelTrie` asks for them behind every prompt, token by token.
 """
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
+
+_log = logging.getLogger(__name__)
 
 SEPARATOR = "\n\n"
 
@@ -35,6 +39,8 @@ class Tokenizer(Protocol):
     def bos_token_id(self) -> int | None: ...
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoding: ...
+
+    def __hash__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -214,8 +220,61 @@ def _contained(sequences: Sequence[Segment]) -> tuple[int, int] | None:
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> Segment:
-    """Ids of a piece of a prompt, without special tokens added."""
-    return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    """Ids of a piece of a prompt, without special tokens added. Text stays text: `<|im_start|>` or `</s>` in it does
+    not become the control token of that name."""
+    pieces = _pieces(tokenizer, text)
+    return tuple(token for piece in pieces for token in tokenizer(piece, add_special_tokens=False).input_ids)
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a whole prompt, with the special tokens that the tokenizer adds; text stays text, as in `token_ids`."""
+    if len(_pieces(tokenizer, text)) == 1:
+        return list(tokenizer(text).input_ids)
+    return [*start_ids(tokenizer), *token_ids(tokenizer, text)]
+
+
+def chat_ids(tokenizer: Tokenizer, chat: str, content: str) -> Segment:
+    """Ids of a rendered chat. The template's control tokens count; what `content`, the text in it, spells does not,
+    unless the template changes the text."""
+    before, found, after = chat.partition(content)
+    if not found or len(_pieces(tokenizer, content)) == 1:
+        return tuple(tokenizer(chat, add_special_tokens=False).input_ids)
+    start, end = (tuple(tokenizer(part, add_special_tokens=False).input_ids) for part in (before, after))
+    return start + token_ids(tokenizer, content) + end
+
+
+def start_ids(tokenizer: Tokenizer) -> Segment:
+    """Ids every prompt starts with: the BOS token where the tokenizer adds one."""
+    # Tokenizers that know a BOS token do not all add one, and some add an end token behind it.
+    return tuple(tokenizer("").input_ids)[:1] if tokenizer.bos_token_id is not None else ()
+
+
+def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The text, cut behind the first character of each control token that it spells, so that none is recognised.
+
+    The option `split_special_tokens` of tokenizers does not serve: Unigram models find control tokens among their
+    pieces all the same, and mistral-common refuses it.
+    """
+    control = _control_tokens(tokenizer)
+    found = list(control.finditer(text)) if control else []
+    if found:
+        _warn_once(tokenizer, found[0][0])
+    cuts = [match.start() + 1 for match in found]
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _warn_once(tokenizer: Tokenizer, name: str) -> None:
+    _log.warning("texts spell control tokens of the model, such as %r: they are read as text, in a template too", name)
+
+
+@lru_cache(maxsize=8)
+def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """What finds the tokenizer's control tokens in a text; None for a stand-in that has none."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = {*getattr(tokenizer, "all_special_tokens", ()), *(token.content for token in added if token.special)}
+    longest_first = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 class PromptEncoder:
@@ -237,8 +296,7 @@ class PromptEncoder:
         self._separator = self.encode(separator)
         self._query_cache: dict[str, Segment] = {}
         self.label_space = label_space
-        # Tokenizers that know a BOS token do not all add one, and some add an end token behind it.
-        self.prefix: Segment = tuple(tokenizer("").input_ids)[:1] if tokenizer.bos_token_id is not None else ()
+        self.prefix: Segment = start_ids(tokenizer)
         self.labels = distinct_labels(self._labels, self._separator[:1], label_space.verbalisers)
         self.ending = self.labels.sequences[0][len(self._labels[0]) :]
 

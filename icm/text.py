@@ -26,6 +26,20 @@ def final_answer(solution: str) -> str | None:
     return _normal_number(numbers[0] if markers else numbers[-1])
 
 
+def same_answer(solution: str, right: str) -> bool:
+    """Whether a worked solution states the right answer: the same number, or the same words where that is no number."""
+    expected = final_answer(right)
+    if expected is not None:
+        return final_answer(solution) == expected
+    return _stated(solution) == _stated(right)
+
+
+def _stated(solution: str) -> str:
+    """The words behind the last marker, else the whole text."""
+    markers = list(_MARKER.finditer(solution))
+    return normalised_text(solution[markers[-1].end() :].strip().partition("\n")[0] if markers else solution)
+
+
 def _normal_number(text: str) -> str:
     digits = re.sub(r"[\s,$€£+]", "", text)
     if len(digits) > _MAX_DIGITS:

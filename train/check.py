@@ -1,6 +1,6 @@
 """Everything about a training run that can be checked before torch is imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import exp
 from pathlib import Path
@@ -16,6 +16,7 @@ from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
 from icm.results.twins import refuse_overlap, twin
 from icm.tasks.source import DataSource
+from icm.tasks.written import stand_ins
 from train.arguments import GivenSettings, LabelArguments
 from train.checkpoints import check_output_dir
 from train.rows import text_rows
@@ -172,7 +173,8 @@ def check_overlap(result: ICMResult, file: str, evaluation: DataSource | None) -
     # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.
     from icm.tasks import load_task
 
-    held_out = load_task(evaluation).dataset
+    # Questions alone are compared, so claims that a model has yet to write for them are not waited for.
+    held_out = load_task(replace(evaluation, claims=None), stand_ins).dataset
     refuse_overlap(result, held_out, file)
     return OverlapCheck(evaluation, len({example.group for example in held_out}))
 

@@ -25,6 +25,7 @@ from icm.pipeline.experiment import LabelStage, PipelineConfig, Scheme, TrainSta
 from icm.pipeline.run import run_pipeline
 from icm.secrets import load_secrets
 from icm.tasks import load_task
+from icm.tasks.written import stand_ins
 
 _OWN = {"algorithm", "seed", "slice", "output_dir", "output_name"}
 """Options of `icm run` that an experiment sets itself."""
@@ -42,7 +43,7 @@ def experiment(
     resolved = resolve_settings({}, settings_file=settings)
     data, algorithms = load_task(resolved.data), (resolved.search.algorithm,)
     sources: tuple[LabelSource, ...] = ("labels", "gold") if len(data.gold) == len(data.dataset) else ("labels",)
-    held_out = resolved.data.holdout and load_task(replace(resolved.data.whole, part="test")).gold
+    held_out = resolved.data.holdout and load_task(replace(resolved.data.whole, part="test"), stand_ins).gold
     tuned = [{"name": f"Fine-tuned {s}", "kind": "fine-tuned", "labels_from": s} for s in sources]
     given = {**file_values(settings), **environment_values(os.environ)}
     return PipelineConfig(

@@ -9,7 +9,7 @@ from eval.conditions.pool import EnginePool, counters, spent
 from icm.config import EngineConfig
 from icm.errors import ConfigError
 from icm.examples import ICMExample, LabelSpace
-from icm.prompts import LabelTrie, Segment, Tokenizer, distinct_labels, shared_context_tree, token_ids
+from icm.prompts import LabelTrie, Segment, Tokenizer, chat_ids, distinct_labels, shared_context_tree, token_ids
 
 Messages = list[dict[str, str]]
 
@@ -49,10 +49,11 @@ class LocalChat:
                 "condition's `model`"
             )
         # Models that can think first are told not to: the reply has to start with the label.
+        messages = chat_messages(example, self.label_space)
         text = tokenizer.apply_chat_template(
-            chat_messages(example, self.label_space), add_generation_prompt=True, tokenize=False, enable_thinking=False
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
         )
-        return token_ids(tokenizer, str(text))
+        return chat_ids(tokenizer, str(text), messages[0]["content"])
 
     def _labels(self, tokenizer: Tokenizer) -> LabelTrie:
         """The replies' tokens, with the token that ends a reply where one goes on where another ends."""

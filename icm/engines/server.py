@@ -18,7 +18,7 @@ from icm.engines.common import check_lengths, check_room, context_length, cut_at
 from icm.errors import ConfigError, PrerequisiteError
 from icm.http import JsonClient, NoAnswer, Refused, Reply, UnusableReply, check_address, key_in, key_name
 from icm.models import resolve_model
-from icm.prompts import PromptTree
+from icm.prompts import PromptTree, prompt_ids
 
 _TRIES = 6
 _FIRST_WAIT = 0.5  # seconds before the first repeat; doubled each time
@@ -150,7 +150,7 @@ class ServerEngine(Engine):
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
     ) -> list[str]:
         """See `Engine.generate`."""
-        ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
+        ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         check_room(max(map(len, ids), default=0), config.generation_max_tokens, self.context_length)
         ask = {
             "max_tokens": config.generation_max_tokens,

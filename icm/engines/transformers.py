@@ -27,7 +27,7 @@ from icm.engines.kv_cache import NodeKV, NodeStore
 from icm.engines.packing import ATTENTION, Pack, PackedNode
 from icm.errors import ConfigError, PrerequisiteError
 from icm.models import resolve_model
-from icm.prompts import PromptTree, Segment, shared_context_tree
+from icm.prompts import PromptTree, Segment, prompt_ids, shared_context_tree
 
 _GIB = 1024**3
 _PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
@@ -240,12 +240,13 @@ class TransformersEngine(Engine):
             self.usage.seconds += time.perf_counter() - started
 
     def _continue(self, prompt: str, config: GenerationConfig, seed: int, stop: list[str]) -> str:
-        ids = self.tokenizer(prompt, return_tensors="pt").to(self.device)
-        length = ids.input_ids.shape[1]
+        ids = torch.tensor([prompt_ids(self.tokenizer, prompt)], device=self.device)
+        length = ids.shape[1]
         check_room(length, config.generation_max_tokens, self.context_length)
         torch.manual_seed(seed)
         output = self._model.generate(
-            **ids,
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
             max_new_tokens=config.generation_max_tokens,
             do_sample=config.generation_temperature > 0,
             temperature=config.generation_temperature or None,

@@ -18,7 +18,7 @@ from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, check_room, context_length
 from icm.errors import ConfigError, PrerequisiteError
 from icm.models import resolve_model
-from icm.prompts import PromptTree
+from icm.prompts import PromptTree, prompt_ids
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -85,7 +85,7 @@ class VLLMEngine(Engine):
         from vllm import SamplingParams
 
         started = time.perf_counter()
-        ids = [self.tokenizer(prompt).input_ids for prompt in prompts]
+        ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         check_room(max(map(len, ids), default=0), config.generation_max_tokens, self.context_length)
         params = [
             SamplingParams(

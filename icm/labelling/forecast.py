@@ -16,23 +16,23 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from icm.config import EngineConfig
+from icm.config import EngineConfig, GenerationConfig
 from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, CharacterTokenizer
 from icm.engines.base import Engine
 from icm.engines.common import context_length, kv_numbers_per_token
 from icm.errors import PrerequisiteError
-from icm.examples import ICMDataset, ICMExample, LabelSpace
+from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.models import resolve_model
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
-from icm.tasks import load_task
+from icm.tasks import DataSource, load_task
+from icm.tasks.written import GENERATED_CLAIMS, STAND_IN_CHARACTERS, stand_ins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 ASSUMED_EXAMPLES = 256
-ASSUMED_CHARACTERS = 180
 ASSUMED_CONTEXT = 8192
 GIB = 1024**3
 CALIBRATION_TOKENS = 1500
@@ -60,6 +60,26 @@ DOCUMENTED_SHAPES = {
 
 
 @dataclass(frozen=True)
+class Writing:
+    """Claims that the model writes before there is anything to judge; those that an earlier run kept it only reads.
+
+    Attributes:
+        questions: that come without.
+        longest: claim, in tokens.
+    """
+
+    questions: int
+    longest: int
+
+    def __str__(self) -> str:
+        claims = self.questions * GENERATED_CLAIMS
+        return (
+            f"{claims:,} claims, {GENERATED_CLAIMS} for each of {self.questions:,} questions, at most {self.longest:,} "
+            f"tokens each, {claims * self.longest:,} in all (not in the figures below)"
+        )
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """What a run will cost.
 
@@ -75,6 +95,7 @@ class RunPlan:
         gpus: over which both are split.
         seconds: estimate from a short calibration; None where the model cannot run.
         assumptions: what was assumed, a line each.
+        writing: what the model writes first; None where the data have claims.
     """
 
     batches: Sequence[int]
@@ -88,6 +109,7 @@ class RunPlan:
     gpus: int
     seconds: float | None
     assumptions: Sequence[str] = field(default_factory=list)
+    writing: Writing | None = None
 
     def __str__(self) -> str:
         split = f" over {self.gpus} GPUs" if self.gpus > 1 else ""
@@ -95,6 +117,7 @@ class RunPlan:
         if self.weights_gib is not None and self.kv_gib is not None:
             memory = f"{self.weights_gib:.1f} GiB of weights, {self.kv_gib:.1f} GiB to keep all prefixes{split}"
         rows = [
+            *([("to be written", str(self.writing))] if self.writing else []),
             ("examples", f"{sum(self.batches):,} in {len(self.batches)} batch(es) of at most {max(self.batches):,}"),
             ("mean demonstration", f"{self.mean_demonstration_tokens:.1f} tokens"),
             ("longest prompt", f"{self.longest_prompt:,} tokens"),
@@ -109,6 +132,22 @@ class RunPlan:
         ]
         lines = [f"{name:20} {value}" for name, value in rows]
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
+
+
+def plan_writing(source: DataSource, generation: GenerationConfig) -> Writing | None:
+    """What a model has to write for these data; None too where they cannot be reached from here.
+
+    Raises:
+        ICMError: as `load_task`.
+    """
+    try:
+        return _writing(load_task(source, stand_ins), generation)
+    except PrerequisiteError:
+        return None
+
+
+def _writing(data: TaskData, generation: GenerationConfig) -> Writing | None:
+    return Writing(len(data.written), generation.generation_max_tokens) if data.written else None
 
 
 def plan_run(settings: Settings) -> RunPlan:
@@ -137,6 +176,7 @@ def plan_run(settings: Settings) -> RunPlan:
         gpus=settings.engine.tensor_parallel_size * settings.engine.pipeline_parallel_size,
         seconds=planner.seconds(usage["computed_tokens"]),
         assumptions=planner.assumptions,
+        writing=planner.writing,
     )
 
 
@@ -170,25 +210,23 @@ class _Planner:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: EngineConfig = settings.engine
+        self.writing: Writing | None = None
         self.assumptions: list[str] = ["one proposal in six changes a label; the real share is known only afterwards"]
 
     @cached_property
     def dataset(self) -> ICMDataset:
         """The data, or as many claims of a usual length."""
         try:
-            return load_task(self._settings.data, self._solutions).dataset
+            data = load_task(self._settings.data, stand_ins)
         except PrerequisiteError as error:
             count = self._settings.data.max_examples or ASSUMED_EXAMPLES
-            self.assumptions.append(f"{count} claims of {ASSUMED_CHARACTERS} characters ({error})")
-            texts = (f"Question: {number:06d}\nClaim: ".ljust(ASSUMED_CHARACTERS, "x") for number in range(count))
+            self.assumptions.append(f"{count} claims of {STAND_IN_CHARACTERS} characters ({error})")
+            texts = (f"Question: {number:06d}\nClaim: ".ljust(STAND_IN_CHARACTERS, "x") for number in range(count))
             return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")
-
-    def _solutions(self, prompts: Sequence[str]) -> list[str]:
-        """Text in the place of candidate solutions that the model would write."""
-        self.assumptions.append(
-            f"{len(prompts):,} solutions of {ASSUMED_CHARACTERS} characters each, whose writing is not in the plan"
-        )
-        return [f"{'x' * ASSUMED_CHARACTERS} {number}" for number in range(len(prompts))]
+        self.writing = _writing(data, self._settings.generation)
+        if self.writing:
+            self.assumptions.append(f"solutions of {STAND_IN_CHARACTERS} characters each, all distinct")
+        return data.dataset
 
     @cached_property
     def cache_tokens(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from icm.config import EngineConfig, SearchConfig
@@ -17,8 +17,8 @@ from icm.engines.base import Engine
 from icm.engines.common import context_length
 from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
 from icm.examples import ICMDataset
-from icm.files import fingerprint, parse_json, write_json
 from icm.labelling.batches import split_batches
+from icm.labelling.claims import ClaimWriter
 from icm.labelling.metadata import run_record
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
@@ -26,12 +26,8 @@ from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
 from icm.search.checks import named_rules, rule_checker
-from icm.tasks import load_task
 
 logger = logging.getLogger(__name__)
-
-PROMPTS_PER_FILE = 256
-"""Solutions that the model writes before they are kept."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -74,7 +70,8 @@ def label(
         def engine() -> Engine:
             return stack.enter_context(create_engine(config))
 
-        data = load_task(settings.data, partial(_written_claims, settings, engine))
+        writer = ClaimWriter(settings.output.output_dir, config, settings.generation, engine)
+        data, source = writer.load(settings.data)
         dataset = data.dataset
         path = _result_path(settings, dataset.name, created, resume)
         checker = rule_checker(dataset.task, named)
@@ -82,26 +79,9 @@ def label(
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         record = run_record(result.record, settings, data, engine(), created)
+    record = replace(record, data=replace(record.data, source=source))
     write_result(path, replace(result, record=record))
     return path
-
-
-def _written_claims(settings: Settings, engine: Callable[[], Engine], prompts: Sequence[str]) -> list[str]:
-    """One sampled continuation a prompt, kept in `output_dir/generated`: an interrupted run loses little of them, and
-    judges the same claims when it is resumed, whatever the engine would write the second time."""
-    folder, config = Path(settings.output.output_dir) / "generated", settings.generation
-    sampler = [settings.engine.identity, choose_engine(settings.engine), asdict(config)]
-    texts: list[str] = []
-    for start in range(0, len(prompts), PROMPTS_PER_FILE):
-        part, seed = prompts[start : start + PROMPTS_PER_FILE], settings.data.seed + start
-        path = folder / f"{fingerprint([sampler, seed, part])}.json"
-        if not path.exists():
-            written = engine().generate(part, config, seed)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, written)
-        texts += parse_json(path.read_text(encoding="utf-8"), str(path))
-        logger.info("%d of %d solutions are there", len(texts), len(prompts))
-    return texts
 
 
 def _labelled(

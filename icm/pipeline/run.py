@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
+from icm.config import GenerationConfig
 from icm.errors import ConfigError, ICMError
 from icm.files import atomic_write
 from icm.pipeline.experiment import PipelineConfig
@@ -27,7 +28,8 @@ from icm.pipeline.manifest import (
     started,
     write_manifest,
 )
-from icm.pipeline.stages import Stage, eval_file, eval_yaml, make_stages, train_words
+from icm.pipeline.stages import Stage, eval_file, eval_settings, eval_yaml, make_stages, train_words
+from icm.tasks import DataSource
 from icm.yaml_files import read_mapping
 
 
@@ -88,7 +90,7 @@ def plan_pipeline(config: PipelineConfig) -> str:
     Raises:
         ICMError: as `run_pipeline`, before anything runs.
     """
-    from icm.labelling.forecast import plan_run
+    from icm.labelling.forecast import plan_run, plan_writing
 
     stages = make_stages(config)
     records = read_manifest(config.output_dir)
@@ -100,6 +102,10 @@ def plan_pipeline(config: PipelineConfig) -> str:
         settings = config.settings(algorithm, config.label.seeds[0])
         rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
         lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan_run(settings))]
+    if config.eval is not None:
+        asked = eval_settings(config)
+        writing = plan_writing(DataSource(**asked["data"]), GenerationConfig(**asked.get("generation", {})))
+        lines += ["", "eval, of the held-out part:", f"{'to be written':20} {writing}"] if writing else []
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import icm
-from icm.config import EngineConfig
+from icm.config import EngineConfig, GenerationConfig
 from icm.errors import ConfigError
 from icm.labelling.options import Option, options
 from icm.pipeline.experiment import PipelineConfig, TrainStage
@@ -120,12 +120,12 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     preset = ["--preset", config.label.preset] if config.label.preset else []
     words = [word for name, value in given.items() for word in _flag(options()[name], value)]
     settings = config.settings(algorithm, seed)
-    dataset = Path(settings.data.dataset)
+    named = [Path(name) for name in (settings.data.dataset, settings.data.claims) if name is not None]
     return Stage(
         name=f"label {path.stem}",
         command=(sys.executable, "-m", "icm", "run", *preset, *words),
         settings={part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"},
-        inputs=((dataset,) if dataset.is_file() else ()) + adapter,
+        inputs=(*filter(Path.is_file, named), *adapter),
         outputs=(path,),
         trace=trace_path(path),
     )
@@ -211,7 +211,7 @@ def _held_out(config: PipelineConfig) -> dict[str, Any]:
     return {**asdict(source, dict_factory=written), **given}
 
 
-def _not_default(settings: DataSource | EngineConfig) -> dict[str, object]:
+def _not_default(settings: DataSource | EngineConfig | GenerationConfig) -> dict[str, object]:
     """The fields of a settings object that say something."""
     return {
         entry.name: value for entry in fields(settings) if (value := getattr(settings, entry.name)) != entry.default
@@ -230,13 +230,15 @@ def eval_settings(config: PipelineConfig) -> dict[str, Any]:
         ConfigError: a condition asks for labels or adapters that no stage makes.
     """
     assert config.eval is not None
-    seeds = config.label.seeds
+    seeds, first = config.label.seeds, config.settings(config.label.algorithms[0], config.label.seeds[0])
+    sampling = _not_default(first.generation)
     conditions = config.eval.get("conditions", [])
     return {
         "output_dir": str(config.output_dir),
         "seeds": list(seeds),
         "labels": [str(label_file(config, config.label.algorithms[0], seed)) for seed in seeds],
-        "engine": _not_default(config.settings(config.label.algorithms[0], seeds[0]).engine),
+        "engine": _not_default(first.engine),
+        **({"generation": sampling} if sampling else {}),
         **config.eval,
         "data": _held_out(config),
         "conditions": [_condition(config, dict(condition)) for condition in conditions],

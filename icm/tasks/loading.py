@@ -1,23 +1,19 @@
 """From a `DataSource` to examples without gold, and gold apart."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError
-from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, rank
+from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
 from icm.tasks.base import HubData, Item, Record, Task
-from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, of_slice, slice_place, unique
+from icm.tasks.drawing import Claim, check_gold, draw, group_id, of_part, of_slice, slice_place, unique
 from icm.tasks.lookup import find_task, task_names
 from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.source import DataSource
-
-GENERATED_CLAIMS = 4
-"""Candidate solutions a question, where the model writes them: as many as GSM8K-verification has."""
-
-Generate = Callable[[list[str]], list[str]]
+from icm.tasks.written import Generate, with_claims
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +26,8 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
 
     Args:
         source: what to load.
-        generate: prompts → one sampled continuation each, for data sets whose claims the model has to write.
+        generate: prompts → one sampled continuation each, for data sets whose claims the model has to write and that
+            name no file of written ones.
 
     Raises:
         DataError: names the file, line and field, what was found and what is expected.
@@ -39,17 +36,17 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     """
     _check(source)
     task, records = _task_and_records(source)
-    with_claims = _with_claims(task, records, source, generate)
-    items = _items(task, with_claims, source)
+    answered, written = with_claims(task, records, source, generate)
+    items = _items(task, answered, source)
     space = label_space(task, source, items)
     template = Template(source.template or own_template(task, space), task)
     claims = unique(_claim(item, record, template) for item, record in items)
-    check_gold(claims, space, source, generated=with_claims is not records)
+    check_gold(claims, space, source, generated=answered is not records)
     chosen = of_slice(draw(of_part(claims, source), source), source)
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    return TaskData(dataset, GoldLabels(gold), template.text)
+    return TaskData(dataset, GoldLabels(gold), template.text, written)
 
 
 def load_icm_dataset(
@@ -128,38 +125,6 @@ def _shared_fields(task: Task, record: Record) -> int:
 
 def _signatures(task: Task) -> str:
     return " or ".join("{" + ", ".join(sorted(names)) + "}" for names in task.signatures)
-
-
-def _with_claims(task: Task, records: list[Record], source: DataSource, generate: Generate | None) -> list[Record]:
-    """The records, with claims written by the model where the task asks for them (`Task.question`)."""
-    asked = [(record, task.question(record)) for record in records] if task.question else []
-    open_questions = [(record, question) for record, question in asked if question is not None]
-    if not open_questions:
-        return records
-    if generate is None:
-        raise DataError(
-            f"{open_questions[0][0].where}: the record has no claims to judge (task {task.name} reads "
-            f"{_signatures(task)}); give a file with claims, or let a model write them"
-        )
-    if source.slice is not None:  # another model, and each slice has its own, would write other claims to divide
-        raise ConfigError(f"slice: found {source.slice!r}, but a model writes the claims; give a file with claims")
-    wanted = _questions_to_ask(open_questions, source)
-    prompts = [prompt for _, (_, prompt) in wanted for _ in range(GENERATED_CLAIMS)]
-    texts = generate(prompts)
-    answered = [record for record, question in asked if question is None]
-    for start, (record, _) in zip(range(0, len(texts), GENERATED_CLAIMS), wanted, strict=True):
-        answered.append(Record(record.where, {**record.fields, "generated": texts[start : start + GENERATED_CLAIMS]}))
-    return answered
-
-
-def _questions_to_ask(
-    questions: list[tuple[Record, tuple[str, str]]], source: DataSource
-) -> list[tuple[Record, tuple[str, str]]]:
-    """The questions of this part, as many as the draw will need: writing claims costs more than all else here."""
-    placed = {group_id(question[0]): (record, question) for record, question in questions}
-    groups = sorted((g for g in placed if in_part(g, source)), key=lambda g: rank(g, source.seed))
-    most = None if source.max_examples is None else max(1, source.max_examples // GENERATED_CLAIMS)
-    return [placed[group] for group in groups[:most]]
 
 
 def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Item, Record]]:

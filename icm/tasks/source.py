@@ -26,6 +26,9 @@ class DataSource:
         verbalisers: label → text in the prompt, replaces the task's own (leading space included).
         slice: `J/N`, the J-th of N parts of nearly equal size that share no question, drawn with `seed` from what the
             other fields leave.
+        claims: file of the claims that a model wrote for data without (`icm run` keeps it in `output_dir/generated` and
+            names it in the label file): of the questions, those it holds. None lets the model write; so does a file
+            that was written for the other part of the holdout.
     """
 
     dataset: str = "reviews"
@@ -40,6 +43,7 @@ class DataSource:
     template: str | None = None
     verbalisers: dict[str, str] | None = None
     slice: str | None = None
+    claims: str | None = None
 
     @property
     def whole(self) -> "DataSource":
@@ -48,6 +52,6 @@ class DataSource:
 
 
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice says nothing of
-    slices, so that its files are the bytes they were before there were any."""
-    return {name: value for name, value in fields if (name, value) != ("slice", None)}
+    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice, or without
+    written claims, says nothing of them, so that its files are the bytes they were before there were any."""
+    return {name: value for name, value in fields if name not in ("slice", "claims") or value is not None}

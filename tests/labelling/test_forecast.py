@@ -50,3 +50,7 @@ def test_questions_whose_solutions_are_to_be_written(tmp_path: Path) -> None:
     found = plan(dataset=str(data), task_type="gsm8k", max_iterations=4, model="meta-llama/Llama-3.1-8B")
     assert sum(found.batches) >= 6 and found.seconds is None
     assert any("solutions of" in line for line in found.assumptions)
+    first = str(found).splitlines()[0]
+    assert first.startswith("to be written ") and "24 claims, 4 for each of 6 questions" in first
+    assert "at most 512 tokens each, 12,288 in all" in first
+    assert plan(dataset="reviews", max_examples=8, max_iterations=4, model="meta-llama/Llama-3.1-8B").writing is None

@@ -28,12 +28,13 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_written_claims_are_kept_for_the_next_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icm.labelling.run.PROMPTS_PER_FILE", 3)
+    monkeypatch.setattr("icm.labelling.claims.PROMPTS_PER_FILE", 3)
     first, again = (
         read_result(label(resolve_settings({**given, "output_name": name}, environ={}))) for name in ("first", "again")
     )
     assert first.metadata["usage"]["generated_tokens"] > again.metadata["usage"]["generated_tokens"] == 0
-    assert len(list(Path(given["output_dir"], "generated").iterdir())) == 2
+    kept = sorted(path.suffix for path in Path(given["output_dir"], "generated").iterdir())
+    assert kept == [".json", ".json", ".jsonl"] and first.record.data == again.record.data
     assert [i.example.id for i in first.labeled_examples] == [i.example.id for i in again.labeled_examples]
 
 

@@ -19,8 +19,10 @@ from icm.errors import ConfigError, ICMError, ResumeError
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.manifest import read_manifest
-from icm.pipeline.run import check_later_stages, run_pipeline, run_stages
+from icm.pipeline.run import check_later_stages, plan_pipeline, run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
+from icm.tasks import load_task
+from icm.tasks.written import stand_ins
 from train.arguments import accumulation_steps, read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -366,3 +368,18 @@ def test_a_small_experiment_runs_to_its_figure_and_is_not_repeated(tmp_path: Pat
     before = {path: time for path, time in before.items() if path.name != "pipeline.json"}
     run_pipeline(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_plan_says_which_claims_will_be_written(tmp_path: Path) -> None:
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": "#### {n + 1}"}}\n' for n in range(12)))
+    source = {"dataset": str(data), "task_type": "gsm8k", "holdout": 0.4}
+    changes = {"data": source, "model": {"model": "meta-llama/Llama-3.1-8B"}, "train": None}
+    changes |= {"eval.conditions": SMALL["eval"]["conditions"][:1], "generation": {"generation_max_tokens": 40}}
+    config = read_experiment(write(tmp_path, *changes.items()))
+    assert eval_settings(config)["generation"] == {"generation_max_tokens": 40}
+    first, second = (line for line in plan_pipeline(config).splitlines() if line.startswith("to be written"))
+    held_out = load_task(replace(config.settings("icm", 5).data, part="test"), stand_ins).written
+    assert f"4 for each of {12 - len(held_out)} questions, at most 40 tokens each" in first
+    assert "8 claims, 4 for each of 2 questions" in second  # eval.data.max_examples is 8
+    assert "generation" not in eval_settings(read_experiment(write(tmp_path)))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from icm.consistency import MathConsistencyRule
 from icm.tasks.base import HubData, Item, Record, Task, candidates, signature
 from icm.tasks.choices import answer_item
-from icm.text import final_answer
+from icm.text import final_answer, same_answer
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
@@ -27,9 +27,8 @@ def items(record: Record) -> Iterator[Item]:
 def _solutions(record: Record) -> Iterator[tuple[str, str | None]]:
     if "generated" in record.fields:
         right = record.optional_text("answer")
-        expected = None if right is None else final_answer(right)
         for text in candidates(record):
-            yield text, None if expected is None else str(final_answer(text) == expected)
+            yield text, None if right is None else str(same_answer(text, right))
     elif "solution" in record.fields:
         yield record.text("solution"), record.truth("is_correct", "label")
     else:

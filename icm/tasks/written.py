@@ -1,0 +1,121 @@
+"""Claims that a model writes, for questions that come without: which are asked, and the file that keeps the answers.
+
+The file holds questions and what was written, a line each, and no gold: whether a claim is right follows from the
+record that it is read beside.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icm.errors import ConfigError, DataError
+from icm.examples import rank
+from icm.files import fingerprint, write_jsonl
+from icm.tasks.base import Record, Task
+from icm.tasks.drawing import group_id, in_part
+from icm.tasks.reading import file_records
+from icm.tasks.source import DataSource
+
+GENERATED_CLAIMS = 4
+"""Candidate solutions a question: as many as GSM8K-verification has."""
+
+STAND_IN_CHARACTERS = 180
+
+Generate = Callable[[list[str]], list[str]]
+"""Prompts → one sampled continuation each."""
+
+Written = Mapping[str, Sequence[str]]
+"""Question → what was written for it."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A record without claims."""
+
+    record: Record
+    question: str
+    prompt: str
+
+    def with_claims(self, texts: Sequence[str]) -> Record:
+        return Record(self.record.where, {**self.record.fields, "generated": list(texts)})
+
+
+def stand_ins(prompts: Sequence[str]) -> list[str]:
+    """Text in the place of claims, where their number or the questions alone matter."""
+    return [f"{'x' * STAND_IN_CHARACTERS} {number}" for number in range(len(prompts))]
+
+
+def with_claims(
+    task: Task, records: list[Record], source: DataSource, generate: Generate | None
+) -> tuple[list[Record], Written]:
+    """The records, with written claims where the task asks a model for them (`Task.question`), and what was written
+    now rather than read from the source's file of claims.
+
+    Raises:
+        DataError: claims are missing and there is nobody to write them, or their file cannot be read.
+        ConfigError: a setting that does not fit data without claims, or with claims of their own.
+    """
+    asked = [(record, task.question(record)) for record in records] if task.question else []
+    waiting = {group_id(found[0]): _Open(record, *found) for record, found in asked if found is not None}
+    if not waiting:
+        if source.claims is not None:
+            raise ConfigError(f"claims: found {source.claims!r}, but the records hold their own claims; leave it out")
+        return records, {}
+    kept = _kept(waiting, source)
+    written = {} if kept else _ask(waiting, task, source, generate)
+    texts = kept or {group_id(question): found for question, found in written.items()}
+    answered = [record for record, found in asked if found is None]
+    return answered + [waiting[group].with_claims(found) for group, found in texts.items()], written
+
+
+def _kept(waiting: Mapping[str, _Open], source: DataSource) -> Written:
+    """Group id → claims from the source's file. None for a test part that the file knows nothing of: it was written for
+    the other part of the same data."""
+    if source.claims is None:
+        return {}
+    path = Path(source.claims).expanduser()
+    if not path.is_file():
+        raise DataError(f"claims {path}: no such file; label the data anew, or give the path of its file of claims")
+    rows = {group_id(row.text("question")): [*map(str, row.values("generated"))] for row in file_records(path)}
+    found = {group: texts for group, texts in rows.items() if group in waiting and in_part(group, source)}
+    if not found and source.part == "train":
+        raise DataError(
+            f"claims {source.claims}: holds none of the {len(waiting)} questions of {source.dataset} (part "
+            f"{source.part}); name the file that was kept for these data, or none to let the model write"
+        )
+    return found
+
+
+def _ask(waiting: Mapping[str, _Open], task: Task, source: DataSource, generate: Generate | None) -> Written:
+    if generate is None:
+        first = next(iter(waiting.values())).record
+        raise DataError(
+            f"{first.where}: the record has no claims to judge (task {task.name}); `icm run` lets the model write them "
+            "and names their file in its label file: give that file as `claims`, or data with claims"
+        )
+    if source.slice is not None:  # another model, and each slice has its own, would write other claims to divide
+        raise ConfigError(
+            f"slice: found {source.slice!r}, but a model writes the claims; write them once (`icm run --algorithm "
+            "random`), then give their file as `claims`"
+        )
+    wanted = [waiting[group] for group in _drawn(waiting, source)]
+    texts = generate([entry.prompt for entry in wanted for _ in range(GENERATED_CLAIMS)])
+    if len(texts) != len(wanted) * GENERATED_CLAIMS:
+        raise ValueError(f"{len(texts)} claims for {len(wanted)} questions")
+    starts = range(0, len(texts), GENERATED_CLAIMS)
+    return {e.question: texts[at : at + GENERATED_CLAIMS] for at, e in zip(starts, wanted, strict=True)}
+
+
+def _drawn(groups: Iterable[str], source: DataSource) -> list[str]:
+    """The questions of this part, as many as the draw will need: writing claims costs more than all else here."""
+    order = sorted((g for g in groups if in_part(g, source)), key=lambda g: rank(g, source.seed))
+    return order[: None if source.max_examples is None else max(1, source.max_examples // GENERATED_CLAIMS)]
+
+
+def keep_claims(folder: Path, written: Written) -> str:
+    """Write a source's file of claims into the folder, named by its content; returns its path."""
+    rows = [{"question": question, "generated": list(texts)} for question, texts in written.items()]
+    path = folder / f"{fingerprint(rows)}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, rows)
+    return str(path)

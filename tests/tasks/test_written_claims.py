@@ -1,0 +1,85 @@
+"""Claims that a model wrote: kept without gold, read again with the same questions, written for one part alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from icm.errors import ConfigError, DataError
+from icm.tasks import DataSource, load_task
+from icm.tasks.written import keep_claims, stand_ins
+from icm.text import same_answer
+
+
+def answers(prompts: list[str]) -> list[str]:
+    """A model that is right every other time, and now and then says nothing."""
+    return [["", f"{i}. A: 4", "A: 5", f"{i} A: 6"][i % 4] for i, _ in enumerate(prompts)]
+
+
+def questions(folder: Path, count: int = 24, **fields: object) -> DataSource:
+    path = folder / "questions.jsonl"
+    rows = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}", **fields} for i in range(count)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return DataSource(str(path), "gsm8k", holdout=0.4, max_examples=20, seed=7)
+
+
+def test_kept_claims_give_the_same_data_without_a_model(tmp_path: Path) -> None:
+    source = questions(tmp_path)
+    first = load_task(source, answers)
+    assert len(first.written) == 5 and all(len(texts) == 4 for texts in first.written.values())
+    kept = replace(source, claims=keep_claims(tmp_path / "generated", first.written))
+    again = load_task(kept)
+    assert again.dataset == first.dataset and dict(again.gold) == dict(first.gold) and not again.written
+    assert load_task(kept.whole).dataset.fingerprint == first.dataset.fingerprint
+    parts = [load_task(replace(kept, max_examples=None, slice=f"{number}/2")).dataset for number in (1, 2)]
+    assert sorted(example.id for part in parts for example in part) == [example.id for example in first.dataset]
+
+
+def test_gold_is_not_in_the_file_and_has_no_say_in_it(tmp_path: Path) -> None:
+    written = {}
+    for name, answer in (("right", None), ("wrong", "#### 77"), ("absent", "")):
+        (tmp_path / name).mkdir()
+        source = questions(tmp_path / name, **({} if answer is None else {"answer": answer}))
+        data = load_task(source, answers)
+        written[name] = Path(keep_claims(tmp_path / name, data.written)).read_bytes()
+        assert bool(data.gold) == (name != "absent")
+    assert len(set(written.values())) == 1 and b"####" not in written["right"]
+
+
+def test_the_other_part_is_written_anew(tmp_path: Path) -> None:
+    source = questions(tmp_path)
+    train = load_task(source, answers)
+    test = replace(source, part="test", claims=keep_claims(tmp_path, train.written))
+    with pytest.raises(DataError, match="no claims to judge"):
+        load_task(test)
+    held_out = load_task(test, answers)
+    assert held_out.written and not held_out.written.keys() & train.written.keys()
+    assert len(load_task(replace(test, max_examples=None), stand_ins).written) > len(held_out.written)
+
+
+def test_a_file_of_other_claims_is_refused(tmp_path: Path) -> None:
+    source = questions(tmp_path)
+    other = keep_claims(tmp_path, {"Who is it?": ["A: 3"]})
+    with pytest.raises(DataError, match="holds none of the 24 questions"):
+        load_task(replace(source, claims=other), answers)
+    with pytest.raises(DataError, match=r"claims no\.jsonl: no such file"):
+        load_task(replace(source, claims="no.jsonl"))
+    own = questions(tmp_path, solution="5", is_correct=True)
+    with pytest.raises(ConfigError, match="the records hold their own claims"):
+        load_task(replace(own, claims=other))
+
+
+@pytest.mark.parametrize(
+    ("solution", "right", "same"),
+    [
+        ("2 + 5 = 7", "#### 7", True),
+        ("It is seven.", "7", False),
+        ("Let me think. The answer is Paris.\nQuestion", "Paris", True),
+        ("Paris", "Answer: paris", True),
+        ("Paris is a city, so the answer is Lyon", "Paris", False),
+        ("Founded in 1200, the answer is New York", "new york", True),
+    ],
+)
+def test_the_right_answer_is_a_number_or_words(solution: str, right: str, same: bool) -> None:
+    assert same_answer(solution, right) == same
