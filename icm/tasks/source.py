@@ -48,6 +48,6 @@ class DataSource:
 
 
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice says nothing of
-    slices, so that its files are the bytes they were before there were any."""
-    return {name: value for name, value in fields if (name, value) != ("slice", None)}
+    """`dict_factory` of `asdict` for settings that are written to files: one without a slice or a tokenizer of its own
+    says nothing of these, so that its files are the bytes they were before there were any."""
+    return {name: value for name, value in fields if name not in ("slice", "tokenizer") or value is not None}
