@@ -27,7 +27,7 @@ _MOST_TOKENS = 2**40
 Reply = TypeVar("Reply")
 
 
-def found(value: object) -> str:
+def brief(value: object) -> str:
     """A value of a server's reply on one line, however long or deeply nested it is."""
     return " ".join(_BRIEF.repr(value).split())[:_SHOWN]
 
@@ -35,9 +35,9 @@ def found(value: object) -> str:
 def read_log_prob(value: object) -> float:
     """A log-probability; minus infinity counts as none. Raises UnusableReply for what none can be."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnusableReply(f"expected a log-probability, found {found(value)}")
+        raise UnusableReply(f"expected a log-probability, found {brief(value)}")
     if math.isnan(value) or value > _ROUNDING or -math.inf < value < _LEAST_LOG_PROB:
-        raise UnusableReply(f"expected a log-probability, a number of at most 0, found {found(value)}")
+        raise UnusableReply(f"expected a log-probability, a number of at most 0, found {brief(value)}")
     return float(value)
 
 
@@ -46,9 +46,9 @@ def read_count(counts: object, name: str) -> int:
     value = counts.get(name) if isinstance(counts, dict) else counts
     if value is None:
         return 0
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS:
-        return value
-    raise UnusableReply(f"{name}: expected a count of tokens, found {found(value)}")
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS and value % 1 == 0:
+        return int(value)
+    raise UnusableReply(f"{name}: expected a count of tokens, found {brief(value)}")
 
 
 class UnusableReply(Exception):
@@ -182,7 +182,7 @@ def _decoded(response: httpx.Response) -> object:
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        said = f"found {found(response.text)}" if response.text.strip() else "the reply is empty"
+        said = f"found {brief(response.text)}" if response.text.strip() else "the reply is empty"
         raise UnusableReply(f"broken JSON ({error}); {said}") from None
 
 

@@ -15,8 +15,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
-    """A table of names and values without a head."""
-    return table(("", ""), facts.items())
+    """A table of names and values without a head; HTML in them is shown as it is written."""
+    return table(("", ""), [[html.escape(str(cell), quote=False) for cell in fact] for fact in facts.items()])
 
 
 def _cell(value: object) -> str:

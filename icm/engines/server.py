@@ -23,7 +23,7 @@ from icm.http import (
     Reply,
     UnusableReply,
     check_address,
-    found,
+    brief,
     key_in,
     key_name,
     read_count,
@@ -47,7 +47,7 @@ _Completion = tuple[_Json, _Json]  # first choice, usage
 def _models(reply: Any) -> list[_Json]:
     entries = reply.get("data", []) if isinstance(reply, dict) else reply
     if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
-        raise UnusableReply(f"expected a list of models, found {found(reply)}")
+        raise UnusableReply(f"expected a list of models, found {brief(reply)}")
     return entries
 
 
@@ -60,7 +60,7 @@ def _completion(reply: Any) -> _Completion:
             return choice, usage
     except (KeyError, IndexError, TypeError, AttributeError):
         pass
-    raise UnusableReply(f"expected a completion with choices[0].text and usage, found {found(reply)}")
+    raise UnusableReply(f"expected a completion with choices[0].text and usage, found {brief(reply)}")
 
 
 def _top_log_probs(choice: _Json) -> dict[str, object]:
@@ -77,7 +77,8 @@ def _top_log_probs(choice: _Json) -> dict[str, object]:
         entries = reversed(log_probs["content"][0]["top_logprobs"])
         return {entry["token"]: entry["logprob"] for entry in entries}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise UnusableReply(f"found {found(choice.get('logprobs') or 'none')}") from None
+        log_probs = choice.get("logprobs")
+        raise UnusableReply(f"found {brief(log_probs) if log_probs else 'none'}") from None
 
 
 class ServerEngine(Engine):
@@ -129,7 +130,7 @@ class ServerEngine(Engine):
         stated = served.get("max_model_len")
         if stated is not None and (isinstance(stated, bool) or not isinstance(stated, int) or stated < 2):
             raise PrerequisiteError(
-                f"server {self._url}/models: max_model_len: expected a count of tokens, found {found(stated)}"
+                f"server {self._url}/models: max_model_len: expected a count of tokens, found {brief(stated)}"
             )
         own = _own_context(config, stated)
         if own is None:
@@ -180,10 +181,10 @@ class ServerEngine(Engine):
         try:
             listed = _top_log_probs(choice)
             if missing := [name for name in names if name not in listed]:
-                raise UnusableReply(f"{missing} not among {found(listed)}")
+                raise UnusableReply(f"{missing} not among those found, {brief(listed)}")
             values = [read_log_prob(listed[name]) for name in names]
             if -math.inf in values:
-                raise UnusableReply(f"minus infinity in {found(listed)}")
+                raise UnusableReply(f"minus infinity in {brief(listed)}")
             return values
         except UnusableReply as error:
             raise PrerequisiteError(
