@@ -108,12 +108,11 @@ def public_search(record: RunRecord) -> dict[str, object]:
     return {name: value for name, value in record.search_settings.items() if name in known}
 
 
-def public_result(result: ICMResult) -> ICMResult:
-    """The result with a record that names no folder of the machine it was made on."""
-    record = result.record
+def public_record(record: RunRecord) -> RunRecord:
+    """A record that names no folder of the machine it was made on."""
     model, source = record.model, record.data.source
     search = public_search(record)
-    public = replace(
+    return replace(
         record,
         settings={"search": search} if search else {},
         model=replace(
@@ -127,7 +126,13 @@ def public_result(result: ICMResult) -> ICMResult:
         ),
         other={},
     )
-    return replace(result, record=public)
+
+
+def public_analysis(analysis: Analysis) -> Analysis:
+    """An analysis that names no local paths: why there is no gold is not said, as the reason can name some."""
+    note = analysis.gold_note and "the gold labels are not at hand"
+    settings = {name: value for name, value in analysis.settings.items() if name == "search"}
+    return replace(analysis, model=public_name(analysis.model), gold_note=note, settings=settings)
 
 
 def _settings(search: Mapping[str, object]) -> str:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
-from icm.files import dump_json, parse_jsonl
-from icm.publish.cards import file_card, label_card
-from icm.results.format import ICMResult, LabeledExample, read_result
+from icm.files import dump_json, parse_json, parse_jsonl
+from icm.markdown import public_name
+from icm.publish.cards import file_card, label_card, public_record
+from icm.results.codelion import is_codelion
+from icm.results.format import HEADER_FIELDS, ICMResult, LabeledExample, read_result
+from icm.results.record import read_record
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -40,8 +43,9 @@ PUBLISHED_FILES = (
     "chat_template.jinja",
 )
 """What of an adapter folder is published: weights, tokenizer, card, plot; no pickles, checkpoints or local settings."""
+# Files of an adapter, and their keys, that can hold local paths.
+_WITH_NAMES = ("adapter_config.json", "tokenizer_config.json", "train_results.json", "environment.json")
 _NAMES = ("base_model_name_or_path", "name_or_path", "tokenizer_file", "model", "labels")
-"""Keys of published JSON files whose values can be local paths."""
 
 Content = bytes | Path
 
@@ -142,6 +146,20 @@ def _row(item: LabeledExample) -> dict[str, object]:
     }
 
 
+def _public_json(path: Path) -> Content:
+    """A JSON file without the local paths that it can hold; the file as it is if it holds none."""
+    document = parse_json(path.read_bytes().decode(errors="replace"), str(path))
+    if not isinstance(document, dict):
+        return path
+    public = {key: public_name(v) if key in _NAMES and isinstance(v, str) else v for key, v in document.items()}
+    header = document.get("metadata")
+    if isinstance(header, dict) and header.get("type") == "icm_metadata":  # an export of a result
+        own = {key: value for key, value in header.items() if key in HEADER_FIELDS}
+        rest = {key: value for key, value in header.items() if key not in HEADER_FIELDS}
+        public["metadata"] = own | public_record(read_record(rest, str(path))).as_row()
+    return path if public == document else (dump_json(public, indent=2) + "\n").encode()
+
+
 def _result_of(path: Path) -> ICMResult | None:
     """The result that the file is; None for any other file."""
     with path.open("rb") as handle:
@@ -149,7 +167,7 @@ def _result_of(path: Path) -> ICMResult | None:
             _, first = next(parse_jsonl(handle, str(path)))
         except (DataError, StopIteration):
             return None
-    return read_result(path) if first.get("type") == "icm_metadata" else None
+    return read_result(path) if first.get("type") == "icm_metadata" or is_codelion(first) else None
 
 
 def _checked_name(name: str) -> str:
