@@ -15,10 +15,13 @@ from eval.held_out import asked_source, load_held_out
 from eval.labels import LabelFile, choose, labels_for, with_gold
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.config import EngineConfig
-from icm.errors import ConfigError
+from icm.engines import check_engine
+from icm.engines.adapters import Adapter, read_adapter
+from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.files import file_sha256, fingerprint, parse_object
-from icm.models import model_label, resolve_model, weights_hash
+from icm.markdown import local_path
+from icm.models import is_embedded, model_label, resolve_model, weights_hash
 from icm.results.accuracy import measure_accuracy
 from icm.results.format import ICMResult, read_result
 from icm.results.twins import need_gold, refuse_overlap
@@ -174,7 +177,12 @@ class Experiment:
     def _fine_tuned(self, config: ConditionConfig, place: int, adapter: str) -> Run:
         # Asking for the label file checks that training and held-out set share no question.
         engine = replace(self._engine(config.model), adapter=adapter)
-        _check_adapter(Path(adapter), config, engine.model, self._file(config, place))
+        file = self._file(config, place)
+        try:
+            _check_adapter(read_adapter(adapter), config, engine.model, file)
+            check_engine(engine)
+        except ICMError as error:
+            raise ConfigError(f"condition {config.name!r}: {error}") from None
         return self._run(config, self.settings.seeds[place], InContext(engine, self.label_space, self.examples))
 
     def _engine(self, model: str | None) -> EngineConfig:
@@ -215,33 +223,41 @@ def _id(entry: ICMExample | tuple[ICMExample, str]) -> object:
 
 def engine_identity(config: EngineConfig) -> dict[str, object]:
     """What decides an engine's scores: weights by content where they are local, by name and revision on the hub."""
-    model = Path(resolve_model(config.model, config.revision))
+    folder = _model_folder(config)
+    alias = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
     return {
-        "model": weights_hash(model) if model.is_dir() else [config.model, config.revision],
-        "adapter": weights_hash(Path(config.adapter)) if config.adapter else None,
+        "model": [config.model, config.revision] if folder is None else weights_hash(folder),
+        "adapter": weights_hash(read_adapter(config.adapter).folder) if config.adapter else None,
+        **alias,
         "engine": [config.engine, config.device, config.dtype, config.max_model_len, config.base_url],
     }
 
 
-def _check_adapter(folder: Path, config: ConditionConfig, model: str, file: LabelFile) -> None:
-    """The adapter is there, and was trained from the model and on the labels that the condition claims."""
-    if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"condition {config.name!r}: {folder}: no adapter_config.json; give the folder of an adapter")
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ConfigError(f"condition {config.name!r}: {folder}: no adapter_model.safetensors; train it to the end")
-    record = folder / "train_results.json"
+def _model_folder(config: EngineConfig) -> Path | None:
+    """Where the model lies on this machine; None for one of the hub, or that only a server knows."""
+    if config.engine == "server" and not is_embedded(config.model):
+        return local_path(config.model)
+    folder = Path(resolve_model(config.model, config.revision))
+    return folder if folder.is_dir() else None
+
+
+def _check_adapter(adapter: Adapter, config: ConditionConfig, model: str, file: LabelFile) -> None:
+    """The adapter was trained from the model and on the labels that the condition claims, as far as it says."""
+    folder, record = adapter.name, adapter.folder / "train_results.json"
     if not record.is_file():
         return
-    trained = parse_object(record.read_text(encoding="utf-8"), str(record))
-    if model_label(str(trained["model"])) != model_label(model):
-        raise ConfigError(f"condition {config.name!r}: {folder} adapts {trained['model']}, but the model is {model}")
+    trained = parse_object(record.read_bytes().decode(errors="replace"), str(record))
+    for name in ("model", "label_source", "labels_sha256", "labels"):
+        if not isinstance(trained.get(name), str):
+            raise DataError(f"{record}: field {name!r}: expected text; train the adapter again, or remove the file")
+    if model_label(trained["model"]) != model_label(model):
+        raise ConfigError(f"{folder} adapts {trained['model']}, but the model is {model}")
     if trained["label_source"] != config.labels_from:
         raise ConfigError(
-            f"condition {config.name!r}: {folder} was trained on label_source {trained['label_source']}, "
-            f"but labels_from is {config.labels_from}"
+            f"{folder} was trained on label_source {trained['label_source']}, but labels_from is {config.labels_from}"
         )
     if trained["labels_sha256"] != file_sha256(file.path):
         raise ConfigError(
-            f"condition {config.name!r}: {folder} was trained on another label file ({trained['labels']}) than "
+            f"{folder} was trained on another label file ({trained['labels']}) than "
             f"{file.path}; name that file in the condition's `files`"
         )

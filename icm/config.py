@@ -19,7 +19,8 @@ class EngineConfig:
     """Which model scores, and on what.
 
     Attributes:
-        model: hub name, local folder, or `embedded[:NAME]` (see `icm.models`).
+        model: hub name, local folder, or `embedded[:NAME]` (see `icm.models`); for `engine: server` any name that the
+            server lists.
         revision: hub revision (branch, tag or commit).
         adapter: folder of a LoRA adapter to apply to the model.
         engine: `auto` is vLLM where a CUDA GPU is present, else transformers.
@@ -32,6 +33,8 @@ class EngineConfig:
         kv_cache_gib: memory for cached prefixes, in GiB; vLLM on a GPU sizes its own from `gpu_memory_utilization`.
         enforce_eager: vLLM without compilation: starts faster, runs slower.
         base_url: address of an OpenAI-compatible server, for `engine: server`.
+        tokenizer: for `engine: server`, whose tokenizer the served model has, where its name does not say (an alias, an
+            Ollama tag): hub name, local folder or `embedded[:NAME]`.
     """
 
     model: str = "embedded"
@@ -47,6 +50,7 @@ class EngineConfig:
     kv_cache_gib: float = 4.0
     enforce_eager: bool = False
     base_url: str | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "kv_cache_gib", "gpu_memory_utilization"):
@@ -59,7 +63,9 @@ class EngineConfig:
         """What decides the scores and when the order is redrawn, by name; an interrupted run continues only with the
         same."""
         names = ("model", "revision", "adapter", "device", "dtype", "max_model_len", "kv_cache_gib")
-        return {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
+        # Named only where it is set, so that traces from before there was one go on.
+        return found if self.tokenizer is None else {**found, "tokenizer": self.tokenizer}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """JSON over HTTP with bounded, backed-off tries: the one client of every server that models are asked on."""
 
+import math
 import os
 import random
 import re
+import reprlib
 import time
 from collections.abc import Callable
 from threading import Lock
@@ -17,8 +19,36 @@ LONGEST_WAIT = 60.0
 _KEYS = {"api.together.xyz": "TOGETHER_API_KEY", "openrouter.ai": "OPENROUTER_API_KEY"}
 _REPEATABLE = {408, 409, 425, 429, *range(500, 600)}
 _SHOWN = 300  # characters of a server's message
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxstring, _BRIEF.maxother = 4, 6, 4, 100, 60
+_ROUNDING, _LEAST_LOG_PROB = 1e-3, -1e5  # servers write -9999 for minus infinity
+_MOST_TOKENS = 2**40
 
 Reply = TypeVar("Reply")
+
+
+def brief(value: object) -> str:
+    """A value of a server's reply on one line, however long or deeply nested it is."""
+    return " ".join(_BRIEF.repr(value).split())[:_SHOWN]
+
+
+def read_log_prob(value: object) -> float:
+    """A log-probability; minus infinity counts as none. Raises UnusableReply for what none can be."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnusableReply(f"expected a log-probability, found {brief(value)}")
+    if math.isnan(value) or value > _ROUNDING or -math.inf < value < _LEAST_LOG_PROB:
+        raise UnusableReply(f"expected a log-probability, a number of at most 0, found {brief(value)}")
+    return float(value)
+
+
+def read_count(counts: object, name: str) -> int:
+    """A count of tokens by its name; 0 where the server does not say. Raises UnusableReply for what is no count."""
+    value = counts.get(name) if isinstance(counts, dict) else counts
+    if value is None:
+        return 0
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS and value % 1 == 0:
+        return int(value)
+    raise UnusableReply(f"{name}: expected a count of tokens, found {brief(value)}")
 
 
 class UnusableReply(Exception):
@@ -123,7 +153,7 @@ class JsonClient:
                 # Jitter, so that threads that failed together do not ask together again.
                 backoff = self._first_wait * 2**attempt * random.uniform(0.75, 1.25)
                 time.sleep(min(LONGEST_WAIT, backoff if asked_wait is None else asked_wait))
-        raise NoAnswer(self._shown(failure))
+        raise NoAnswer(self.shown(failure))
 
     def _wait_for_turn(self) -> None:
         """Count the request, and space requests evenly over a minute where there is a rate limit."""
@@ -137,14 +167,14 @@ class JsonClient:
     def _check_status(self, response: httpx.Response) -> None:
         status = response.status_code
         if status in _REPEATABLE:
-            raise UnusableReply(f"status {status}: {self._shown(response.text)}")
+            raise UnusableReply(f"status {status}: {self.shown(response.text)}")
         if response.has_redirect_location:
-            target = self._shown(response.headers["location"])
+            target = self.shown(response.headers["location"])
             raise Refused(status, f"redirects to {target}, which is not followed; give the address that answers")
         if not response.is_success:
-            raise Refused(status, self._shown(response.text))
+            raise Refused(status, self.shown(response.text))
 
-    def _shown(self, text: str) -> str:
+    def shown(self, text: str) -> str:
         """A server's words on one line, without the key, which some servers send back."""
         hidden = text.replace(self._key, "(key)") if self._key else text
         return " ".join(hidden.split())[:_SHOWN]
@@ -158,7 +188,8 @@ def _decoded(response: httpx.Response) -> object:
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise UnusableReply(f"broken JSON ({error})") from None
+        said = f"found {brief(response.text)}" if response.text.strip() else "the reply is empty"
+        raise UnusableReply(f"broken JSON ({error}); {said}") from None
 
 
 def _retry_after(response: httpx.Response) -> float | None:

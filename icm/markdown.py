@@ -1,8 +1,11 @@
 """Markdown that holds together whatever texts it shows, and names fit for publication."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+
+_FILE_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".safetensors", ".gguf")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -12,8 +15,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
-    """A table of names and values without a head."""
-    return table(("", ""), facts.items())
+    """A table of names and values without a head; HTML in them is shown as it is written."""
+    return table(("", ""), [[html.escape(str(cell), quote=False) for cell in fact] for fact in facts.items()])
 
 
 def _cell(value: object) -> str:
@@ -30,5 +33,20 @@ def literal(text: str) -> str:
 
 def public_name(name: str) -> str:
     """A hub or built-in name as it is; of a local path the last part, since the rest is nobody's business."""
-    local = Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).exists() or "\\" in name
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2] if local else name
+    return PureWindowsPath(name.rstrip("/\\")).name or "." if is_local_name(name) else name
+
+
+def is_local_name(name: str) -> bool:
+    """Whether a name is that of a file or folder, here or on another machine, rather than one of the hub."""
+    if name.startswith(("/", ".", "~")) or "\\" in name or re.match(r"[A-Za-z]:|file:", name):
+        return True
+    return name.count("/") > 1 or name.lower().endswith(_FILE_ENDINGS) or local_path(name) is not None
+
+
+def local_path(name: str) -> Path | None:
+    """The file or folder of that name on this machine; None also for what can be the name of none."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long; ~somebody who is not here; a zero byte
+        return None

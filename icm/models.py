@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from icm.errors import ConfigError, PrerequisiteError
 from icm.files import atomic_write, file_sha256, fingerprint
+from icm.markdown import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ SCHEME = "embedded"
 DEFAULT_EMBEDDED = "smollm2-135m-instruct"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_SHOWN = 200  # characters of a name in messages
 
 
 def _smollm2_gguf(package: Distribution, work: Path) -> Path:
@@ -82,19 +84,42 @@ def resolve_model(name: str, revision: str | None = None) -> str:
     if is_embedded(name):
         _refuse_revision(name, revision)
         return str(_unpacked(_embedded_name(name)))
-    folder = Path(name).expanduser()
-    if folder.exists():
+    folder = local_path(name)
+    if folder is not None:
         _refuse_revision(name, revision)
         _check_folder(folder)
         return str(folder)
-    if not _HUB_NAME.fullmatch(name):
-        raise ConfigError(f"model {name!r}: no such folder, and not a hub name (owner/model); check the path")
+    if not is_hub_name(name):
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+        raise ConfigError(
+            f"model {shown!r}: no such folder, and not a hub name (owner/model); check the path "
+            "(models that a server names otherwise need --engine server)"
+        )
     return name
+
+
+def resolve_tokenizer(name: str, revision: str | None = None) -> str:
+    """`resolve_model` for what is asked for its tokenizer alone: a folder needs no weights.
+
+    Raises:
+        ConfigError, PrerequisiteError: see `resolve_model`.
+    """
+    folder = local_path(name)
+    if is_embedded(name) or folder is None:
+        return resolve_model(name, revision)
+    _refuse_revision(name, revision)
+    return str(folder)
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether the hub could have a repository of that name (`model` or `owner/model`)."""
+    return _HUB_NAME.fullmatch(name) is not None
 
 
 def model_label(name: str) -> str:
     """Short name for file names and reports: `embedded` → `smollm2-135m-instruct`, `a/B_c` → `B-c`."""
-    short = _embedded_name(name) if is_embedded(name) else Path(name).expanduser().resolve().name
+    known = is_embedded(name) and (name.partition(":")[2] or DEFAULT_EMBEDDED)
+    short = known or (local_path(name) or Path(name)).resolve().name
     return re.sub(r"[^A-Za-z0-9.-]+", "-", short).strip("-.") or "model"
 
 

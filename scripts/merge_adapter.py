@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from icm.engines.adapters import applying, check_fit, read_adapter
+from icm.engines.common import loading
 from icm.errors import ConfigError, ICMError
-from icm.files import parse_object
 from icm.models import resolve_model
 from icm.secrets import load_secrets
 
@@ -21,7 +22,7 @@ from icm.secrets import load_secrets
 def main(words: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adapter", type=Path)
+    parser.add_argument("adapter")
     parser.add_argument("output", type=Path)
     parser.add_argument("--base", help="base model, where it is not the one that the adapter names")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
@@ -36,7 +37,7 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def merge(adapter: Path, output: Path, base: str | None = None, dtype: str = "auto") -> None:
+def merge(adapter: str | Path, output: Path, base: str | None = None, dtype: str = "auto") -> None:
     """Write base + adapter as one model.
 
     Args:
@@ -46,37 +47,37 @@ def merge(adapter: Path, output: Path, base: str | None = None, dtype: str = "au
         dtype: precision of the merged weights; `auto` is the base model's.
 
     Raises:
-        ConfigError: no adapter there, or `output` exists.
+        ICMError: no adapter there, or it does not fit the base model, or `output` exists.
     """
-    name, revision = _base(adapter)
+    found = read_adapter(adapter)
     if output.exists():
         raise ConfigError(f"{output}: exists already; choose another folder or remove it")
-    revision = None if base else revision
-    path = resolve_model(base or name, revision)
+    name, revision = (base, None) if base else (found.base, found.revision)
+    if name is None:
+        raise ConfigError(f"adapter {adapter}: names no base model; give --base")
+    path = resolve_model(name, revision)
+    check_fit(found, name, revision)
 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(path, revision=revision or "main", dtype=dtype)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    with loading(name):
+        model = AutoModelForCausalLM.from_pretrained(path, revision=revision or "main", dtype=dtype)
+    with applying(found, name):
+        merged = PeftModel.from_pretrained(model, str(found.folder)).merge_and_unload()
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     try:
         merged.save_pretrained(work)
-        AutoTokenizer.from_pretrained(adapter).save_pretrained(work)
+        own = (found.folder / "tokenizer_config.json").is_file()
+        AutoTokenizer.from_pretrained(
+            found.folder if own else path, revision=None if own else revision
+        ).save_pretrained(work)
         work.chmod(0o755)  # mkdtemp's folders are the user's alone
         work.rename(output)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-
-
-def _base(adapter: Path) -> tuple[str, str | None]:
-    path = adapter / "adapter_config.json"
-    if not path.is_file():
-        raise ConfigError(f"{adapter}: no adapter_config.json; expected the output folder of train/run.py")
-    config = parse_object(path.read_text(encoding="utf-8"), str(path))
-    return str(config["base_model_name_or_path"]), config.get("revision")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from icm.files import atomic_write
-from icm.markdown import facts_table, public_name
+from icm.markdown import facts_table, is_local_name, public_name
 from icm.models import is_embedded, model_label
 from icm.results.training_rows import left_out
 from train.check import Plan
@@ -37,7 +37,7 @@ def hub_origin(model: str) -> str | None:
     """Hub name of the base model, or None for a local folder."""
     if is_embedded(model):
         return _ORIGINS.get(model_label(model))
-    return None if "/" not in model or model.startswith((".", "/", "~")) or model.count("/") > 1 else model
+    return None if "/" not in model or is_local_name(model) else model
 
 
 def _header(plan: Plan, trainer: Any) -> ModelCardData:

@@ -16,7 +16,17 @@ from eval.settings import ServerConfig
 from icm.errors import ConfigError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
 from icm.files import fingerprint, parse_object, write_json
-from icm.http import JsonClient, NoAnswer, Refused, UnusableReply, check_address, key_in
+from icm.http import (
+    JsonClient,
+    NoAnswer,
+    Refused,
+    UnusableReply,
+    brief,
+    check_address,
+    key_in,
+    read_count,
+    read_log_prob,
+)
 from icm.models import cache_folder
 
 _TOP_LOGPROBS = 20
@@ -116,7 +126,7 @@ class ServerChat:
         try:
             reply = client.ask(messages)
         except NoAnswer as error:
-            failure = f"no answer after {self.server.max_retries + 1} tries: {error}"
+            failure = f"no answer after {self.server.max_retries + 1} tries of {self.server.base_url}: {error}"
             return Answer(example.id, prompt_hash=prompt_hash(messages), error=failure), {"failures": 1}
         write_json(cached, asdict(reply))
         usage: dict[str, float] = {
@@ -163,11 +173,11 @@ def _reply(completion: Any) -> Reply:  # Any: JSON of a server
             raise UnusableReply("empty reply")
         tokens = (choice.get("logprobs") or {}).get("content") or []
         listed = (tokens[0].get("top_logprobs") or []) if tokens else []
-        first = [(str(entry["token"]), float(entry["logprob"])) for entry in listed]
-        counts = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        first = [(str(entry["token"]), read_log_prob(entry["logprob"])) for entry in listed]
+        counts = (read_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         return Reply(text, tuple(entry for entry in first if math.isfinite(entry[1])), *counts)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
-        raise UnusableReply(f"no chat completion in {str(completion)[:100]!r}") from None
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise UnusableReply(f"expected a chat completion, found {brief(completion)}") from None
 
 
 def _label_log_probs(first_token: Sequence[tuple[str, float]], words: Sequence[str]) -> tuple[float, ...] | None:

@@ -34,7 +34,9 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
     """Add both commands."""
     _add_export(subparsers)
     parser = parsing.add_command(subparsers, "push", push, "publish a file or an adapter on the hub", PUSH_EXAMPLES)
-    parser.add_argument("--input-path", metavar="PATH", required=True, help="file, or adapter folder")
+    parser.add_argument(
+        "--input-path", metavar="PATH", required=True, help="file (of a result its examples go up), or adapter folder"
+    )
     parser.add_argument("--hf-repo-id", metavar="OWNER/NAME", required=True, help="repository; made if absent")
     parser.add_argument("--file-name", metavar="NAME", help="name of the file in the repository")
     parser.add_argument("--private", action="store_true", help="make the repository private")
@@ -102,6 +104,8 @@ def _write(arguments: argparse.Namespace, chosen: dict[str, object]) -> "Export"
         # The exporter's own defaults suit a script; on the command line these are opt-in flags.
         switch = "include_stats" if arguments.format == "json" else "include_examples"
         chosen.setdefault(switch, False)
+    if arguments.format == "analysis":
+        chosen["public"] = arguments.hf_push
     write = _writer(ICMExporter(), arguments.format)
     return write(arguments.input_path, arguments.output_path, **chosen)
 

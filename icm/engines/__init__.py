@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from icm.config import EngineConfig
 from icm.engines.base import Engine
 from icm.errors import ConfigError, PrerequisiteError
+from icm.http import check_address
+from icm.models import resolve_model, resolve_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +19,7 @@ def create_engine(config: EngineConfig) -> Engine:
         ConfigError: settings that contradict each other or do not fit the model.
         PrerequisiteError: a device, package or server that is not there.
     """
-    name = choose_engine(config)
+    name = check_engine(config)
     if name == "server":
         from icm.engines.server import ServerEngine
 
@@ -29,6 +31,30 @@ def create_engine(config: EngineConfig) -> Engine:
     from icm.engines.transformers import TransformersEngine
 
     return TransformersEngine(config)
+
+
+def check_engine(config: EngineConfig) -> str:
+    """`choose_engine`, and whether model, tokenizer and adapter are what that engine takes; loads no weights.
+
+    Raises:
+        ConfigError, PrerequisiteError: see `create_engine`.
+    """
+    name = choose_engine(config)
+    if name == "server":
+        if config.adapter is not None:
+            raise ConfigError("engine server: the server loads adapters; name the adapter it serves as --model")
+        check_address(config.base_url)
+        if config.tokenizer is not None:
+            resolve_tokenizer(config.tokenizer)
+        return name
+    if config.tokenizer is not None:
+        raise ConfigError(f"tokenizer: has no effect with engine {name}, which takes the model's own; leave it out")
+    resolve_model(config.model, config.revision)
+    if config.adapter is not None:
+        from icm.engines.adapters import check_adapter
+
+        check_adapter(config.adapter, config.model, config.revision, name)
+    return name
 
 
 def choose_engine(config: EngineConfig) -> str:

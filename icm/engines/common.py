@@ -1,10 +1,14 @@
 """What the engines share: checks before running, names of tree nodes, stop strings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from icm.errors import ConfigError
+from icm.config import EngineConfig
+from icm.errors import ConfigError, ICMError, PrerequisiteError
+from icm.markdown import local_path
+from icm.models import resolve_model, resolve_tokenizer
 from icm.prompts import PromptTree
 
 if TYPE_CHECKING:
@@ -18,6 +22,43 @@ def path_key(parent: bytes, segment: Sequence[int]) -> bytes:
     computation, and so its last bits.
     """
     return blake2b(repr((parent, tuple(segment))).encode(), digest_size=16).digest()
+
+
+def model_files(config: EngineConfig) -> tuple[str, str | None]:
+    """What a model's tokenizer and configuration are loaded from, and the hub revision.
+
+    Raises:
+        ConfigError: there is no such thing; for a name that only the server knows, how to say whose tokenizer it has.
+    """
+    if config.engine != "server":
+        return resolve_model(config.model, config.revision), config.revision
+    if config.tokenizer is not None:
+        return resolve_tokenizer(config.tokenizer), None
+    try:
+        return resolve_tokenizer(config.model, config.revision), config.revision
+    except ConfigError:
+        if local_path(config.model) or config.revision is not None:
+            raise
+        raise ConfigError(
+            f"model {config.model}: the server's own name, which does not say whose tokenizer it has; "
+            "give --tokenizer NAME (a hub name or a folder)"
+        ) from None
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Say in one line why transformers cannot load (a part of) a model."""
+    # Broken files make transformers, tokenizers and safetensors raise what they like.
+    try:
+        yield
+    except ICMError:
+        raise
+    except Exception as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise PrerequisiteError(
+            f"model {model}: cannot be loaded; check the name, --revision and the connection "
+            f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"
+        ) from error
 
 
 def check_lengths(tree: PromptTree, context_length: int) -> None:

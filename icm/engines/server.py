@@ -14,10 +14,23 @@ from numpy.typing import NDArray
 
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.base import Engine, Usage
-from icm.engines.common import check_lengths, check_room, context_length, cut_at
+from icm.engines.common import check_lengths, check_room, context_length, cut_at, model_files
 from icm.errors import ConfigError, PrerequisiteError
-from icm.http import JsonClient, NoAnswer, Refused, Reply, UnusableReply, check_address, key_in, key_name
-from icm.models import resolve_model
+from icm.http import (
+    JsonClient,
+    NoAnswer,
+    Refused,
+    Reply,
+    UnusableReply,
+    brief,
+    check_address,
+    key_in,
+    key_name,
+    read_count,
+    read_log_prob,
+)
+from icm.markdown import local_path
+from icm.models import is_embedded, resolve_model
 from icm.prompts import PromptTree, prompt_ids
 
 _TRIES = 6
@@ -34,19 +47,39 @@ _Completion = tuple[_Json, _Json]  # first choice, usage
 
 def _models(reply: Any) -> list[_Json]:
     entries = reply.get("data", []) if isinstance(reply, dict) else reply
-    if not isinstance(entries, list):
-        raise UnusableReply(f"no list of models in {str(reply)[:100]!r}")
-    return [entry for entry in entries if isinstance(entry, dict)]
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
+        raise UnusableReply(f"expected a list of models, found {brief(reply)}")
+    return entries
 
 
 def _completion(reply: Any) -> _Completion:
     try:
         choice, usage = reply["choices"][0], reply.get("usage") or {}
         if isinstance(choice["text"], str) and isinstance(usage, dict):
+            read_count(usage, "completion_tokens")
+            read_count(usage.get("prompt_tokens_details") or {}, "cached_tokens")
             return choice, usage
     except (KeyError, IndexError, TypeError, AttributeError):
         pass
-    raise UnusableReply(f"no completion in {str(reply)[:100]!r}")
+    raise UnusableReply(f"expected a completion with choices[0].text and usage, found {brief(reply)}")
+
+
+def _top_log_probs(choice: _Json) -> dict[str, object]:
+    """Token text → log-probability of the first token, in the form of completions or in that of chats.
+
+    Raises:
+        UnusableReply: none are there.
+    """
+    try:
+        log_probs = choice["logprobs"]
+        if "content" not in log_probs:
+            return dict(log_probs["top_logprobs"][0])
+        # Likeliest first: of two tokens that read alike the first one counts.
+        entries = reversed(log_probs["content"][0]["top_logprobs"])
+        return {entry["token"]: entry["logprob"] for entry in entries}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        log_probs = choice.get("logprobs")
+        raise UnusableReply(f"found {brief(log_probs) if log_probs else 'none'}") from None
 
 
 class ServerEngine(Engine):
@@ -60,20 +93,17 @@ class ServerEngine(Engine):
     name = "server"
 
     def __init__(self, config: EngineConfig) -> None:
-        if config.adapter is not None:
-            raise ConfigError("engine server: the server loads adapters; name the adapter it serves as --model")
         self._url = _base_url(config.base_url)
         self._key_name = key_name(self._url)
         self._http = JsonClient(self._url, key_in(self._key_name), _TRIES, _FIRST_WAIT, _TIMEOUT)
-        folder = resolve_model(config.model, config.revision)
         self.cache_tokens = math.inf
         self.usage = Usage()
         with self._closing_on_error():
-            served = self._served(config.model, folder)
+            served = self._served(config.model)
             self._model = str(served["id"])
             self._vllm = served.get("owned_by") == "vllm"
-            self.context_length = _context(folder, config, served)
-            self.tokenizer: Any = _tokenizer(folder, config)
+            self.tokenizer: Any = _tokenizer(config, served)
+            self.context_length = self._context(config, served)
 
     @contextmanager
     def _closing_on_error(self) -> Iterator[None]:
@@ -83,13 +113,33 @@ class ServerEngine(Engine):
             self.close()
             raise
 
-    def _served(self, name: str, folder: str) -> _Json:
+    def _served(self, name: str) -> _Json:
+        """The server's entry of the model: by its name, or by the folder that the name stands for on this machine."""
         models = self._ask("GET", "/models", None, _models)
-        for entry in models:
-            if entry.get("id") in (name, folder):
-                return entry
-        known = ", ".join(str(entry.get("id")) for entry in models[:5]) or "nothing"
-        raise ConfigError(f"model {name}: not served by {self._url}, which serves {known}")
+        known = {entry["id"]: entry for entry in reversed(models)}
+        if name in known:
+            return known[name]
+        folder = resolve_model(name) if is_embedded(name) else str(local_path(name))
+        if folder in known:
+            return known[folder]
+        names = ", ".join(known_name[:100] for known_name in [entry["id"] for entry in models][:5]) or "nothing"
+        raise ConfigError(
+            f"model {name}: not served by {self._url}, which serves {names}; give one of these as --model"
+        )
+
+    def _context(self, config: EngineConfig, served: Mapping[str, Any]) -> int:
+        """Longest prompt, one position left for the token behind it: the least of what server, model and user say."""
+        stated = served.get("max_model_len")
+        if stated is not None and (isinstance(stated, bool) or not isinstance(stated, int) or stated < 2):
+            raise PrerequisiteError(
+                f"server {self._url}/models: max_model_len: expected a count of tokens, found {brief(stated)}"
+            )
+        own = _own_context(config, stated)
+        if own is None:
+            raise ConfigError(
+                f"model {config.model}: server {self._url} does not say how long its context is; give --max-model-len"
+            )
+        return min(own, stated or own) - 1
 
     def _ask(self, method: str, path: str, body: object, read: Callable[[object], Reply]) -> Reply:
         """A reply of the server, with errors that name it. Called from several threads."""
@@ -134,17 +184,18 @@ class ServerEngine(Engine):
     def _label_log_probs(self, choice: _Json, labels: list[int]) -> list[float]:
         names = [f"token_id:{label}" if self._vllm else self.tokenizer.decode([label]) for label in labels]
         try:
-            found = choice["logprobs"]["top_logprobs"][0]
-            values = [float(found[name]) for name in names]
-        except (KeyError, IndexError, TypeError, ValueError):
-            values = [math.nan]
-        if not all(map(math.isfinite, values)):
+            listed = _top_log_probs(choice)
+            if missing := [name for name in names if name not in listed]:
+                raise UnusableReply(f"{missing} not among those found, {brief(listed)}")
+            values = [read_log_prob(listed[name]) for name in names]
+            if -math.inf in values:
+                raise UnusableReply(f"minus infinity in {brief(listed)}")
+            return values
+        except UnusableReply as error:
             raise PrerequisiteError(
-                f"server {self._url}: expected the log-probabilities of {names}, "
-                f"found {str(choice.get('logprobs') or 'none')[:200]}; "
+                f"server {self._url}: expected the log-probabilities of {names}: {self._http.shown(str(error))}; "
                 "use a server that returns them, such as `vllm serve`"
-            )
-        return values
+            ) from None
 
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
@@ -160,7 +211,7 @@ class ServerEngine(Engine):
         }
         bodies = [{**ask, "prompt": prompt, "seed": seed + row} for row, prompt in enumerate(prompts)]
         replies = self._complete(bodies, ids)
-        self.usage.generated_tokens += sum(int(usage.get("completion_tokens") or 0) for _, usage in replies)
+        self.usage.generated_tokens += sum(read_count(usage, "completion_tokens") for _, usage in replies)
         return [cut_at(choice["text"], stop) for choice, _ in replies]
 
     def _complete(self, bodies: Sequence[_Json], prompts: Sequence[Sequence[int]]) -> list[_Completion]:
@@ -181,10 +232,10 @@ class ServerEngine(Engine):
         return self._ask("POST", "/completions", {**body, "model": self._model}, _completion)
 
     def _count(self, tokens: int, usage: Mapping[str, Any]) -> None:
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        cached = read_count(usage.get("prompt_tokens_details") or {}, "cached_tokens")
         self.usage.prompts += 1
         self.usage.prompt_tokens += tokens
-        self.usage.computed_tokens += tokens - int(cached)
+        self.usage.computed_tokens += max(0, tokens - cached)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -197,15 +248,29 @@ def _base_url(url: str | None) -> str:
     return address if urlsplit(address).path else f"{address}/v1"
 
 
-def _tokenizer(folder: str, config: EngineConfig) -> Any:
+def _tokenizer(config: EngineConfig, served: Mapping[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, revision=config.revision)
+    folder, revision = model_files(config)
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=revision)
+    except Exception as error:  # what a folder or hub that holds no tokenizer makes of it
+        said = served.get("root")
+        of = f"; the server says it is {said[:200]}" if isinstance(said, str) and said != config.model else ""
+        reason = " ".join(str(error).split())[:150]
+        raise ConfigError(
+            f"tokenizer: none can be had from {config.tokenizer or config.model}{of}; give --tokenizer NAME, a hub "
+            f"name or a folder with the tokenizer of the served model ({reason})"
+        ) from None
 
 
-def _context(folder: str, config: EngineConfig, served: Mapping[str, Any]) -> int:
-    """Longest prompt, one position left for the token behind it."""
+def _own_context(config: EngineConfig, stated: int | None) -> int | None:
+    """What the model's configuration and the user say; a tokenizer's folder may have no configuration."""
     from transformers import AutoConfig
 
-    own = context_length(AutoConfig.from_pretrained(folder, revision=config.revision), config.max_model_len)
-    return min(own, int(served.get("max_model_len") or own)) - 1
+    folder, revision = model_files(config)
+    try:
+        model_config = AutoConfig.from_pretrained(folder, revision=revision)
+    except (OSError, ValueError):
+        return config.max_model_len or stated
+    return context_length(model_config, config.max_model_len)

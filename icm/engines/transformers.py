@@ -21,8 +21,17 @@ from transformers import (
 )
 
 from icm.config import EngineConfig, GenerationConfig
+from icm.engines.adapters import applying, read_adapter
 from icm.engines.base import Engine, Usage
-from icm.engines.common import check_lengths, check_room, context_length, cut_at, kv_numbers_per_token, path_key
+from icm.engines.common import (
+    check_lengths,
+    check_room,
+    context_length,
+    cut_at,
+    kv_numbers_per_token,
+    loading,
+    path_key,
+)
 from icm.engines.kv_cache import NodeKV, NodeStore
 from icm.engines.packing import ATTENTION, Pack, PackedNode
 from icm.errors import ConfigError, PrerequisiteError
@@ -127,8 +136,9 @@ class TransformersEngine(Engine):
     def __init__(self, config: EngineConfig) -> None:
         self.device = _device(config.device)
         folder = resolve_model(config.model, config.revision)
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, revision=config.revision)
-        self._model = _load(folder, config, self.device)
+        with loading(config.model):
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, revision=config.revision)
+            self._model = _load(folder, config, self.device)
         self.dtype: torch.dtype = self._model.dtype
         self._head = LabelHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
@@ -327,5 +337,7 @@ def _load(folder: str, config: EngineConfig, device: torch.device) -> Any:
     if config.adapter:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, config.adapter).merge_and_unload()
+        adapter = read_adapter(config.adapter)
+        with applying(adapter, config.model):
+            model = PeftModel.from_pretrained(model, str(adapter.folder)).merge_and_unload()
     return model.to(device).eval()

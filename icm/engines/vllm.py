@@ -1,12 +1,10 @@
 """Scores a prompt tree with vLLM in this process: token-id prompts in tree order over its prefix cache."""
 
-import json
 import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +12,11 @@ import psutil
 from numpy.typing import NDArray
 
 from icm.config import EngineConfig, GenerationConfig
+from icm.engines.adapters import Adapter, read_adapter
 from icm.engines.base import Engine, Usage
-from icm.engines.common import check_lengths, check_room, context_length
-from icm.errors import ConfigError, PrerequisiteError
+from icm.engines.common import check_lengths, check_room, context_length, loading
+from icm.engines.worker_output import WorkerOutput
+from icm.errors import PrerequisiteError
 from icm.models import resolve_model
 from icm.prompts import PromptTree, prompt_ids
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # Tokens cached as one: the smallest of each platform, as demonstrations have 20 to 200 tokens.
 _BLOCK_SIZE = {"cpu": 32, "cuda": 16}
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as max_lora_rank
 _MOST_TOKEN_IDS = 128  # that vLLM takes in one request
 _GIB = 1024**3
 _GRACE = 10.0  # seconds for vLLM's processes to end by themselves
@@ -43,17 +42,20 @@ class VLLMEngine(Engine):
         _set_environment(config)
         platform, LLM = _import_vllm()
         _check_device(config, platform)
-        self._adapter = _lora_request(config.adapter)
+        adapter = None if config.adapter is None else read_adapter(config.adapter)
+        self._adapter = _lora_request(adapter)
         # vLLM keeps one position for the token that follows the prompt.
         self.context_length = _own_context(folder, config) - 1
         before = _children()
+        self._output = WorkerOutput()
         try:
-            self._llm = LLM(model=folder, **_arguments(config), **_memory(config, platform))
+            with self._output.taken():
+                self._llm = LLM(model=folder, **_arguments(config, adapter), **_memory(config, platform))
         except BaseException as error:
             _end(_children() - before)
             if isinstance(error, Exception):
-                message = " ".join(str(error).split())[:300]
-                raise PrerequisiteError(f"vLLM did not start with model {config.model}: {message}") from error
+                cause = self._output.cause(error)
+                raise PrerequisiteError(f"vLLM did not start with model {config.model}: {cause}") from error
             raise
         self._processes = _children() - before
         self.tokenizer = self._llm.get_tokenizer()
@@ -107,7 +109,11 @@ class VLLMEngine(Engine):
         if not prompts:
             return []
         asked: list[TokensPrompt] = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs: list[Any] = self._llm.generate(asked, params, use_tqdm=False, lora_request=self._adapter)
+        try:
+            outputs: list[Any] = self._llm.generate(asked, params, use_tqdm=False, lora_request=self._adapter)
+        except Exception as error:
+            self.close()
+            raise PrerequisiteError(f"vLLM stopped at work: {self._output.cause(error)}") from error
         tokens = sum(map(len, prompts))
         self.usage.prompts += len(prompts)
         self.usage.prompt_tokens += tokens
@@ -117,8 +123,10 @@ class VLLMEngine(Engine):
     def close(self) -> None:
         """See `Engine.close`."""
         if hasattr(self, "_llm"):
-            self._llm.llm_engine.engine_core.shutdown()
+            engine = self._llm.llm_engine
             del self._llm
+            with suppress(Exception):  # of an engine that is dead already
+                engine.engine_core.shutdown()
             _end(self._processes)
 
 
@@ -174,10 +182,11 @@ def _check_device(config: EngineConfig, platform: "Platform") -> None:
 def _own_context(folder: str, config: EngineConfig) -> int:
     from transformers import AutoConfig
 
-    return context_length(AutoConfig.from_pretrained(folder, revision=config.revision), config.max_model_len)
+    with loading(config.model):
+        return context_length(AutoConfig.from_pretrained(folder, revision=config.revision), config.max_model_len)
 
 
-def _arguments(config: EngineConfig) -> dict[str, Any]:
+def _arguments(config: EngineConfig, adapter: Adapter | None) -> dict[str, Any]:
     return {
         "revision": config.revision,
         "dtype": config.dtype,
@@ -188,7 +197,7 @@ def _arguments(config: EngineConfig) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "load_format": "safetensors",
-        **({} if config.adapter is None else {"enable_lora": True, "max_lora_rank": _lora_rank(config.adapter)}),
+        **({} if adapter is None else {"enable_lora": True, "max_lora_rank": adapter.vllm_rank}),
     }
 
 
@@ -198,20 +207,9 @@ def _memory(config: EngineConfig, platform: "Platform") -> dict[str, Any]:
     return {"block_size": _BLOCK_SIZE["cuda"], "gpu_memory_utilization": config.gpu_memory_utilization}
 
 
-def _lora_rank(adapter: str) -> int:
-    """Smallest rank vLLM accepts that holds the adapter's."""
-    path = Path(adapter) / "adapter_config.json"
-    if not path.is_file():
-        raise ConfigError(f"adapter {adapter}: expected a PEFT folder with adapter_config.json, found none")
-    rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
-    if rank > _LORA_RANKS[-1]:
-        raise ConfigError(f"adapter {adapter}: rank {rank}, but vllm takes at most {_LORA_RANKS[-1]}; merge it first")
-    return next(size for size in _LORA_RANKS if size >= rank)
-
-
-def _lora_request(adapter: str | None) -> "LoRARequest | None":
+def _lora_request(adapter: Adapter | None) -> "LoRARequest | None":
     if adapter is None:
         return None
     from vllm.lora.request import LoRARequest
 
-    return LoRARequest("adapter", 1, str(Path(adapter).resolve()))
+    return LoRARequest("adapter", 1, str(adapter.folder.resolve()))

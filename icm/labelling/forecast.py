@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, CharacterTokenizer
 from icm.engines.base import Engine
-from icm.engines.common import context_length, kv_numbers_per_token
-from icm.errors import PrerequisiteError
+from icm.engines.common import context_length, kv_numbers_per_token, model_files
+from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
-from icm.models import resolve_model
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
 from icm.tasks import DataSource, load_task
 from icm.tasks.written import GENERATED_CLAIMS, STAND_IN_CHARACTERS, stand_ins
@@ -241,7 +240,10 @@ class _Planner:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self._folder, revision=self._engine.revision)
+            folder, revision = self._files
+            return AutoTokenizer.from_pretrained(folder, revision=revision)
+        except ICMError:
+            raise
         except (OSError, ValueError):
             self.assumptions.append(
                 f"{CHARACTERS_PER_TOKEN} characters a token (the tokenizer of {self._engine.model} cannot be reached)"
@@ -253,13 +255,14 @@ class _Planner:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(self._folder, revision=self._engine.revision)
+            folder, revision = self._files
+            return AutoConfig.from_pretrained(folder, revision=revision)
         except (OSError, ValueError):
             return None
 
     @cached_property
-    def _folder(self) -> str:
-        return resolve_model(self._engine.model, self._engine.revision)
+    def _files(self) -> tuple[str, str | None]:
+        return model_files(self._engine)
 
     @cached_property
     def context(self) -> int:
@@ -281,7 +284,7 @@ class _Planner:
 
     def seconds(self, tokens: int) -> float | None:
         """Time for `tokens`, from scoring a few short prompts; None where the model is not in a folder here."""
-        if self._config is None or not _runs_here(self._engine):
+        if self._config is None or not self._runs_here():
             return None
         from icm.engines import create_engine
 
@@ -291,6 +294,14 @@ class _Planner:
         except PrerequisiteError as error:
             self.assumptions.append(f"nothing of the time ({error})")
             return None
+
+    def _runs_here(self) -> bool:
+        """Whether the model is a local folder and the device is present."""
+        import torch
+
+        config = self._engine
+        wants_gpu = config.device == "cuda" or config.tensor_parallel_size * config.pipeline_parallel_size > 1
+        return Path(self._files[0]).is_dir() and (torch.cuda.is_available() or not wants_gpu)
 
     def _rate(self, engine: Engine) -> float:
         """Tokens a second, behind a context that no cache has seen yet."""
@@ -310,14 +321,6 @@ def _on_transformers(config: EngineConfig) -> bool:
         return choose_engine(config) == "transformers"
     except PrerequisiteError:  # planned for another machine
         return False
-
-
-def _runs_here(config: EngineConfig) -> bool:
-    """Whether the model is a local folder and the device is present."""
-    import torch
-
-    wants_gpu = config.device == "cuda" or config.tensor_parallel_size * config.pipeline_parallel_size > 1
-    return Path(resolve_model(config.model, config.revision)).is_dir() and (torch.cuda.is_available() or not wants_gpu)
 
 
 def _parameters(config: "PreTrainedConfig") -> float:

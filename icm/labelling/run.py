@@ -11,11 +11,11 @@ from pathlib import Path
 
 from icm.config import EngineConfig, SearchConfig
 from icm.consistency import LogicalConsistencyChecker
-from icm.engines import choose_engine, create_engine
+from icm.engines import check_engine, choose_engine, create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
-from icm.engines.common import context_length
-from icm.errors import ConfigError, DataError, PrerequisiteError, ResumeError
+from icm.engines.common import context_length, loading
+from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.batches import split_batches
 from icm.labelling.claims import ClaimWriter
@@ -58,8 +58,7 @@ def label(
     created, config = datetime.now(UTC), settings.engine
     logger.debug("settings: %s", asdict(settings))
     check_writable(settings.output)
-    resolve_model(config.model, config.revision)
-    choose_engine(config)
+    check_engine(config)
     # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
     named = named_rules(settings.search)
     if resume is not None or settings.output.output_name is not None:
@@ -119,15 +118,9 @@ def fitting_batches(
     from transformers import AutoConfig, AutoTokenizer
 
     folder = resolve_model(config.model, config.revision)
-    try:
+    with loading(config.model):
         model_config = AutoConfig.from_pretrained(folder, revision=config.revision)
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=config.revision)
-    except (OSError, ValueError) as error:
-        found = " ".join(str(error).split())[:300]
-        raise PrerequisiteError(
-            f"model {config.model}: cannot be loaded; check the name, --revision and the connection "
-            f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"
-        ) from None
     length = context_length(model_config, config.max_model_len)
     if choose_engine(config) == "vllm":
         length -= 1  # for the token that follows the prompt, as the engine will say

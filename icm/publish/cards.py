@@ -1,12 +1,15 @@
 """Cards of published data sets: what labelled them, how, and what is not known about them."""
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
+from icm.config import SearchConfig
 from icm.files import dump_json
-from icm.markdown import facts_table, public_name
+from icm.markdown import facts_table, literal, public_name
 from icm.results.analysis import Analysis, analyze, find_gold
 from icm.results.format import ICMResult
+from icm.results.record import RunRecord
 
 MACHINE_MADE = (
     "**The labels are machine-made.** They were given by a language model, not by people, and nobody has checked them."
@@ -35,10 +38,10 @@ def label_card(result: ICMResult, repo_id: str, file_name: str) -> str:
         f"# {repo_id.rpartition('/')[2]}",
         MACHINE_MADE,
         _accuracy(analysis),
-        *(f"**Warning:** {warning}." for warning in analysis.warnings),
+        *(f"**Warning:** {literal(warning)}." for warning in analysis.warnings),
         "## Where the labels come from\n\n" + facts_table(_origin(result, analysis)),
         "## Label balance\n\n" + facts_table({label: str(count) for label, count in analysis.labels.counts.items()}),
-        _settings(result.record.search_settings),
+        _settings(public_search(result.record)),
         _usage(repo_id),
         LICENCE,
         CITATION,
@@ -99,8 +102,40 @@ def _origin(result: ICMResult, analysis: Analysis) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items() if value is not None}
 
 
+def public_search(record: RunRecord) -> dict[str, object]:
+    """The search settings, as far as they are ours: those of data, engine and output can hold local paths."""
+    known = {field.name for field in fields(SearchConfig)}
+    return {name: value for name, value in record.search_settings.items() if name in known}
+
+
+def public_record(record: RunRecord) -> RunRecord:
+    """A record that names no folder of the machine it was made on."""
+    model, source = record.model, record.data.source
+    search = public_search(record)
+    return replace(
+        record,
+        settings={"search": search} if search else {},
+        model=replace(
+            model,
+            name=model.name and public_name(model.name),
+            adapter=model.adapter and public_name(model.adapter),
+            other={},
+        ),
+        data=replace(
+            record.data, source=source and replace(source, dataset=public_name(source.dataset)), name=None, other={}
+        ),
+        other={},
+    )
+
+
+def public_analysis(analysis: Analysis) -> Analysis:
+    """An analysis that names no local paths: why there is no gold is not said, as the reason can name some."""
+    note = analysis.gold_note and "the gold labels are not at hand"
+    settings = {name: value for name, value in analysis.settings.items() if name == "search"}
+    return replace(analysis, model=public_name(analysis.model), gold_note=note, settings=settings)
+
+
 def _settings(search: Mapping[str, object]) -> str:
-    """The search settings; those of data, engine and output can hold local paths."""
     return f"## Settings\n\n```json\n{dump_json(search, indent=2)}\n```" if search else ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from icm.errors import ConfigError, DataError
 from icm.examples import LabelSpace
 from icm.files import atomic_write, dump_json, write_json, write_jsonl
+from icm.publish.cards import public_analysis
 from icm.results.analysis import analyze, analyze_file, check_report_path, label_statistics
 from icm.results.folder import ICMStorage
 from icm.results.format import ICMResult, LabeledExample, example_row, metadata_row, read_result
@@ -141,7 +142,7 @@ class ICMExporter:
         return Export(Path(output_path), len(rows), dropped)
 
     def export_analysis_report(
-        self, labeled_examples: Labels, output_path: str | Path, include_examples: bool = True
+        self, labeled_examples: Labels, output_path: str | Path, include_examples: bool = True, public: bool = False
     ) -> Export:
         """Write statistics and plots as .json, .html or .md; a result file's trace is used if it lies beside it.
 
@@ -149,6 +150,7 @@ class ICMExporter:
             labeled_examples: what to analyse.
             output_path: the report; its ending decides the form.
             include_examples: list the least and the most confident labels.
+            public: name no local paths.
         """
         from icm.results.report import write_report
 
@@ -158,7 +160,9 @@ class ICMExporter:
             analysis = analyze_file(self.storage.find(labeled_examples))
         else:
             analysis = analyze(result)
-        write_report(output_path, [analysis], include_examples=include_examples)
+        write_report(
+            output_path, [public_analysis(analysis) if public else analysis], include_examples=include_examples
+        )
         return Export(Path(output_path), len(result.labeled_examples))
 
     def export_to_huggingface(

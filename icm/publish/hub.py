@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
-from icm.files import dump_json, parse_jsonl
-from icm.publish.cards import file_card, label_card
-from icm.results.format import ICMResult, LabeledExample, read_result
+from icm.files import dump_json, parse_json, parse_jsonl
+from icm.markdown import public_name
+from icm.publish.cards import file_card, label_card, public_record
+from icm.results.codelion import is_codelion
+from icm.results.format import HEADER_FIELDS, ICMResult, LabeledExample, read_result
+from icm.results.record import read_record
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,8 +24,28 @@ if TYPE_CHECKING:
 CARD = "README.md"
 LABELS_FILE = "train.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-ADAPTER_ENDINGS = {".json", ".safetensors", ".md", ".jinja", ".model", ".txt", ".png"}
+PUBLISHED_FILES = (
+    *ADAPTER_FILES,
+    CARD,
+    "train_results.json",
+    "environment.json",
+    "loss.png",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
 """What of an adapter folder is published: weights, tokenizer, card, plot; no pickles, checkpoints or local settings."""
+# Files of an adapter, and their keys, that can hold local paths.
+_WITH_NAMES = ("adapter_config.json", "tokenizer_config.json", "train_results.json", "environment.json")
+_NAMES = ("base_model_name_or_path", "name_or_path", "tokenizer_file", "model", "labels")
 
 Content = bytes | Path
 
@@ -43,8 +66,7 @@ def push_labels(result: ICMResult, repo_id: str, *, private: bool = False) -> st
         PrerequisiteError: no token, or the hub refuses or fails; one line says what to do.
     """
     api = _connect(repo_id)
-    rows = "".join(dump_json(_row(item)) + "\n" for item in result.labeled_examples)
-    files = {LABELS_FILE: rows.encode(), CARD: label_card(result, repo_id, LABELS_FILE).encode()}
+    files = {LABELS_FILE: _rows(result), CARD: label_card(result, repo_id, LABELS_FILE).encode()}
     return _publish(api, repo_id, "dataset", files, private)
 
 
@@ -56,7 +78,8 @@ def push_file(
     private: bool = False,
     result: ICMResult | None = None,
 ) -> str:
-    """Publish one file (a result, or an export of one) in a data set repository with a card.
+    """Publish one file in a data set repository with a card: of a result its labelled examples, as `push_labels` does,
+    of an export the file, whose first line or metadata names no local paths.
 
     Args:
         path: the file.
@@ -72,9 +95,11 @@ def push_file(
         raise DataError(f"{path}: no such file; expected a file to upload")
     name = _checked_name(path.name if file_name is None else file_name)
     api = _connect(repo_id)
-    result = result or _result_of(path)
+    own = _result_of(path)
+    result = result or own
     card = label_card(result, repo_id, name) if result else file_card(repo_id, name)
-    files: dict[str, Content] = {name: path, CARD: card.encode()}
+    content = _rows(own) if own else _public_json(path) if path.suffix == ".json" else path
+    files: dict[str, Content] = {name: content, CARD: card.encode()}
     return _publish(api, repo_id, "dataset", files, private, keep=() if result else (CARD,))
 
 
@@ -91,7 +116,8 @@ def push_adapter(folder: str | Path, repo_id: str, *, private: bool = False) -> 
     missing = [name for name in (*ADAPTER_FILES, CARD) if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: no {' and no '.join(missing)}; expected an adapter folder of train/run.py")
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in ADAPTER_ENDINGS}
+    paths = [folder / name for name in PUBLISHED_FILES if (folder / name).is_file()]
+    files = {path.name: _public_json(path) if path.name in _WITH_NAMES else path for path in paths}
     return _publish(_connect(repo_id), repo_id, "model", files, private)
 
 
@@ -102,6 +128,10 @@ def push(path: str | Path, repo_id: str, *, file_name: str | None = None, privat
     if file_name is not None:
         raise ConfigError(f"file_name: found {file_name!r}, but {path} is a folder; leave it out")
     return push_adapter(path, repo_id, private=private)
+
+
+def _rows(result: ICMResult) -> bytes:
+    return "".join(dump_json(_row(item)) + "\n" for item in result.labeled_examples).encode()
 
 
 def _row(item: LabeledExample) -> dict[str, object]:
@@ -116,6 +146,20 @@ def _row(item: LabeledExample) -> dict[str, object]:
     }
 
 
+def _public_json(path: Path) -> Content:
+    """A JSON file without the local paths that it can hold; the file as it is if it holds none."""
+    document = parse_json(path.read_bytes().decode(errors="replace"), str(path))
+    if not isinstance(document, dict):
+        return path
+    public = {key: public_name(v) if key in _NAMES and isinstance(v, str) else v for key, v in document.items()}
+    header = document.get("metadata")
+    if isinstance(header, dict) and header.get("type") == "icm_metadata":  # an export of a result
+        own = {key: value for key, value in header.items() if key in HEADER_FIELDS}
+        rest = {key: value for key, value in header.items() if key not in HEADER_FIELDS}
+        public["metadata"] = own | public_record(read_record(rest, str(path))).as_row()
+    return path if public == document else (dump_json(public, indent=2) + "\n").encode()
+
+
 def _result_of(path: Path) -> ICMResult | None:
     """The result that the file is; None for any other file."""
     with path.open("rb") as handle:
@@ -123,7 +167,7 @@ def _result_of(path: Path) -> ICMResult | None:
             _, first = next(parse_jsonl(handle, str(path)))
         except (DataError, StopIteration):
             return None
-    return read_result(path) if first.get("type") == "icm_metadata" else None
+    return read_result(path) if first.get("type") == "icm_metadata" or is_codelion(first) else None
 
 
 def _checked_name(name: str) -> str:

@@ -1,13 +1,19 @@
 """A folder of result files: free names, lists, lookup by name, removal of old ones."""
 
 import re
+from codecs import getincrementaldecoder
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError
+from icm.files import parse_object
+from icm.results.codelion import is_codelion
 from icm.results.format import TRACE_SUFFIX, ICMResult, read_result, trace_path, write_result
+
+_HEAD = 2**20  # bytes of a file that say what it is
+_RESULT_WORDS = ('"icm_', '"label_space"', '"convergence_info"')
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,12 @@ class ICMStorage:
         return read_result(self.find(path))
 
     def list_results(self) -> list[StoredResult]:
-        """All result files of the folder, newest first; a file that cannot be read says why in `error`."""
-        files = [file for file in self.results_dir.glob("*.jsonl") if not file.name.endswith(TRACE_SUFFIX)]
+        """All result files of the folder, newest first; a file that cannot be read says why in `error`.
+
+        Other JSON lines that lie there, such as exports, are passed over.
+        """
+        named = [file for file in self.results_dir.glob("*.jsonl") if not file.name.endswith(TRACE_SUFFIX)]
+        files = [file for file in named if not _is_something_else(file)]
         return sorted(map(_summary, files), key=lambda stored: (stored.created, stored.name), reverse=True)
 
     def clean_old_results(self, keep_latest: int = 10) -> list[Path]:
@@ -111,6 +121,21 @@ def _checked_name(name: str) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "unnamed"
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether a file is plainly no result, not even a broken one: text that holds no word of a result's lines."""
+    try:
+        with path.open("rb") as handle:
+            text = getincrementaldecoder("utf-8-sig")().decode(handle.read(_HEAD)).strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    if not text or any(word in text for word in _RESULT_WORDS):
+        return False
+    try:
+        return not is_codelion(parse_object(text.partition("\n")[0], str(path)))
+    except DataError:
+        return True
 
 
 def _summary(path: Path) -> StoredResult:

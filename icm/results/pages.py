@@ -16,13 +16,16 @@ from matplotlib.ticker import MaxNLocator
 
 from icm.files import atomic_write
 from icm.results.analysis import WINDOW, acceptance, by_search
+from icm.results.fonts import FAMILY, readable
 from icm.results.trace import Decision
 
 COLOUR = "#0072B2"
 INK = "#222222"
+# Text instead of outlines: what no font here can draw, one of the reader's may.
+_FONTS_OF_THE_READER: Any = {"svg.fonttype": "none"}
 # Any: the keys are a Literal of matplotlib's 400 settings.
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": FAMILY,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,7 +50,8 @@ def plain(text: str) -> str:
 def svg(figure: Figure) -> Markup:
     """The figure as an SVG element that scales with its container; matplotlib escapes the texts in it."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with readable(figure) as complete, rc_context({} if complete else _FONTS_OF_THE_READER):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return Markup(text[text.index("<svg") :])
 
@@ -55,7 +59,8 @@ def svg(figure: Figure) -> Markup:
 def png(figure: Figure) -> bytes:
     """The figure at print resolution."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    with readable(figure):
+        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
 
 

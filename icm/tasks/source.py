@@ -51,7 +51,11 @@ class DataSource:
         return replace(self, max_examples=None, slice=None)
 
 
+LATER = {"slice", "claims", "tokenizer"}
+"""Settings that the first label files do not have."""
+
+
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice, or without
-    written claims, says nothing of them, so that its files are the bytes they were before there were any."""
-    return {name: value for name, value in fields if name not in ("slice", "claims") or value is not None}
+    """`dict_factory` of `asdict` for settings that are written to files: fields that came later say nothing where they
+    are not set, so that files are the bytes they were before there were any."""
+    return {name: value for name, value in fields if name not in LATER or value is not None}

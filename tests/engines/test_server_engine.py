@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from icm.engines import create_engine, server
 from icm.engines.server import ServerEngine
 from icm.errors import ConfigError, ICMError, PrerequisiteError
 from icm.prompts import LabelTrie, shared_context_tree
+from icm.tasks.source import written
 
 KEY = "sk-very-secret"
 
@@ -45,6 +47,7 @@ class Misbehaving(ThreadingHTTPServer):
         self.faults: list[Callable[[BaseHTTPRequestHandler], None]] = []
         self.requests = 0
         self.bodies: list[dict[str, Any]] = []
+        self.models: Any = None
         self.authorization: set[str | None] = set()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -54,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         models = [{"id": self.server.model, "owned_by": self.server.owner, "max_model_len": 300}]
-        send(self, 200, {"data": models})
+        send(self, 200, {"data": models} if self.server.models is None else self.server.models)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -95,6 +98,72 @@ def _slow(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(3)
 
 
+def _chat_form(handler: BaseHTTPRequestHandler) -> None:
+    """Log-probabilities as llama.cpp lists them, likeliest first, one token twice."""
+    tokens = [(" the", -0.1), ("positive", -0.5), ("negative", -1.5), ("positive", -7.0)]
+    top = [{"id": 1, "token": token, "bytes": [], "logprob": value} for token, value in tokens]
+    logprobs = {"content": [{**top[0], "top_logprobs": top}]}
+    send(handler, 200, {"choices": [{"index": 0, "text": " the", "logprobs": logprobs}], "usage": None})
+
+
+def _nested(depth: int) -> bytes:
+    return b'{"choices": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+_GOOD: dict[str, Any] = {"text": "x", "logprobs": {"top_logprobs": [{"positive": -1, "negative": -2}]}}
+ODD_REPLIES: dict[str, Any] = {
+    "no choices": {"object": "error"},
+    "choices null": {"choices": None},
+    "text null": {"choices": [{**_GOOD, "text": None}]},
+    "text a number": {"choices": [{**_GOOD, "text": 5}]},
+    "a list": [1, 2],
+    "a number": 7,
+    "null": None,
+    "a choice as text": {"choices": ["positive"]},
+    "choices an object": {"choices": {"text": "x"}},
+    "HTML": b"<!doctype html><title>Login</title>",
+    "empty": b"",
+    "cut": b'{"choices": [{"text": "x", "logprobs": {',
+    "not UTF-8": b'{"choices": "\xff\xfe',
+    "nested": _nested(800),
+    "deeply nested": _nested(100_000),
+    "usage a text": {"choices": [_GOOD], "usage": "many"},
+    "usage a list": {"choices": [_GOOD], "usage": [1]},
+    "counts as texts": {"choices": [_GOOD], "usage": {"prompt_tokens_details": {"cached_tokens": "3"}}},
+    "counts huge": {"choices": [_GOOD], "usage": {"completion_tokens": 1e308}},
+    "counts NaN": {"choices": [_GOOD], "usage": {"completion_tokens": math.nan}},
+    "details a list": {"choices": [_GOOD], "usage": {"prompt_tokens_details": [3]}},
+}
+ODD_LOG_PROBS: dict[str, Any] = {
+    "null": None,
+    "a text": "x",
+    "top null": {"top_logprobs": None},
+    "no token": {"top_logprobs": []},
+    "a list of texts": {"top_logprobs": ["positive"]},
+    "texts": {"top_logprobs": [{"positive": "-0.5", "negative": "-1.5"}]},
+    "NaN": {"top_logprobs": [{"positive": math.nan, "negative": -1.5}]},
+    "infinite": {"top_logprobs": [{"positive": math.inf, "negative": -1.5}]},
+    "minus infinity": {"top_logprobs": [{"positive": -math.inf, "negative": -1.5}]},
+    "huge": {"top_logprobs": [{"positive": 1e308, "negative": -1.5}]},
+    "hugely negative": {"top_logprobs": [{"positive": -1e308, "negative": -1.5}]},
+    "true": {"top_logprobs": [{"positive": True, "negative": -1.5}]},
+    "chat, empty": {"content": []},
+    "chat, null": {"content": None},
+    "chat, no top": {"content": [{"token": "positive", "logprob": -0.5}]},
+    "chat, texts": {"content": [{"top_logprobs": ["positive", "negative"]}]},
+    "chat, one missing": {"content": [{"top_logprobs": [{"token": "positive", "logprob": -0.5}]}]},
+    "chat, a token as list": {"content": [{"top_logprobs": [{"token": [1], "logprob": -0.5}]}]},
+}
+ODD_MODELS: dict[str, Any] = {
+    "a text": "none",
+    "data a text": {"data": "none"},
+    "names alone": {"data": ["alias"]},
+    "an id as number": {"data": [{"id": 5}]},
+    "HTML": b"<html>",
+    "context as text": {"data": [{"id": "alias", "max_model_len": "4096"}]},
+    "context negative": {"data": [{"id": "alias", "max_model_len": -5}]},
+    "context NaN": b'{"data": [{"id": "alias", "max_model_len": NaN}]}',
+}
 FAULTS: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
     "429": lambda handler: send(handler, 429, {"error": "slow down"}, {"retry-after": "0"}),
     "500": lambda handler: send(handler, 500, b"oops"),
@@ -122,7 +191,8 @@ def misbehaving(request: pytest.FixtureRequest, model: str, monkeypatch: pytest.
 
 
 def _engine(running: Misbehaving, **settings: Any) -> ServerEngine:
-    return ServerEngine(EngineConfig(engine="server", model=running.model, base_url=running.url, **settings))
+    settings = {"engine": "server", "model": running.model, "base_url": running.url} | settings
+    return ServerEngine(EngineConfig(**settings))
 
 
 def test_labels_of_several_tokens_ask_for_what_can_follow(misbehaving: Misbehaving) -> None:
@@ -189,6 +259,74 @@ def test_a_missing_label_is_an_error_and_never_a_number(found: Any, misbehaving:
         engine.score(shared_context_tree((5,), reviews.queries), reviews.labels)
 
 
+def _refusal(running: Misbehaving, **settings: Any) -> str:
+    """The one line that a run ends with."""
+    with pytest.raises(ICMError) as caught, _engine(running, **settings) as engine:
+        engine.score(shared_context_tree((5,), [(7,)]), words_tokenizer()("positive negative").input_ids)
+    message = str(caught.value)
+    assert running.url in message and "\n" not in message and len(message) < 700
+    return message
+
+
+@pytest.mark.parametrize("misbehaving", ["other"], indirect=True)
+@pytest.mark.parametrize("name", ODD_REPLIES)
+def test_an_odd_reply_is_one_line_that_names_the_server(name: str, misbehaving: Misbehaving) -> None:
+    misbehaving.faults = [lambda handler: send(handler, 200, ODD_REPLIES[name])] * 6
+    assert "failed 6 times, last: " in _refusal(misbehaving)
+
+
+@pytest.mark.parametrize("misbehaving", ["other"], indirect=True)
+@pytest.mark.parametrize("name", ODD_LOG_PROBS)
+def test_odd_log_probabilities_are_one_line_that_names_the_server(name: str, misbehaving: Misbehaving) -> None:
+    misbehaving.faults = [_without_label_scores(ODD_LOG_PROBS[name])]
+    assert "expected the log-probabilities of" in _refusal(misbehaving)
+
+
+@pytest.mark.parametrize("misbehaving", ["other"], indirect=True)
+@pytest.mark.parametrize("name", ODD_MODELS)
+def test_an_odd_list_of_models_is_one_line(name: str, misbehaving: Misbehaving, model: str) -> None:
+    misbehaving.models, misbehaving.model = ODD_MODELS[name], "alias"
+    _refusal(misbehaving, engine="server", tokenizer=model)
+
+
+@pytest.mark.parametrize("misbehaving", ["other"], indirect=True)
+def test_log_probabilities_are_read_in_the_form_of_chats(misbehaving: Misbehaving) -> None:
+    misbehaving.faults = [_chat_form]
+    with _engine(misbehaving) as engine:
+        scores = engine.score(shared_context_tree((5,), [(7,)]), words_tokenizer()("negative positive").input_ids)
+    np.testing.assert_array_equal(scores, [[-1.5, -0.5]])
+
+
+@pytest.mark.parametrize("name", ["prod-llama", "llama3.2:latest", "hf.co/own/Model-GGUF:Q4_K_M", "Das große Modell"])
+def test_a_served_model_may_have_any_name(name: str, misbehaving: Misbehaving, model: str, tmp_path: Path) -> None:
+    misbehaving.model = name
+    settings: dict[str, Any] = {"engine": "server", "model": name, "base_url": misbehaving.url}
+    with pytest.raises(ConfigError, match="give --tokenizer NAME"):
+        create_engine(EngineConfig(**settings))
+    with pytest.raises(ConfigError, match="no such folder, and not a hub name"):
+        create_engine(EngineConfig(**settings, tokenizer="no:name"))
+    words_tokenizer().save_pretrained(tmp_path / "tokenizer")  # no weights, no configuration
+    reviews = Reviews(words_tokenizer(), 4, seed=5)
+    for tokenizer in (model, str(tmp_path / "tokenizer")):
+        with create_engine(EngineConfig(**settings, tokenizer=tokenizer)) as engine:
+            assert engine.context_length == 299
+            assert engine.score(reviews.leave_one_out(4), reviews.labels).shape == (4, 2)
+    misbehaving.models = {"data": [{"id": name}]}
+    with pytest.raises(ConfigError, match="give --max-model-len"):
+        create_engine(EngineConfig(**settings, tokenizer=str(tmp_path / "tokenizer")))
+    with create_engine(EngineConfig(**settings, tokenizer=str(tmp_path / "tokenizer"), max_model_len=64)) as engine:
+        assert engine.context_length == 63
+
+
+def test_a_tokenizer_is_for_servers_and_is_named_only_where_it_is_set() -> None:
+    with pytest.raises(ConfigError, match="tokenizer: has no effect with engine transformers"):
+        create_engine(EngineConfig(device="cpu", tokenizer="embedded"))
+    plain = EngineConfig(engine="server")
+    assert "tokenizer" not in plain.identity and "tokenizer" not in asdict(plain, dict_factory=written)
+    named = EngineConfig(engine="server", tokenizer="embedded")
+    assert named.identity["tokenizer"] == "embedded" == asdict(named, dict_factory=written)["tokenizer"]
+
+
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
@@ -211,7 +349,7 @@ def test_what_is_checked_before_the_first_prompt(misbehaving: Misbehaving, tmp_p
     with pytest.raises(ConfigError, match="not served by"):
         ServerEngine(EngineConfig(model=other, base_url=misbehaving.url))
     with pytest.raises(ConfigError, match="the server loads adapters"):
-        _engine(misbehaving, adapter="lora")
+        create_engine(EngineConfig(engine="server", model=other, base_url=misbehaving.url, adapter="lora"))
     assert misbehaving.requests == 0
 
 
