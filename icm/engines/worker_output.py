@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ class WorkerOutput:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the engine
+        weakref.finalize(self, self._file.close)
 
     @contextmanager
     def taken(self) -> Iterator[None]:

@@ -135,7 +135,7 @@ def _is_something_else(path: Path) -> bool:
     try:
         return not is_codelion(parse_object(text.partition("\n")[0], str(path)))
     except DataError:
-        return True
+        return not text.startswith("{")  # what begins like a result may be one that is cut
 
 
 def _summary(path: Path) -> StoredResult:

@@ -109,13 +109,14 @@ def test_adapters_must_be_there_and_belong_to_the_labels(
     tuned = {"name": "FT", "kind": "fine-tuned", "labels_from": "gold", "adapters": [str(folder)]}
     settings = parse_settings(["--config", str(settings_file([tuned], labels=[label_file()]))])
     folder.mkdir()
+    lora = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
 
     def trained(source: str, model: str = "tiny-llama") -> str:
         return json.dumps({"model": model, "label_source": source, "labels_sha256": "x", "labels": "y"})
 
     for name, text, expected in (
-        ("adapter_config.json", "{}", "no adapter_config.json"),
-        ("adapter_model.safetensors", "", "no adapter_model.safetensors"),
+        ("adapter_config.json", json.dumps(lora), "no adapter_config.json"),
+        ("adapter_model.safetensors", "\x02" + "\0" * 7 + "{}", "no adapter_model.safetensors"),
         ("train_results.json", trained("labels"), None),
     ):
         if expected:
@@ -130,6 +131,10 @@ def test_adapters_must_be_there_and_belong_to_the_labels(
     (folder / "train_results.json").write_text(trained("gold", "meta-llama/Llama-3.1-8B"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"adapts meta-llama/Llama-3\.1-8B, but the model is"):
         _ = Experiment(settings).runs
+    for record in ("{}", json.dumps({"model": "tiny-llama", "label_source": [1]}), "\x00"):
+        (folder / "train_results.json").write_text(record, encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"condition 'FT': .*train_results\.json"):
+            _ = Experiment(settings).runs
 
 
 def test_identity_is_content_not_paths(label_file: Callable[..., str], settings_file: Callable[..., Path]) -> None:

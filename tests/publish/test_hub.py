@@ -15,11 +15,13 @@ from huggingface_hub import constants
 from support.fake_hub import TOKEN, FakeHub
 from support.made_results import claims, moods
 
+from icm.cli import main
 from icm.errors import ConfigError, DataError, PrerequisiteError
+from icm.examples import LabelSpace
 from icm.publish.exporters import ICMExporter
 from icm.publish.hub import push, push_adapter, push_file, push_labels
 from icm.results.format import ICMResult, write_result
-from icm.results.record import DataRecord, RunRecord
+from icm.results.record import DataRecord, ModelRecord, RunRecord
 
 
 def header_of(card: bytes) -> dict[str, Any]:
@@ -101,16 +103,105 @@ def test_unknown_file_gets_a_card_only_where_there_is_none(hub: FakeHub, tmp_pat
     assert hub.files["datasets/me/pairs"]["README.md"] == b"written by hand"
 
 
-def test_result_file_says_itself_what_labelled_it(hub: FakeHub, tmp_path: Path) -> None:
-    write_result(tmp_path / "r.jsonl", claims(2, 2, seed=3, model={"name": "/home/somebody/models/tiny"}))
+LOCAL_NAMES = (
+    "/home/somebody/models/tiny",
+    r"C:\Users\somebody\models\tiny",
+    "D:/somebody/tiny",
+    "~/somebody/tiny",
+    "./somebody/tiny",
+    "../somebody/tiny/",
+    r"..\somebody\tiny",
+    "file:///home/somebody/tiny",
+    "data/of/somebody/tiny",
+)
+
+
+@pytest.mark.parametrize("name", LOCAL_NAMES)
+def test_a_result_is_published_as_its_examples_without_local_names(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    settings = {
+        "data": {"dataset": f"{name}.jsonl"},
+        "engine": {"model": name},
+        "output": {"output_dir": name},
+        "search": {"alpha": 50.0, "notes": name},
+    }
+    source = {"dataset": f"{name.rstrip('/')}.jsonl"}
+    result = claims(
+        3, 2, seed=3, model={"name": name, "adapter": name}, data={"source": source}, settings=settings, home=name
+    )
+    write_result(tmp_path / "r.jsonl", result)
     push(tmp_path / "r.jsonl", "me/result")
-    card = hub.files["datasets/me/result"]["README.md"].decode()
-    assert "| model | tiny |" in card
+    files = hub.files["datasets/me/result"]
+    assert not [file for file, content in files.items() if b"somebody" in content]
+    card = files["README.md"].decode()
+    assert "| model | tiny |" in card and "| adapter | tiny |" in card and "| data | tiny.jsonl |" in card
+    push_labels(result, "me/labels")
+    assert hub.files["datasets/me/labels"]["train.jsonl"] == files["r.jsonl"]
+
+
+def test_what_is_pushed_loads_as_the_labelled_examples(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import load_dataset
+
+    result = claims(4, 3, seed=8, settings={"output": {"output_dir": "/home/somebody"}})
+    write_result(tmp_path / "r.jsonl", result)
+    push(tmp_path / "r.jsonl", "me/result", file_name="data/labels.jsonl")
+    (tmp_path / "pushed").mkdir()
+    for name, content in hub.files["datasets/me/result"].items():
+        (tmp_path / "pushed" / Path(name).name).write_bytes(content)
+    (path,) = (tmp_path / "pushed").glob("*.jsonl")
+    loaded = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.column_names == ["id", "input", "label", "log_odds", "group", "metadata"]
+    assert loaded["input"][:] == [item.example.input for item in result.labeled_examples]
+    assert loaded["label"][:] == [item.label for item in result.labeled_examples]
+
+
+def test_files_of_codelion_are_published_as_examples_too(hub: FakeHub, tmp_path: Path) -> None:
+    rows = [{"input": f"text {n}", "label": ["True", "False"][n % 2], "metadata": {}} for n in range(4)]
+    header = {"type": "icm_metadata", "convergence_info": {}, "metadata": {"dataset": "/home/somebody/x.jsonl"}}
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [header, *rows]))
+    push(tmp_path / "old.jsonl", "me/old")
+    files = hub.files["datasets/me/old"]
+    assert len(files["old.jsonl"].splitlines()) == 4 and b"somebody" not in b"".join(files.values())
+
+
+@pytest.mark.parametrize("form", ["json", "analysis"])
+def test_exports_that_repeat_the_first_line_are_published_without_local_paths(
+    hub: FakeHub, tmp_path: Path, form: str
+) -> None:
+    settings = {"engine": {"model": "/home/somebody/tiny"}, "search": {"seed": 3}}
+    data = {"source": {"dataset": "/home/somebody/gone.jsonl"}}
+    write_result(
+        tmp_path / "r.jsonl", claims(2, 2, 5, settings=settings, data=data, model={"name": "/home/somebody/tiny"})
+    )
+    for ending in ("json",) if form == "json" else ("json", "html", "md"):
+        words = ["--input-path", tmp_path / "r.jsonl", "--output-path", tmp_path / f"e.{ending}", "--format", form]
+        assert main(["export", *map(str, words), "--hf-push", "--hf-repo-id", "me/export"]) == 0
+        content = hub.files["datasets/me/export"][f"e.{ending}"]
+        assert b"somebody" not in content and b"tiny" in content
+
+
+def test_html_in_cards_is_text(hub: FakeHub) -> None:
+    space = LabelSpace(("<b>up</b>", "down & out"), (" up", " down"))
+    items = [replace(item, label="<b>up</b>") for item in moods(1, 6).labeled_examples]
+    record = RunRecord(model=ModelRecord("<script>alert(1)</script>"), algorithm="<img src=x>")
+    push_labels(ICMResult(items, None, space, "classification", record), "me/html")
+    card = hub.files["datasets/me/html"]["README.md"].decode()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in card and "&lt;b&gt;up&lt;/b&gt;" in card and "&amp; out" in card
+    for raw in ("<script", "<img", "<b>"):
+        assert raw not in card.partition("\n---\n")[2]
+
+
+CONFIG = {"base_model_name_or_path": "/home/somebody/models/tiny", "peft_type": "LORA", "r": 8}
 
 
 def adapter(folder: Path) -> Path:
     contents = {
-        "adapter_config.json": b"{}",
+        "adapter_config.json": json.dumps(CONFIG).encode(),
+        "train_results.json": json.dumps({"model": "/home/somebody/tiny", "steps": 3}).encode(),
+        "environment.json": b'{"platform": "Linux"}\n',
+        "notes.txt": b"/home/somebody",
+        "trainer_state.json": b'{"best": "/home/somebody"}',
         "adapter_model.safetensors": bytes(range(256)) * 8,
         "README.md": b"---\nlicense: apache-2.0\n---\n# adapter\n",
         "tokenizer.json": b"{}",
@@ -127,7 +218,11 @@ def adapter(folder: Path) -> Path:
 def test_adapter_goes_to_a_model_repository(hub: FakeHub, tmp_path: Path) -> None:
     assert push(adapter(tmp_path / "out"), "me/adapter", private=True) == f"{hub.address}/me/adapter"
     files = hub.files["models/me/adapter"]
-    assert set(files) == {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    weights = {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    assert set(files) == weights | {"train_results.json", "environment.json"}
+    assert not [name for name, content in files.items() if b"somebody" in content]
+    assert json.loads(files["adapter_config.json"]) == {**CONFIG, "base_model_name_or_path": "tiny"}
+    assert files["environment.json"] == b'{"platform": "Linux"}\n'
     assert files["adapter_model.safetensors"] == bytes(range(256)) * 8
 
 

@@ -13,6 +13,7 @@ from support.made_results import claims
 
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, LabelSpace, Relations, example_id
+from icm.publish.exporters import ICMExporter
 from icm.results.folder import ICMStorage
 from icm.results.format import (
     ICMResult,
@@ -301,6 +302,32 @@ def fill(folder: Path, count: int) -> list[Path]:
         trace_path(path).write_text("{}\n")
         paths.insert(0, path)
     return paths
+
+
+def test_other_json_lines_are_passed_over_and_damaged_results_are_not(tmp_path: Path) -> None:
+    sound = tmp_path / "sound.jsonl"
+    write_result(sound, claims(2, 2, seed=4))
+    lines = sound.read_text().splitlines(keepends=True)
+    exporter = ICMExporter()
+    exporter.export_to_sft_format(sound, tmp_path / "sft.jsonl")
+    exporter.export_to_sft_format(sound, tmp_path / "chat.jsonl", conversational=True)
+    exporter.export_to_dpo_format(sound, tmp_path / "dpo.jsonl", create_pairs=False)
+    others = {"array.jsonl": '[{"text": "a"}]', "table.jsonl": "text,label\na,b\n", "own.jsonl": '{"text": "日本"}\n{'}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert [entry.name for entry in ICMStorage(tmp_path).list_results()] == ["sound"]
+    damaged = {
+        "empty": b"",
+        "cut": lines[0][:40].encode(),
+        "torn": "".join(lines)[:-9].encode(),
+        "headless": "".join(lines[1:]).encode(),
+        "typeless": "".join([lines[0].replace('"type": "icm_metadata", ', ""), *lines[1:]]).encode(),
+        "utf16": "".join(lines).encode("utf-16"),
+    }
+    for name, content in damaged.items():
+        (tmp_path / f"{name}.jsonl").write_bytes(content)
+    broken = [entry.name for entry in ICMStorage(tmp_path).list_results() if entry.error is not None]
+    assert sorted(broken) == sorted(damaged)
 
 
 def test_list_is_newest_first_and_names_broken_files(tmp_path: Path) -> None:
