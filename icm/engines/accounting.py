@@ -26,12 +26,14 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class CharacterTokenizer:
-    """Stands in for a tokenizer that is not here: one id every few characters, the same for the same characters."""
+    """Stands in for a tokenizer that is not here: one id every few characters, the same for the same characters, and
+    one for a single word, as most labels are."""
 
     bos_token_id = None
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> SimpleNamespace:
-        pieces = (text[start : start + CHARACTERS_PER_TOKEN] for start in range(0, len(text), CHARACTERS_PER_TOKEN))
+        size = len(text) if len(text.split()) == 1 else CHARACTERS_PER_TOKEN
+        pieces = (text[start : start + size] for start in range(0, len(text), size))
         return SimpleNamespace(input_ids=[zlib.crc32(piece.encode()) for piece in pieces])
 
 

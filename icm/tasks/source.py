@@ -23,7 +23,7 @@ class DataSource:
         seed: seed of that draw, and of synthetic generation.
         size: number of items generated for `synthetic:*`.
         template: prompt template with `{field}` placeholders that replaces the task's own.
-        verbalisers: label → text in the prompt, replaces the task's own (leading space included).
+        verbalisers: label → text in the prompt, replaces the task's own (leading space included); scored whole.
         slice: `J/N`, the J-th of N parts of nearly equal size that share no question, drawn with `seed` from what the
             other fields leave.
         claims: file of the claims that a model wrote for data without (`icm run` keeps it in `output_dir/generated` and

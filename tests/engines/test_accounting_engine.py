@@ -66,6 +66,13 @@ def test_scores_are_distributions_that_depend_on_prompt_and_seed() -> None:
     assert len(np.unique(first)) == first.size
 
 
+def test_a_label_of_one_word_is_one_token_where_the_tokenizer_is_not_here() -> None:
+    lengths = [
+        len(AccountingEngine().tokenizer(text).input_ids) for text in (" positive", " very positive", "\n\n", "")
+    ]
+    assert lengths == [1, 4, 1, 0]
+
+
 def test_limits() -> None:
     with pytest.raises(ConfigError, match="does not fit the context of 100"):
         AccountingEngine(context_length=100).score(_lengths_only(8), [0, 1])
