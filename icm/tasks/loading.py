@@ -46,7 +46,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    return TaskData(dataset, GoldLabels(gold), template.text, written)
+    return TaskData(dataset, GoldLabels(gold), template.text, written=written)
 
 
 def load_icm_dataset(

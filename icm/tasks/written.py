@@ -5,7 +5,7 @@ record that it is read beside.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ class _Open:
     prompt: str
 
     def with_claims(self, texts: Sequence[str]) -> Record:
-        return Record(self.record.where, {**self.record.fields, "generated": list(texts)})
+        return replace(self.record, fields={**self.record.fields, "generated": list(texts)})
 
 
 def stand_ins(prompts: Sequence[str]) -> list[str]:
