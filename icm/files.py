@@ -91,9 +91,9 @@ def cut_torn_line(path: str | Path) -> None:
             handle.write(raw[: raw.rfind(b"\n") + 1])
 
 
-def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonObject]]:
-    """`read_jsonl` over the raw lines of any source; `where` names it in messages."""
-    for number, raw in enumerate(lines, start=1):
+def parse_jsonl(lines: Iterable[bytes], where: str, start: int = 1) -> Iterator[tuple[int, JsonObject]]:
+    """`read_jsonl` over the raw lines of any source; `where` names it in messages, `start` numbers its first line."""
+    for number, raw in enumerate(lines, start):
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:

@@ -10,8 +10,9 @@ class DataSource:
     """Which records to load, as which task, and which part of them.
 
     Attributes:
-        dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, each also .gz), local `datasets`
-            folder, hub name, or `synthetic:math` / `synthetic:comparison`.
+        dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, .tsv, .parquet, each also .gz), folder of
+            such files (as `hf download` makes it) or of `datasets.save_to_disk`, hub name, or `synthetic:math` /
+            `synthetic:comparison`.
         task_type: task name, or `auto` to detect it from the records' fields.
         config: hub data set configuration; None picks the task's own.
         split: split of a data set that has named splits (also files whose records have a field `split`); None picks
@@ -26,6 +27,9 @@ class DataSource:
         verbalisers: label → text in the prompt, replaces the task's own (leading space included).
         slice: `J/N`, the J-th of N parts of nearly equal size that share no question, drawn with `seed` from what the
             other fields leave.
+        bad_records: what becomes of records that cannot be used (malformed, empty, longer than the model's context).
+            `auto` leaves them out, counted and named, where at least 99 % are sound, or all but one of at least 4;
+            `skip` leaves out any number; `refuse` none.
     """
 
     dataset: str = "reviews"
@@ -40,6 +44,7 @@ class DataSource:
     template: str | None = None
     verbalisers: dict[str, str] | None = None
     slice: str | None = None
+    bad_records: Literal["auto", "skip", "refuse"] = "auto"
 
     @property
     def whole(self) -> "DataSource":
@@ -47,7 +52,10 @@ class DataSource:
         return replace(self, max_examples=None, slice=None)
 
 
+_LATER = (("slice", None), ("bad_records", "auto"))
+
+
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice says nothing of
-    slices, so that its files are the bytes they were before there were any."""
-    return {name: value for name, value in fields if (name, value) != ("slice", None)}
+    """`dict_factory` of `asdict` for settings that are written to files: what a source leaves at the default of a later
+    field is not said, so that its files are the bytes they were before there was such a field."""
+    return {name: value for name, value in fields if (name, value) not in _LATER}
