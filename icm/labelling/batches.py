@@ -65,8 +65,8 @@ def _fitting(group: list[ICMExample], length: Mapping[str, int], budget: int) ->
     tokens = sum(length[example.id] for example in group)
     if tokens <= budget:
         return group
-    many = f"{len(group)} examples of one question" if len(group) > 1 else "text"
-    return ConfigError(f"{_place(group[0])}: {many} of {tokens} tokens do not fit the context ({budget} tokens)")
+    found = f"one question's {len(group)} examples have" if len(group) > 1 else "the text has"
+    return ConfigError(f"{_place(group[0])}: {found} {tokens} tokens and do not fit the context ({budget} tokens)")
 
 
 def _place(example: ICMExample) -> str:

@@ -176,13 +176,13 @@ def _questions_to_ask(
 def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Record, list[Item]]]:
     """The claims of all sound records. A warning counts the records that hold none, such as two equal responses."""
     found = sound([_tried(task, record) for record in records], source.bad_records)
-    sound([problem or record for record, _, problem in found], source.bad_records, "labels", "count as none")
+    sound([problem or record for record, _, problem in found], source.bad_records, fate="counted as unlabelled")
     empty = [record.where for record, items, _ in found if not items]
     if len(empty) == len(found):
         expected = f"records of task {task.name}: {_signatures(task)}"
         raise DataError(f"{source.dataset}: found no claim in {len(found)} records; expected {expected}")
     if empty:
-        _log.warning("%d of %d records hold no claim and are left out: %s", len(empty), len(found), first_few(empty))
+        _log.warning("left out: %d of %d records that hold no claim (%s)", len(empty), len(found), first_few(empty))
     return [(record, items) for record, items, _ in found]
 
 

@@ -13,6 +13,7 @@ SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", 
 """Other names of splits, as `datasets` knows them."""
 _LISTS = ("rows", "data", "examples", "records", "instances", "items")
 _ROUNDS = {"train", "validation", "test", *SPLIT_NAMES}
+_ARGILLA_COLUMNS = {"id", "status", "_server_id", "inserted_at", "updated_at"}
 _STUDIO_COLUMNS = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
 
 
@@ -145,7 +146,8 @@ def _argilla_table(fields: Fields) -> Fields:
     """Argilla 2 on the hub: {text, label.responses: […], label.responses.status: […], label.suggestion, …}."""
     names = [name.removesuffix(".responses") for name in fields if name.endswith(".responses")]
     answers = {name: _column(fields, name) for name in names}
-    return _labelled({name: fields[name] for name in fields if "." not in name}, answers or {"label": None})
+    kept = {name: value for name, value in fields.items() if "." not in name and name not in _ARGILLA_COLUMNS}
+    return _labelled(kept, answers or {"label": None})
 
 
 def _column(fields: Fields, name: str) -> object:
@@ -186,13 +188,16 @@ def _prodigy(fields: Fields) -> Fields:
 
 
 def _doccano(fields: Fields) -> Fields:
-    """doccano's {text, label: [label]}; `data` is what some versions call the text."""
-    texts = {"text" if name == "data" and "text" not in fields else name: value for name, value in fields.items()}
-    return _labelled(texts, {"label": fields["label"]})
+    """doccano's {text, label: [label]}; `data` and `labels` are what some versions call them."""
+    names = {"data": "text", "labels": "label"}
+    named = {names[name] if names.get(name, name) not in fields else name: value for name, value in fields.items()}
+    return _labelled(named, {"label": named.get("label")})
 
 
 def _is_doccano(fields: Fields) -> bool:
-    return isinstance(fields.get("label"), list) or fields.keys() - {"Comments"} == {"id", "data", "label"}
+    if "label" not in fields and "text" in fields:
+        return isinstance(fields.get("labels"), list)
+    return isinstance(fields.get("label"), list) or fields.keys() - {"Comments", "label"} == {"id", "data"}
 
 
 SHAPES: Sequence[tuple[Callable[[Fields], bool], Callable[[Fields], Fields]]] = (
@@ -203,7 +208,7 @@ SHAPES: Sequence[tuple[Callable[[Fields], bool], Callable[[Fields], Fields]]] = 
     ),
     (_has("annotation_id", "annotator"), _label_studio_table),
     (lambda fields: isinstance(fields.get("fields"), dict) and "responses" in fields, _argilla),
-    (_has("_server_id", "status"), _argilla_table),
+    (_has("_server_id"), _argilla_table),
     (_has("external_id", "metadata"), _argilla_feedback),
     (_has("annotation", "annotation_agent"), _argilla_text),
     (_is_prodigy, _prodigy),

@@ -15,7 +15,7 @@ NAMED = 3
 _log = logging.getLogger(__name__)
 
 
-def sound(found: Sequence[T | ICMError], policy: str, what: str = "records", fate: str = "are left out") -> list[T]:
+def sound(found: Sequence[T | ICMError], policy: str, what: str = "records", fate: str = "left out") -> list[T]:
     """What could be used of `found`, with one warning that counts and names the rest.
 
     Args:
@@ -31,7 +31,7 @@ def sound(found: Sequence[T | ICMError], policy: str, what: str = "records", fat
     if len(problems) > _allowed(len(found), policy):
         raise _too_many(problems, len(found), policy, what, fate)
     if problems:
-        _log.warning("%d of %d %s %s: %s", len(problems), len(found), what, fate, first_few(map(str, problems)))
+        _log.warning("%s: %d of %d %s (%s)", fate, len(problems), len(found), what, first_few(map(str, problems)))
     return [one for one in found if not isinstance(one, ICMError)]
 
 
@@ -52,6 +52,6 @@ def _too_many(problems: Sequence[ICMError], count: int, policy: str, what: str, 
     if policy == "refuse" or len(problems) == count:
         return first
     return type(first)(
-        f"{first} ({len(problems)} of {count} {what} are bad, more than are passed over by themselves; "
-        f"with --bad-records skip they {fate})"
+        f"{first} ({len(problems)} of {count} {what} are bad, too many to pass over; give "
+        f"--bad-records skip to have them {fate})"
     )

@@ -35,7 +35,8 @@ def table_rows(data: bytes, where: str) -> Iterator[tuple[str, Mapping[str, obje
 
 def _separator(text: str) -> str:
     """What divides the first line into the most columns."""
-    header = text.lstrip("\r\n").partition("\n")[0]
+    found = re.search(r"[^\r\n]{1,99999}", text)  # longer than any header, and short enough for a field of `csv`
+    header = found[0] if found else ""
     return max(_MARKS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
 
 
