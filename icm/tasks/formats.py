@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.errors import DataError
-from icm.files import parse_json, parse_jsonl
+from icm.files import BOM, parse_json, parse_line
 from icm.tasks.record import Record
 from icm.tasks.shapes import flat, rows_of
 from icm.tasks.soundness import sound
@@ -84,7 +84,7 @@ def _read_bytes(path: Path) -> bytes:
             raise DataError(f"{path}: {found}")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # Excel's "Unicode text"
         data = data.decode("utf-16", errors="replace").encode()
-    return data.removeprefix(b"\xef\xbb\xbf")
+    return data.removeprefix(BOM)
 
 
 def _is_lines(data: bytes) -> bool:
@@ -104,11 +104,14 @@ def _jsonl_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
         yield from _document_rows(data, where)
         return
     for number, line in enumerate(io.BytesIO(data), start=1):
+        place = f"{where}:{number}"
         try:
-            for _, row in parse_jsonl([line], where, number):
-                yield f"{where}:{number}", row
+            row = parse_line(line, place)
         except DataError as error:
             yield error
+        else:
+            if row is not None:
+                yield place, row
 
 
 def _json_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:

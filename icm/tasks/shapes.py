@@ -63,14 +63,10 @@ def _all(kind: type, value: object) -> bool:
 
 def flat(fields: Fields) -> Fields:
     """A tool's record as a flat one; others as they are. Raises DataError for one that cannot be used."""
-    for fits, turn in SHAPES:
-        if fits(fields):
+    for field, fits, turn in SHAPES:
+        if field in fields and fits(fields):
             return turn(fields)
     return fields
-
-
-def _has(*names: str) -> Callable[[Fields], bool]:
-    return lambda fields: all(name in fields for name in names)
 
 
 def _labelled(fields: Fields, labels: Mapping[str, object]) -> Fields:
@@ -194,24 +190,22 @@ def _doccano(fields: Fields) -> Fields:
     return _labelled(named, {"label": named.get("label")})
 
 
-def _is_doccano(fields: Fields) -> bool:
-    if "label" not in fields and "text" in fields:
-        return isinstance(fields.get("labels"), list)
-    return isinstance(fields.get("label"), list) or fields.keys() - {"Comments", "label"} == {"id", "data"}
-
-
-SHAPES: Sequence[tuple[Callable[[Fields], bool], Callable[[Fields], Fields]]] = (
-    (_has("row_idx", "row"), _viewer),
+SHAPES: Sequence[tuple[str, Callable[[Fields], bool], Callable[[Fields], Fields]]] = (
+    ("row_idx", lambda fields: "row" in fields, _viewer),
+    ("annotations", lambda fields: isinstance(fields.get("data"), dict), _label_studio),
+    ("completions", lambda fields: isinstance(fields.get("data"), dict), _label_studio),
+    ("annotation_id", lambda fields: "annotator" in fields, _label_studio_table),
+    ("responses", lambda fields: isinstance(fields.get("fields"), dict), _argilla),
+    ("_server_id", lambda fields: True, _argilla_table),
+    ("external_id", lambda fields: "metadata" in fields, _argilla_feedback),
+    ("annotation", lambda fields: "annotation_agent" in fields, _argilla_text),
+    ("answer", _is_prodigy, _prodigy),
+    ("label", lambda fields: isinstance(fields["label"], list), _doccano),
     (
-        lambda fields: isinstance(fields.get("data"), dict) and ("annotations" in fields or "completions" in fields),
-        _label_studio,
+        "labels",
+        lambda fields: isinstance(fields["labels"], list) and {"text"} == {"text", "label"} & fields.keys(),
+        _doccano,
     ),
-    (_has("annotation_id", "annotator"), _label_studio_table),
-    (lambda fields: isinstance(fields.get("fields"), dict) and "responses" in fields, _argilla),
-    (_has("_server_id"), _argilla_table),
-    (_has("external_id", "metadata"), _argilla_feedback),
-    (_has("annotation", "annotation_agent"), _argilla_text),
-    (_is_prodigy, _prodigy),
-    (_is_doccano, _doccano),
+    ("data", lambda fields: fields.keys() - {"Comments", "label"} == {"id", "data"}, _doccano),
 )
-"""How a tool's record is known, and what makes it a flat one; the first that fits is taken."""
+"""A field that a tool's records have, how they are known, and what makes a flat one; the first that fits is taken."""
