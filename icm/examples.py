@@ -68,11 +68,13 @@ class ICMExample:
         input: the prompt up to where the label goes, no trailing space ("Question: …\\nI think this Claim is").
         metadata: anything the task wants to keep (question, choice, …); never the gold label.
         relations: logical relations to other examples.
+        where: file and line, or row, that it was read from, for messages; no part of its content.
     """
 
     input: str
     metadata: Mapping[str, object] = field(default_factory=dict)
     relations: Relations = Relations()
+    where: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:

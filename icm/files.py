@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from icm.errors import DataError
 
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8."""
 JsonObject = dict[str, Any]
 """A JSON object whose values are checked where they are read."""
 
@@ -94,12 +96,18 @@ def cut_torn_line(path: str | Path) -> None:
 def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonObject]]:
     """`read_jsonl` over the raw lines of any source; `where` names it in messages."""
     for number, raw in enumerate(lines, start=1):
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-        if text:
-            yield number, parse_object(text, f"{where}:{number}")
+        row = parse_line(raw.removeprefix(BOM) if number == 1 else raw, f"{where}:{number}")
+        if row is not None:
+            yield number, row
+
+
+def parse_line(raw: bytes, where: str) -> JsonObject | None:
+    """The object on a line of JSONL, None if it is blank; `where` starts the message of the DataError."""
+    try:
+        text = raw.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    return parse_object(text, where) if text else None
 
 
 def parse_object(text: str, where: str) -> JsonObject:

@@ -1,6 +1,7 @@
 """Batches of a data set that fit the context of a model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,12 +11,18 @@ from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample
 from icm.prompts import PromptEncoder
 from icm.search.scoring import CONTENT_FREE
+from icm.tasks.soundness import sound
 
 
-def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> list[ICMDataset]:
+def split_batches(
+    dataset: ICMDataset, engine: Engine, config: SearchConfig, bad_records: str = "refuse"
+) -> list[ICMDataset]:
     """Batches that fit the context: whole groups, at most `batch_size` examples, of about equal size.
 
     All but one example of a batch stand in the context of the last, so a batch is bounded by the context length too.
+
+    Args:
+        bad_records: what becomes of groups that are longer than the context, see `DataSource.bad_records`.
 
     Raises:
         ConfigError: a group does not fit.
@@ -24,14 +31,22 @@ def split_batches(dataset: ICMDataset, engine: Engine, config: SearchConfig) -> 
     length = {e.id: max(len(encoder.demonstration(e, y)) for y in dataset.label_space.labels) for e in dataset}
     budget = engine.context_length - len(encoder.prefix)
     if config.calibration == "contextual":  # it asks a query of its own behind all examples of a batch
-        budget -= max(length.values()) + max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
+        budget -= max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
+        budget -= max((tokens for tokens in length.values() if 2 * tokens <= budget), default=0)
     groups: dict[str, list[ICMExample]] = {}
     for example in dataset:
         groups.setdefault(example.group, []).append(example)
     order = np.random.default_rng(config.seed).permutation(len(groups))
     shuffled = [list(groups.values())[number] for number in order]
-    batches = _packed(shuffled, length, budget, config.batch_size)
+    fitting = sound([_fitting(group, length, budget) for group in shuffled], bad_records, "questions")
+    batches = _packed(fitting, length, budget, config.batch_size)
     return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
+
+
+def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
+    """The part of a data set that its batches hold."""
+    held = {example.id for batch in batches for example in batch}
+    return replace(dataset, examples=[example for example in dataset if example.id in held])
 
 
 def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
@@ -46,15 +61,27 @@ def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
     )
 
 
+def _fitting(group: list[ICMExample], length: Mapping[str, int], budget: int) -> list[ICMExample] | ConfigError:
+    tokens = sum(length[example.id] for example in group)
+    if tokens <= budget:
+        return group
+    found = f"one question's {len(group)} examples have" if len(group) > 1 else "the text has"
+    return ConfigError(f"{_place(group[0])}: {found} {tokens} tokens and do not fit the context ({budget} tokens)")
+
+
+def _place(example: ICMExample) -> str:
+    return example.where or f"{example.input[:60]!r}"
+
+
 def _packed(
     groups: Sequence[Sequence[ICMExample]], length: Mapping[str, int], budget: int, size: int
 ) -> list[list[ICMExample]]:
     tokens = [sum(length[example.id] for example in group) for group in groups]
-    longest, most = max(tokens), max(map(len, groups))
-    if longest > budget or most > size:
+    most = max(groups, key=len)
+    if len(most) > size:
         raise ConfigError(
-            f"one question's examples ({longest} tokens, at most {most} examples) do not fit the "
-            f"context ({budget} tokens) and the batch size ({size}); raise --max-model-len or --batch-size"
+            f"{_place(most[0])}: one question's {len(most)} examples do not fit the batch size ({size}); "
+            f"raise --batch-size to {len(most)}"
         )
     needed = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget))
     while True:  # ends: with as many batches as groups, each group has its own

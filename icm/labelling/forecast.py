@@ -22,6 +22,7 @@ from icm.engines.base import Engine
 from icm.engines.common import context_length, kv_numbers_per_token, model_files
 from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
+from icm.labelling.batches import batched, split_batches
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
@@ -157,9 +158,10 @@ def plan_run(settings: Settings) -> RunPlan:
     """
     _offline_if_unreachable()
     planner = _Planner(settings)
-    dataset = planner.dataset
     engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
-    result = run_labeling(dataset, engine, settings.search)
+    batches = split_batches(planner.dataset, engine, settings.search, settings.data.bad_records)
+    dataset = batched(planner.dataset, batches)
+    result = run_labeling(dataset, engine, settings.search, batches=batches)
     encoder = PromptEncoder(planner.tokenizer, dataset.label_space)
     lengths = [len(encoder.demonstration(e, dataset.label_space.labels[0])) for e in dataset]
     shape, usage = planner.shape, {name: int(spent) for name, spent in result.record.usage.items()}
@@ -173,7 +175,7 @@ def plan_run(settings: Settings) -> RunPlan:
         weights_gib=None if shape is None else shape.parameters * 2 / GIB,
         kv_gib=None if shape is None else shape.kv_bytes_per_token * engine.largest_tree / GIB,
         gpus=settings.engine.tensor_parallel_size * settings.engine.pipeline_parallel_size,
-        seconds=planner.seconds(usage["computed_tokens"]),
+        seconds=planner.seconds(usage["computed_tokens"], dataset),
         assumptions=planner.assumptions,
         writing=planner.writing,
     )
@@ -282,7 +284,7 @@ class _Planner:
             return DOCUMENTED_SHAPES.get(self._engine.model)
         return ModelShape(_parameters(self._config), 2 * kv_numbers_per_token(self._config))
 
-    def seconds(self, tokens: int) -> float | None:
+    def seconds(self, tokens: int, dataset: ICMDataset) -> float | None:
         """Time for `tokens`, from scoring a few short prompts; None where the model is not in a folder here."""
         if self._config is None or not self._runs_here():
             return None
@@ -290,7 +292,7 @@ class _Planner:
 
         try:
             with create_engine(self._engine) as engine:
-                return tokens / self._rate(engine)
+                return tokens / _rate(engine, dataset)
         except PrerequisiteError as error:
             self.assumptions.append(f"nothing of the time ({error})")
             return None
@@ -303,15 +305,16 @@ class _Planner:
         wants_gpu = config.device == "cuda" or config.tensor_parallel_size * config.pipeline_parallel_size > 1
         return Path(self._files[0]).is_dir() and (torch.cuda.is_available() or not wants_gpu)
 
-    def _rate(self, engine: Engine) -> float:
-        """Tokens a second, behind a context that no cache has seen yet."""
-        encoder = PromptEncoder(engine.tokenizer, self.dataset.label_space)
-        queries = [encoder.query(example) for example in self.dataset]
-        count = max(1, round(CALIBRATION_TOKENS / float(np.mean([len(query) for query in queries]))))
-        for context in ((), queries[-1]):  # the first time warms up
-            before = (engine.usage.computed_tokens, engine.usage.seconds)
-            engine.score_labels(shared_context_tree(encoder.prefix + context, queries[:count]), encoder.labels)
-        return (engine.usage.computed_tokens - before[0]) / (engine.usage.seconds - before[1])
+
+def _rate(engine: Engine, dataset: ICMDataset) -> float:
+    """Tokens a second, behind a context that no cache has seen yet."""
+    encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
+    queries = [encoder.query(example) for example in dataset]
+    count = max(1, round(CALIBRATION_TOKENS / float(np.mean([len(query) for query in queries]))))
+    for context in ((), queries[-1]):  # the first time warms up
+        before = (engine.usage.computed_tokens, engine.usage.seconds)
+        engine.score_labels(shared_context_tree(encoder.prefix + context, queries[:count]), encoder.labels)
+    return (engine.usage.computed_tokens - before[0]) / (engine.usage.seconds - before[1])
 
 
 def _on_transformers(config: EngineConfig) -> bool:

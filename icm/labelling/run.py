@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icm.config import EngineConfig, SearchConfig
 from icm.consistency import LogicalConsistencyChecker
@@ -17,7 +18,7 @@ from icm.engines.base import Engine
 from icm.engines.common import context_length, loading
 from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset
-from icm.labelling.batches import split_batches
+from icm.labelling.batches import batched, split_batches
 from icm.labelling.claims import ClaimWriter
 from icm.labelling.metadata import run_record
 from icm.labelling.options import OutputConfig, Settings
@@ -26,6 +27,9 @@ from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
 from icm.search.checks import named_rules, rule_checker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +75,13 @@ def label(
 
         writer = ClaimWriter(settings.output.output_dir, config, settings.generation, engine)
         data, source = writer.load(settings.data)
+        path = _result_path(settings, data.dataset.name, created, resume)
+        checker = rule_checker(data.dataset.task, named)
+        batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records)
+        if batches is None:
+            batches = split_batches(data.dataset, engine(), settings.search, settings.data.bad_records)
+        data = replace(data, dataset=batched(data.dataset, batches))
         dataset = data.dataset
-        path = _result_path(settings, dataset.name, created, resume)
-        checker = rule_checker(dataset.task, named)
-        batches = fitting_batches(config, dataset, settings.search, settings.data.dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         record = run_record(result.record, settings, data, engine(), created)
@@ -104,14 +111,14 @@ def _labelled(
 
 
 def fitting_batches(
-    config: EngineConfig, dataset: ICMDataset, search: SearchConfig, where: str
+    config: EngineConfig, dataset: ICMDataset, search: SearchConfig, bad_records: str
 ) -> list[ICMDataset] | None:
     """The data set in batches that fit the context, by the model's configuration and tokenizer alone; None for a
     server, which says itself how long its context is.
 
     Raises:
         PrerequisiteError: a hub model cannot be had.
-        DataError: a question's examples do not fit the context; `where` is the file they came from.
+        DataError: more questions than `bad_records` leaves out do not fit the context, or one the batch size.
     """
     if config.engine == "server":
         return None
@@ -125,9 +132,17 @@ def fitting_batches(
     if choose_engine(config) == "vllm":
         length -= 1  # for the token that follows the prompt, as the engine will say
     try:
-        return split_batches(dataset, AccountingEngine(tokenizer, length), search)
+        return split_batches(dataset, AccountingEngine(tokenizer, length), search, bad_records)
     except ConfigError as error:
-        raise DataError(f"{where}: field 'input' (the rendered prompt): {error}") from None
+        raise DataError(f"{error}{_longer_context(config, model_config)}") from None
+
+
+def _longer_context(config: EngineConfig, model_config: "PreTrainedConfig") -> str:
+    """The remedy where the setting and not the model bounds the context."""
+    longest = context_length(model_config, None)
+    if config.max_model_len is None or config.max_model_len >= longest:
+        return ""
+    return f"; --max-model-len can be up to {longest}"
 
 
 def check_writable(output: OutputConfig) -> None:

@@ -1,17 +1,21 @@
 """From a `DataSource` to examples without gold, and gold apart."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from icm.errors import ConfigError, DataError
+from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
 from icm.tasks.base import HubData, Item, Record, Task
 from icm.tasks.drawing import Claim, check_gold, draw, group_id, of_part, of_slice, slice_place, unique
+from icm.tasks.formats import SUFFIXES
 from icm.tasks.lookup import find_task, task_names
-from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
+from icm.tasks.reading import is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
+from icm.tasks.soundness import first_few, sound
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate, with_claims
 
@@ -37,10 +41,11 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     _check(source)
     task, records = _task_and_records(source)
     answered, written = with_claims(task, records, source, generate)
-    items = _items(task, answered, source)
-    space = label_space(task, source, items)
+    read = _items(task, answered, source)
+    space = label_space(task, source, [(item, record) for record, items in read for item in items])
     template = Template(source.template or own_template(task, space), task)
-    claims = unique(_claim(item, record, template) for item, record in items)
+    rendered = sound([_claims(record, items, template) for record, items in read], source.bad_records)
+    claims = unique(chain.from_iterable(rendered))
     check_gold(claims, space, source, generated=answered is not records)
     chosen = of_slice(draw(of_part(claims, source), source), source)
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
@@ -82,7 +87,13 @@ def _task_and_records(source: DataSource) -> tuple[Task, list[Record]]:
         task = find_task(source.task_type)
         return task, read_records(source, _hub_data(source, known))
     records = read_records(source, _hub_data(source, known))
-    return (known[0] if known else _detect(records[0], source.dataset)), records
+    return (known[0] if known else _detect(_usual(records), source.dataset)), records
+
+
+def _usual(records: Sequence[Record]) -> Record:
+    """A record with the fields that most have."""
+    fields = Counter(frozenset(record.fields) for record in records[:1000])
+    return next(record for record in records if record.fields.keys() == fields.most_common(1)[0][0])
 
 
 def _known_hub(dataset: str) -> tuple[Task, HubData] | None:
@@ -127,16 +138,37 @@ def _signatures(task: Task) -> str:
     return " or ".join("{" + ", ".join(sorted(names)) + "}" for names in task.signatures)
 
 
-def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Item, Record]]:
-    """All claims of all records. A warning counts the records that hold none, such as two equal responses."""
-    found = [(record, list(task.items(record))) for record in records]
-    empty = [record.where for record, items in found if not items]
+def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Record, list[Item]]]:
+    """The claims of all sound records. A warning counts the records that hold none, such as two equal responses."""
+    found = sound([_tried(task, record) for record in records], source.bad_records)
+    sound([problem or record for record, _, problem in found], source.bad_records, fate="counted as unlabelled")
+    empty = [record.where for record, items, _ in found if not items]
     if len(empty) == len(found):
         expected = f"records of task {task.name}: {_signatures(task)}"
         raise DataError(f"{source.dataset}: found no claim in {len(found)} records; expected {expected}")
     if empty:
-        _log.warning("%d of %d records hold no claim and are left out; the first: %s", len(empty), len(found), empty[0])
-    return [(item, record) for record, items in found for item in items]
+        _log.warning("left out: %d of %d records that hold no claim (%s)", len(empty), len(found), first_few(empty))
+    return [(record, items) for record, items, _ in found]
+
+
+def _tried(task: Task, record: Record) -> tuple[Record, list[Item], DataError | None] | DataError:
+    """A record, its claims, and what is wrong with its gold, without which it is then read: gold does not decide
+    whether a record is there."""
+    try:
+        return record, list(task.items(record)), None
+    except DataError as error:
+        bare = {name: value for name, value in record.fields.items() if name not in task.gold_fields}
+        try:
+            return record, list(task.items(Record(record.where, bare))), error
+        except DataError:
+            return error
+
+
+def _claims(record: Record, items: Sequence[Item], template: Template) -> list[Claim] | ICMError:
+    try:
+        return [_claim(item, record, template) for item in items]
+    except ICMError as error:  # a column of the template that is empty here, or that no record has
+        return error
 
 
 def _claim(item: Item, record: Record, template: Template) -> Claim:
@@ -146,7 +178,7 @@ def _claim(item: Item, record: Record, template: Template) -> Claim:
     if item.inverse is not None:
         inverse = example_id(template.render(template.values(item.inverse, record)))
     relations = Relations(group_id(item.group), item.answer, inverse)
-    example = ICMExample(template.render(values), {**item.fields, **values, **pair}, relations)
+    example = ICMExample(template.render(values), {**item.fields, **values, **pair}, relations, record.where)
     return Claim(example, item.gold, record.where)
 
 

@@ -1,30 +1,28 @@
 """Raw records from local files, local `datasets` folders and the hub."""
 
-import csv
-import gzip
-import io
 import logging
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
-from icm.files import parse_json, parse_jsonl
 from icm.tasks.base import HubData, Record
+from icm.tasks.formats import SUFFIXES, UNREAD, dataset_rows, file_records, first_line, format_of, records
+from icm.tasks.shapes import SPLIT_NAMES
 from icm.tasks.source import DataSource
 
-if TYPE_CHECKING:
-    from datasets import ClassLabel, Dataset
-
-SUFFIXES = (".jsonl", ".json", ".csv")
+_SAVED = ("dataset_dict.json", "state.json")
+"""Files by which `datasets.save_to_disk` is known."""
 
 _log = logging.getLogger(__name__)
 
 
 def is_local(dataset: str) -> bool:
     """Whether a data set name means something on this disk, present or not, rather than a hub name."""
-    return Path(dataset).exists() or dataset.startswith(("/", "./", "../", "~")) or _format(dataset) in SUFFIXES
+    return (
+        Path(dataset).exists()
+        or dataset.startswith(("/", "./", "../", "~"))
+        or format_of(dataset) in (*SUFFIXES, *UNREAD)
+    )
 
 
 def read_records(source: DataSource, hub: HubData) -> list[Record]:
@@ -37,74 +35,15 @@ def read_records(source: DataSource, hub: HubData) -> list[Record]:
     """
     path = Path(source.dataset).expanduser()
     if not is_local(source.dataset):
-        records = _hub_records(hub)
+        found = _hub_records(hub, source)
     elif path.is_dir():
-        records = _folder_records(path, source)
+        saved = any((path / name).exists() for name in _SAVED)
+        found = _saved_records(path, source) if saved else _folder_records(path, source)
     else:
-        records = records_of_split(file_records(path), source)
-    if not records:
+        found = records_of_split(file_records(path, source.bad_records), source)
+    if not found:
         raise DataError(f"{source.dataset}: no records; expected at least one")
-    return records
-
-
-def _format(name: str) -> str:
-    return Path(name.lower().removesuffix(".gz")).suffix
-
-
-def file_records(path: Path) -> list[Record]:
-    """All records of a local file."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or folder; check the path (hub names look like 'owner/name')")
-    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
-    if _format(path.name) not in readers:
-        raise DataError(f"{path}: unknown file type; expected one of {', '.join(SUFFIXES)}, each also with .gz")
-    rows = readers[_format(path.name)](_read_bytes(path), str(path))
-    return [Record(where, fields) for where, fields in rows]
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-
-
-def _jsonl_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, object]]]:
-    for number, row in parse_jsonl(io.BytesIO(data), where):
-        yield f"{where}:{number}", row
-
-
-def _json_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, object]]]:
-    document = parse_json(_decode(data, where), where)
-    if isinstance(document, dict):  # BIG-Bench style: one object that holds the list
-        document = next((value for value in document.values() if isinstance(value, list)), document)
-    if not isinstance(document, list):
-        raise DataError(f"{where}: found {type(document).__name__}, expected a list of objects")
-    for number, row in enumerate(document, start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: record {number}: found {type(row).__name__}, expected an object")
-        yield f"{where}: record {number}", row
-
-
-def _csv_rows(data: bytes, where: str) -> Iterator[tuple[str, dict[str, object]]]:
-    reader = csv.DictReader(io.StringIO(_decode(data, where), newline=""), strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                columns = len(reader.fieldnames or ())
-                raise DataError(f"{where}:{reader.line_num}: expected {columns} columns; check quotes and commas")
-            yield f"{where}:{reader.line_num}", {name: value for name, value in row.items() if value != ""}
-    except csv.Error as error:
-        raise DataError(f"{where}:{reader.line_num}: not valid CSV ({error})") from None
-
-
-def _decode(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    return found
 
 
 def split_of(source: DataSource, train: str = "train", test: str = "test") -> str:
@@ -112,44 +51,116 @@ def split_of(source: DataSource, train: str = "train", test: str = "test") -> st
     return source.split or (train if source.part == "train" or source.holdout else test)
 
 
-def records_of_split(records: list[Record], source: DataSource) -> list[Record]:
-    """The records of the source's split, by their field `split`. A file without that field is one split, `train`."""
-    wanted = split_of(source)
-    splits = {str(record.fields["split"]) for record in records if "split" in record.fields} or {"train"}
-    if wanted not in splits:
-        raise _no_split(wanted, splits, source.dataset)
-    return [record for record in records if str(record.fields.get("split", "train")) == wanted]
+def records_of_split(found: list[Record], source: DataSource, unnamed: str = "train") -> list[Record]:
+    """The records of the source's split, by their field `split`; those without one are of the split `unnamed`."""
+    if not found:
+        return found
+    splits = {str(record.fields.get("split", unnamed)) for record in found}
+    wanted = _chosen(splits, source, source.dataset)
+    return [record for record in found if str(record.fields.get("split", unnamed)) == wanted]
 
 
 def refuse_named_split(source: DataSource) -> None:
     """Refuse any split but `train` of data that has no named ones."""
     if split_of(source) != "train":
-        raise _no_split(split_of(source), {"train"}, source.dataset)
+        raise _no_split({"train"}, source, source.dataset)
 
 
-def _no_split(wanted: str, splits: Iterable[str], where: str) -> ConfigError:
+def _chosen(splits: Collection[str], source: DataSource, where: str) -> str:
+    """The name that the data give to the source's split. The only split of data is also what a training part, or a
+    holdout, is cut from."""
+    wanted = split_of(source)
+    alike = [name for name in splits if _usual(name) == _usual(wanted)]
+    if wanted in splits or len(alike) == 1:
+        return wanted if wanted in splits else alike[0]
+    if len(splits) == 1 and source.split is None and (source.holdout or source.part == "train"):
+        return next(iter(splits))
+    raise _no_split(splits, source, where)
+
+
+def _usual(split: str) -> str:
+    return SPLIT_NAMES.get(split.lower(), split.lower())
+
+
+def _no_split(splits: Iterable[str], source: DataSource, where: str) -> ConfigError:
+    or_holdout = "" if source.holdout else ", or a holdout (share of the questions that is kept for testing)"
     return ConfigError(
-        f"split: found {wanted!r}, expected one of {sorted(splits)} in {where}; give the split, or a holdout "
-        "(share of the questions that is kept for testing)"
+        f"split: found {split_of(source)!r}, expected one of {sorted(splits)} in {where}; give the split{or_holdout}"
     )
 
 
-def _folder_records(path: Path, source: DataSource) -> list[Record]:
+def _saved_records(path: Path, source: DataSource) -> list[Record]:
     import datasets  # takes seconds, and most runs read a file
 
     try:
         data = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a folder written by datasets.save_to_disk ({_first_line(error)})") from None
+        raise DataError(f"{path}: not a folder written by datasets.save_to_disk ({first_line(error)})") from None
     if not isinstance(data, datasets.DatasetDict):
-        return records_of_split(_dataset_records(data, str(path)), source)
-    split = split_of(source)
-    if split not in data:
-        raise _no_split(split, data, str(path))
-    return _dataset_records(data[split], f"{path}[{split}]")
+        return records_of_split(records(dataset_rows(data, str(path)), source.bad_records), source)
+    split = _chosen(data.keys(), source, str(path))
+    return records(dataset_rows(data[split], f"{path}[{split}]"), source.bad_records)
 
 
-def _hub_records(hub: HubData) -> list[Record]:
+def _folder_records(path: Path, source: DataSource) -> list[Record]:
+    """A folder of data files, as a repository of the hub is one: splits by the names of files or in its card."""
+    files = _files_by_split(path, source.config)
+    if not files:
+        others = sorted(file.name for file in path.iterdir())[:3]
+        raise DataError(
+            f"{path}: not a folder written by datasets.save_to_disk, nor one of {', '.join(SUFFIXES)} files "
+            f"(it holds {', '.join(others) or 'nothing'}); put the texts into one CSV or JSON lines file"
+        )
+    split = _chosen(files, source, str(path))
+    found = [record for file in files[split] for record in file_records(Path(file), source.bad_records)]
+    return found if len(files) > 1 else records_of_split(found, source, split)
+
+
+def _files_by_split(path: Path, config: str | None) -> Mapping[str, list[str]]:
+    from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+
+    base, listed = path, _listed(path, config)
+    if listed is None and config is not None:
+        base = path / config
+        if not base.is_dir():
+            raise ConfigError(
+                f"config: found {config!r}, but {path} has no such folder, and names none in its README.md"
+            )
+    try:
+        patterns = get_data_patterns(str(base)) if listed is None else sanitize_patterns(listed)
+        found = DataFilesDict.from_patterns(patterns, base_path=str(base), allowed_extensions=list(SUFFIXES))
+        if not any(found.values()):  # a note with `test` in its name is no split
+            found = DataFilesDict.from_patterns({"train": ["**"]}, str(base), allowed_extensions=list(SUFFIXES))
+    except (FileNotFoundError, ValueError) as error:
+        _log.debug("looking for data files in %s", base, exc_info=True)
+        if listed is not None:
+            raise DataError(
+                f"{path / 'README.md'}: data files that it names are missing ({first_line(error)})"
+            ) from None
+        return {}
+    return {str(split): list(files) for split, files in found.items() if files}
+
+
+def _listed(path: Path, config: str | None) -> dict[str, object] | list[object] | str | None:
+    """The data files that the folder's card names for a configuration; None without a card that does."""
+    from huggingface_hub import metadata_load
+
+    card = path / "README.md"
+    try:
+        entries = (metadata_load(card) or {}).get("configs") if card.is_file() else None
+    except ValueError as error:
+        raise DataError(f"{card}: its header cannot be read ({first_line(error)})") from None
+    configs = {entry.get("config_name"): entry for entry in entries or () if entry.get("data_files")}
+    if not configs:
+        return None
+    usual = [name for name, entry in configs.items() if name == "default" or entry.get("default")]
+    name = config or next(iter(usual or configs if len(configs) == 1 or usual else ()), None)
+    if name not in configs:
+        raise ConfigError(f"config: found {config!r}, expected one of {sorted(configs)} in {card}; give --config")
+    return configs[name]["data_files"]
+
+
+def _hub_records(hub: HubData, source: DataSource) -> list[Record]:
     import datasets
 
     where = f"{hub.path}[{hub.split}]"
@@ -158,27 +169,7 @@ def _hub_records(hub: HubData) -> list[Record]:
     except Exception as error:  # the client lets errors of five libraries through; all mean "not available here"
         _log.debug("loading %s", where, exc_info=True)
         raise PrerequisiteError(
-            f"{where}: cannot be loaded from the hub ({type(error).__name__}: {_first_line(error)}); check the name, "
+            f"{where}: cannot be loaded from the hub ({type(error).__name__}: {first_line(error)}); check the name, "
             "--config, --split and the connection, or give a local file or folder"
         ) from None
-    return _dataset_records(data, where)
-
-
-def _dataset_records(data: "Dataset", where: str) -> list[Record]:
-    import datasets
-
-    classes = {name: kind for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
-    return [Record(f"{where}: row {number}", _named(row, classes)) for number, row in enumerate(data)]
-
-
-def _named(row: dict[str, object], classes: "dict[str, ClassLabel]") -> dict[str, object]:
-    """A row without absent values, with class numbers replaced by their names (-1 means unlabelled)."""
-    return {
-        name: classes[name].int2str(value) if name in classes and isinstance(value, int) and value >= 0 else value
-        for name, value in row.items()
-        if value is not None and not (name in classes and value == -1)
-    }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+    return records(dataset_rows(data, where), source.bad_records)

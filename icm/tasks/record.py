@@ -68,6 +68,8 @@ class Record:
         value = self.fields.get(name)
         if isinstance(value, bool | int):
             return str(value)
+        if isinstance(value, list):
+            raise self.error(name, "one label")
         return self.text(name)
 
     def truth(self, *names: str) -> str | None:

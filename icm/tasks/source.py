@@ -10,8 +10,9 @@ class DataSource:
     """Which records to load, as which task, and which part of them.
 
     Attributes:
-        dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, each also .gz), local `datasets`
-            folder, hub name, or `synthetic:math` / `synthetic:comparison`.
+        dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, .tsv, .parquet, each also .gz), folder of
+            such files (as `hf download` makes it) or of `datasets.save_to_disk`, hub name, or `synthetic:math` /
+            `synthetic:comparison`.
         task_type: task name, or `auto` to detect it from the records' fields.
         config: hub data set configuration; None picks the task's own.
         split: split of a data set that has named splits (also files whose records have a field `split`); None picks
@@ -29,6 +30,9 @@ class DataSource:
         claims: file of the claims that a model wrote for data without (`icm run` keeps it in `output_dir/generated` and
             names it in the label file): of the questions, those it holds. None lets the model write; so does a file
             that was written for the other part of the holdout.
+        bad_records: what becomes of records that cannot be used (malformed, empty, longer than the model's context).
+            `auto` leaves them out, counted and named, where at least 99 % are sound, or all but one of at least 4;
+            `skip` leaves out any number; `refuse` none.
     """
 
     dataset: str = "reviews"
@@ -44,6 +48,7 @@ class DataSource:
     verbalisers: dict[str, str] | None = None
     slice: str | None = None
     claims: str | None = None
+    bad_records: Literal["auto", "skip", "refuse"] = "auto"
 
     @property
     def whole(self) -> "DataSource":
@@ -51,11 +56,11 @@ class DataSource:
         return replace(self, max_examples=None, slice=None)
 
 
-LATER = {"slice", "claims", "tokenizer"}
-"""Settings that the first label files do not have."""
+LATER = {"slice": None, "claims": None, "tokenizer": None, "bad_records": "auto"}
+"""Settings that the first label files do not have, with their defaults."""
 
 
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
     """`dict_factory` of `asdict` for settings that are written to files: fields that came later say nothing where they
     are not set, so that files are the bytes they were before there were any."""
-    return {name: value for name, value in fields if name not in LATER or value is not None}
+    return {name: value for name, value in fields if name not in LATER or value != LATER[name]}

@@ -13,7 +13,7 @@ from icm.examples import rank
 from icm.files import fingerprint, write_jsonl
 from icm.tasks.base import Record, Task
 from icm.tasks.drawing import group_id, in_part
-from icm.tasks.reading import file_records
+from icm.tasks.formats import file_records
 from icm.tasks.source import DataSource
 
 GENERATED_CLAIMS = 4

@@ -10,10 +10,12 @@ from support.search_runs import FAST, labels, pairs, reviews
 
 from icm.config import EngineConfig, SearchConfig
 from icm.engines.accounting import AccountingEngine
-from icm.errors import ConfigError
+from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
+from icm.files import write_jsonl
 from icm.labelling import run, session
-from icm.labelling.batches import split_batches
+from icm.labelling.batches import batched, split_batches
+from icm.labelling.forecast import plan_run
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
 from icm.results.format import read_result
@@ -54,6 +56,47 @@ def test_many_groups_are_packed_in_linear_time(tokenizer: Any) -> None:
 def test_question_larger_than_the_context_is_refused(tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="do not fit the context"):
         split_batches(pairs(4), AccountingEngine(tokenizer, context_length=20), FAST)
+
+
+def test_a_text_longer_than_the_context_is_left_out_and_named(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    long = ICMExample("word " * 9000, where="data.jsonl:17")
+    dataset = replace(reviews(16), examples=[*reviews(16), long])
+    for config in (FAST, replace(FAST, calibration="contextual")):
+        batches = split_batches(dataset, AccountingEngine(tokenizer, 2048), config, "auto")
+        assert batched(dataset, batches) == reviews(16)
+        found = caplog.messages[-1]
+        assert found.startswith("left out: 1 of 17 questions (data.jsonl:17: the text has ")
+        assert "tokens and do not fit the context (" in found and "raise" not in found
+    with pytest.raises(ConfigError, match=r"data\.jsonl:17: the text has"):
+        split_batches(dataset, AccountingEngine(tokenizer, 2048), FAST)
+
+
+def test_a_question_with_more_examples_than_a_batch_is_refused_with_the_remedy(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"2 examples do not fit the batch size .*raise --batch-size to 2"):
+        split_batches(pairs(4), AccountingEngine(tokenizer), replace(FAST, batch_size=1), "skip")
+
+
+@pytest.mark.parametrize(("limit", "remedy"), [(None, False), (60, True), (8192, False)])
+def test_a_longer_context_is_proposed_where_there_is_one(limit: int | None, remedy: bool) -> None:
+    dataset = replace(reviews(1), examples=[ICMExample("word " * 9000, where="a.csv:2")])
+    with pytest.raises(DataError, match=r"^a\.csv:2: the text has 9") as caught:
+        run.fitting_batches(EngineConfig(max_model_len=limit), dataset, SearchConfig(), "auto")
+    assert str(caught.value).endswith("; --max-model-len can be up to 8192") == remedy
+
+
+def test_a_run_labels_what_fits(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*({"text": f"Text {n}", "label": "ab"[n % 2]} for n in range(12)), {"text": "word " * 9000, "label": "a"}]
+    write_jsonl(tmp_path / "texts.jsonl", rows)
+    monkeypatch.setattr(run, "create_engine", lambda config: AccountingEngine(tokenizer, 2048))
+    given = {"dataset": str(tmp_path / "texts.jsonl"), "algorithm": "random", "engine": "transformers"}
+    settings = resolve_settings({**given, "output_dir": str(tmp_path)}, environ={})
+    result = read_result(run.label(settings))
+    assert len(result.labeled_examples) == 12 and result.dataset.fingerprint == result.record.data.fingerprint
+    assert plan_run(settings).batches == [12]
+    refused = replace(settings, data=replace(settings.data, bad_records="refuse"))
+    for run_it in (run.label, plan_run):
+        with pytest.raises(ICMError, match=r"texts\.jsonl:13: the text has 9"):
+            run_it(refused)
 
 
 def test_batches_that_are_handed_in_are_labelled(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

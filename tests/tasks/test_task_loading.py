@@ -141,9 +141,10 @@ def test_slices_share_no_question_and_hold_every_example_once(tmp_path: Path, co
     assert again.dataset.examples == slices[0].dataset.examples
 
 
-def test_a_source_without_a_slice_is_written_as_before_there_were_any() -> None:
-    assert "slice" not in asdict(DataSource(), dict_factory=written)
+def test_a_source_without_later_fields_is_written_as_before_there_were_any() -> None:
+    assert not {"slice", "bad_records"} & asdict(DataSource(), dict_factory=written).keys()
     assert asdict(DataSource(slice="1/2"), dict_factory=written)["slice"] == "1/2"
+    assert asdict(DataSource(bad_records="skip"), dict_factory=written)["bad_records"] == "skip"
     assert DataSource(slice="1/2", max_examples=3, part="test").whole == DataSource(part="test")
 
 

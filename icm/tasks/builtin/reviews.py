@@ -5,7 +5,8 @@ from pathlib import Path
 from icm.examples import LabelSpace
 from icm.tasks.base import Record, Task
 from icm.tasks.builtin.classification import items, template
-from icm.tasks.reading import file_records, records_of_split
+from icm.tasks.formats import file_records
+from icm.tasks.reading import records_of_split
 from icm.tasks.source import DataSource
 
 DATA = Path(__file__).with_name("reviews.jsonl")

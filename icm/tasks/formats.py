@@ -1,0 +1,176 @@
+"""Records of one file, whatever its format; what cannot be read names the file and the line, or the record."""
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icm.errors import DataError
+from icm.files import BOM, parse_json, parse_line
+from icm.tasks.record import Record
+from icm.tasks.shapes import flat, rows_of
+from icm.tasks.soundness import sound
+from icm.tasks.tables import table_rows
+
+if TYPE_CHECKING:
+    from datasets import ClassLabel, Dataset
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".ndjson")
+_SHEET, _TABLE = "save the sheet as CSV (UTF-8)", "export the table as CSV or JSON lines"
+UNREAD: Mapping[str, str] = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), _SHEET),
+    **dict.fromkeys((".sqlite", ".sqlite3", ".db", ".sav", ".dta", ".rds", ".rdata", ".sas7bdat"), _TABLE),
+    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), "save it as Parquet (`Dataset.to_parquet`) or JSON lines"),
+    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz", ".pt", ".h5", ".hdf5"), "save it as Parquet or JSON lines"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it and give what it holds"),
+}
+"""Files that are not read: what to do instead."""
+_OTHERWISE = "save it as CSV or JSON lines"
+_MAGIC: Mapping[bytes, str] = {
+    b"PK\x03\x04": f"found a zip or Excel file; unpack it, or {_SHEET}",
+    b"SQLite format 3": f"found an SQLite database; {_TABLE}",
+    b"version https://git-lfs": "found a Git LFS pointer, not the file; fetch it with `git lfs pull` or `hf download`",
+    b"<!DOCTYPE": "found a web page; download the file itself (on the hub, the address with /resolve/)",
+    b"<html": "found a web page; download the file itself (on the hub, the address with /resolve/)",
+}
+_Row = tuple[str, Mapping[str, object]]
+
+
+def format_of(name: str) -> str:
+    """The suffix that says how a file is read: `.jsonl` of `data.jsonl.gz`."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
+def file_records(path: Path, bad_records: str = "refuse") -> list[Record]:
+    """All records of a local file, without bad ones as `DataSource.bad_records` says."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; check the path (hub names look like 'owner/name')")
+    readers: Mapping[str, Callable[[bytes, str], Iterator[_Row | DataError]]] = {
+        ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": table_rows, ".tsv": table_rows,
+        ".parquet": _parquet_rows,
+    }  # fmt: skip
+    suffix = format_of(path.name)
+    if suffix not in readers:
+        how = UNREAD.get(suffix, _OTHERWISE)
+        raise DataError(f"{path}: unknown file type; expected one of {', '.join(SUFFIXES)}, each also with .gz; {how}")
+    return records(readers[suffix](_read_bytes(path), str(path)), bad_records)
+
+
+def records(rows: Iterator[_Row | DataError], bad_records: str) -> list[Record]:
+    """Rows as records, out of the shapes of tools."""
+    return sound([row if isinstance(row, DataError) else _record(*row) for row in rows], bad_records)
+
+
+def _record(where: str, fields: Mapping[str, object]) -> Record | DataError:
+    try:
+        return Record(where, flat(fields))
+    except DataError as error:
+        return DataError(f"{where}: {error}")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() == ".gz" or data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    for start, found in _MAGIC.items():
+        if data.startswith(start):
+            raise DataError(f"{path}: {found}")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # Excel's "Unicode text"
+        data = data.decode("utf-16", errors="replace").encode()
+    return data.removeprefix(BOM)
+
+
+def _is_lines(data: bytes) -> bool:
+    """Whether the first of several lines is a JSON document of its own."""
+    start = re.search(rb"\S[^\n]*", data)
+    if start is None or re.compile(rb"\S").search(data, start.end()) is None:
+        return False
+    try:
+        json.loads(start[0])
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _jsonl_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
+    if re.match(rb"\s*\[", data) and not _is_lines(data):
+        yield from _document_rows(data, where)
+        return
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        place = f"{where}:{number}"
+        try:
+            row = parse_line(line, place)
+        except DataError as error:
+            yield error
+        else:
+            if row is not None:
+                yield place, row
+
+
+def _json_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
+    return _jsonl_rows(data, where) if _is_lines(data) else _document_rows(data, where)
+
+
+def _document_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
+    document = parse_json(_decode(data, where), where)
+    try:
+        rows = rows_of(document)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        place = f"{where}: record {number}"
+        yield (
+            (place, row)
+            if isinstance(row, dict)
+            else DataError(f"{place}: found {type(row).__name__}, expected an object")
+        )
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+
+
+def _parquet_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{where}: not a Parquet file ({first_line(error)})") from None
+    yield from dataset_rows(datasets.Dataset(table), where)
+
+
+def dataset_rows(data: "Dataset", where: str) -> Iterator[_Row]:
+    """The rows of a data set, absent values left out and class numbers replaced by their names."""
+    import datasets
+
+    classes = {name: kind for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+    for number, row in enumerate(data):
+        yield f"{where}: row {number}", _named(row, classes)
+
+
+def _named(row: dict[str, object], classes: "dict[str, ClassLabel]") -> dict[str, object]:
+    """A row without absent values, with class numbers replaced by their names (-1 means unlabelled)."""
+    return {
+        name: classes[name].int2str(value) if name in classes and isinstance(value, int) and value >= 0 else value
+        for name, value in row.items()
+        if value is not None and value == value and not (name in classes and value == -1)  # NaN is not itself
+    }
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what another library says."""
+    return (str(error).strip().splitlines() or [""])[0][:200]

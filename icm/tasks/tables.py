@@ -1,0 +1,104 @@
+"""Rows of text tables: CSV with any usual separator, and tab-separated files."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from typing import Literal
+
+from icm.errors import DataError
+
+_MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_SEP = re.compile(r'"?sep=(.)"?\r?\n')
+"""Excel's own first line, which names the separator."""
+_LOST = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8, as `surrogateescape` keeps them."""
+
+_Line = tuple[int, int, list[str] | DataError]
+"""Number of its last line, how many lines it takes, and its cells or what is wrong with them."""
+
+
+def table_rows(data: bytes, where: str) -> Iterator[tuple[str, Mapping[str, object]] | DataError]:
+    """Rows by column name, without empty cells; rows of empty cells are none."""
+    text = data.decode("utf-8", errors="surrogateescape")
+    excel = _SEP.match(text)
+    mark = excel[1] if excel else _separator(text)
+    lines = _lines(text, where, mark, csv.QUOTE_MINIMAL)
+    if mark == "\t":
+        # Many tools write quotation marks into tab-separated files as they are.
+        quoted = list(lines)
+        plain = list(_lines(text, where, mark, csv.QUOTE_NONE)) if _spoilt(quoted) else quoted
+        lines = iter(plain if _spoilt(plain) < _spoilt(quoted) else quoted)
+    yield from _named(islice(lines, 1 if excel else 0, None), where, mark)
+
+
+def _separator(text: str) -> str:
+    """What divides the first line into the most columns."""
+    found = re.search(r"[^\r\n]{1,99999}", text)  # longer than any header, and short enough for a field of `csv`
+    header = found[0] if found else ""
+    return max(_MARKS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def _spoilt(lines: list[_Line]) -> int:
+    """Lines that cannot be read, or do not have as many cells as the first."""
+    width = len(lines[0][2]) if lines and isinstance(lines[0][2], list) else 0
+    return sum(span for _, span, cells in lines if isinstance(cells, DataError) or len(cells) != width)
+
+
+def _lines(text: str, where: str, mark: str, quoting: Literal[0, 3]) -> Iterator[_Line]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=quoting, strict=True)
+    while True:
+        before = reader.line_num
+        try:
+            cells: list[str] | DataError = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells = DataError(f"{where}:{reader.line_num}: not valid CSV ({error})")
+        if isinstance(cells, DataError) or any(cell.strip() for cell in cells):
+            yield reader.line_num, reader.line_num - before, cells
+
+
+def _named(lines: Iterator[_Line], where: str, mark: str) -> Iterator[tuple[str, Mapping[str, object]] | DataError]:
+    names = _header(next(lines, None), where)
+    for number, span, cells in _without_notes(lines):
+        if isinstance(cells, list):
+            cells = _checked(cells, len(names), f"{where}:{number}", mark)
+        if isinstance(cells, list):
+            row = zip(names, cells, strict=False)
+            yield f"{where}:{number}", {name: cell for name, cell in row if cell != "" and name != ""}
+        else:
+            yield from [cells] * span  # an open quotation mark swallows lines: each of them is lost
+
+
+def _header(line: _Line | None, where: str) -> list[str]:
+    if line is None:
+        return []
+    number, _, names = line
+    if isinstance(names, DataError):
+        raise names
+    if re.fullmatch(r"-?\d+(\.\d+)?", names[0].strip()):
+        raise DataError(
+            f"{where}:{number}: found the values {names[:3]}, expected the columns' names; put them into a first line, "
+            "for example text,label"
+        )
+    return names
+
+
+def _without_notes(lines: Iterator[_Line]) -> Iterator[_Line]:
+    """Without the two lines that Qualtrics writes below the names: each question's text, and its import id."""
+    first = list(islice(lines, 2))
+    if len(first) == 2 and isinstance(cells := first[1][2], list) and any("ImportId" in cell for cell in cells):
+        first = []
+    return chain(first, lines)
+
+
+def _checked(cells: list[str], width: int, where: str, mark: str) -> list[str] | DataError:
+    """The cells of a row; empty ones behind the last column do not count."""
+    if len(cells) < width or any(cells[width:]):
+        marks = _MARKS.get(mark, repr(mark))
+        return DataError(f"{where}: expected {width} columns, found {len(cells)}; check quotes and {marks}")
+    if any(map(_LOST.search, cells)):
+        return DataError(f"{where}: not UTF-8; save the file as UTF-8")
+    return cells
