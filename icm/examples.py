@@ -173,8 +173,9 @@ class ICMDataset(Sequence[ICMExample]):
 @dataclass(frozen=True)
 class TaskData:
     """What a task loader returns: the examples, gold (possibly empty) in a separate object, and the template that the
-    examples' prompts were rendered with."""
+    examples' prompts were rendered with; and, for the user, an account of what was read as what."""
 
     dataset: ICMDataset
     gold: GoldLabels
     template: str | None = None
+    account: str = ""

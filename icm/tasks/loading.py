@@ -7,9 +7,13 @@ from pathlib import Path
 
 from icm.errors import ConfigError, DataError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, rank
+from icm.tasks.account import account
 from icm.tasks.base import HubData, Item, Record, Task
-from icm.tasks.drawing import Claim, check_gold, draw, group_id, in_part, of_part, of_slice, slice_place, unique
-from icm.tasks.lookup import find_task, task_names
+from icm.tasks.columns import columns_of, find_column
+from icm.tasks.drawing import Claim, draw, group_id, in_part, of_part, of_slice, slice_place, unique
+from icm.tasks.fields import field_use, refuse_left_out
+from icm.tasks.labels import check_labels, with_gold_named
+from icm.tasks.lookup import find_task, recognised, signatures_of, task_names
 from icm.tasks.reading import SUFFIXES, is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.source import DataSource
@@ -39,17 +43,19 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     """
     _check(source)
     task, records = _task_and_records(source)
+    use = field_use(task, records, source)
     with_claims = _with_claims(task, records, source, generate)
-    items = _items(task, with_claims, source)
+    items = with_gold_named(_items(task, with_claims, source), task, source)
     space = label_space(task, source, items)
-    template = Template(source.template or own_template(task, space), task)
-    claims = unique(_claim(item, record, template) for item, record in items)
-    check_gold(claims, space, source, generated=with_claims is not records)
+    template = Template(source.template or own_template(task, space), task, records[0].called)
+    group_field = source.group_field and _group_field(source.group_field, records)
+    claims = unique(_claim(item, record, template, group_field) for item, record in items)
+    check_labels(claims, space, task, source)
     chosen = of_slice(draw(of_part(claims, source), source), source)
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    return TaskData(dataset, GoldLabels(gold), template.text)
+    return TaskData(dataset, GoldLabels(gold), template.text, account(task, use, chosen, space, source))
 
 
 def load_icm_dataset(
@@ -81,11 +87,11 @@ def _task_and_records(source: DataSource) -> tuple[Task, list[Record]]:
             raise ConfigError(f"task_type: found {source.task_type!r}, expected {name!r} for the built-in {name!r}")
         return built_in, list(built_in.records(source))
     known = None if is_local(source.dataset) else _known_hub(source.dataset)
-    if source.task_type != "auto":
-        task = find_task(source.task_type)
-        return task, read_records(source, _hub_data(source, known))
-    records = read_records(source, _hub_data(source, known))
-    return (known[0] if known else _detect(records[0], source.dataset)), records
+    named = find_task(source.task_type) if source.task_type != "auto" else known and known[0]
+    task, records = recognised(read_records(source, _hub_data(source, known)), source, named)
+    if named is None:
+        refuse_left_out(task, field_use(task, records, source), source)
+    return task, records
 
 
 def _known_hub(dataset: str) -> tuple[Task, HubData] | None:
@@ -105,31 +111,6 @@ def _hub_data(source: DataSource, known: tuple[Task, HubData] | None) -> HubData
     return replace(data, config=source.config or data.config, split=split)
 
 
-def _detect(record: Record, dataset: str) -> Task:
-    """The task with the largest signature among the record's fields."""
-    sizes = {task.name: task.matches(record.fields) for task in map(find_task, task_names())}
-    best = [name for name, size in sizes.items() if size == max(sizes.values()) > 0]
-    if len(best) == 1:
-        return find_task(best[0])
-    shared = {name: _shared_fields(find_task(name), record) for name in sizes}
-    alike = best or [name for name in shared if shared[name] == max(shared.values())]
-    expected = "; ".join(f"{name}: {_signatures(find_task(name))}" for name in alike if find_task(name).signatures)
-    problem = "fit several tasks" if best else "fit no task"
-    raise DataError(
-        f"{dataset}: fields {sorted(record.fields)} {problem}; give task_type, or one of these sets of "
-        f"fields: {expected}"
-    )
-
-
-def _shared_fields(task: Task, record: Record) -> int:
-    """How near a misspelt record comes to a task: its fields that the most similar signature names too."""
-    return max((len(names & set(record.fields)) for names in task.signatures), default=0)
-
-
-def _signatures(task: Task) -> str:
-    return " or ".join("{" + ", ".join(sorted(names)) + "}" for names in task.signatures)
-
-
 def _with_claims(task: Task, records: list[Record], source: DataSource, generate: Generate | None) -> list[Record]:
     """The records, with claims written by the model where the task asks for them (`Task.question`)."""
     asked = [(record, task.question(record)) for record in records] if task.question else []
@@ -139,7 +120,7 @@ def _with_claims(task: Task, records: list[Record], source: DataSource, generate
     if generate is None:
         raise DataError(
             f"{open_questions[0][0].where}: the record has no claims to judge (task {task.name} reads "
-            f"{_signatures(task)}); give a file with claims, or let a model write them"
+            f"{signatures_of(task)}); give a file with claims, or let a model write them"
         )
     if source.slice is not None:  # another model, and each slice has its own, would write other claims to divide
         raise ConfigError(f"slice: found {source.slice!r}, but a model writes the claims; give a file with claims")
@@ -167,21 +148,30 @@ def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tu
     found = [(record, list(task.items(record))) for record in records]
     empty = [record.where for record, items in found if not items]
     if len(empty) == len(found):
-        expected = f"records of task {task.name}: {_signatures(task)}"
+        expected = f"records of task {task.name}: {signatures_of(task)}"
         raise DataError(f"{source.dataset}: found no claim in {len(found)} records; expected {expected}")
     if empty:
         _log.warning("%d of %d records hold no claim and are left out; the first: %s", len(empty), len(found), empty[0])
     return [(item, record) for record, items in found for item in items]
 
 
-def _claim(item: Item, record: Record, template: Template) -> Claim:
+def _group_field(given: str, records: Sequence[Record]) -> str:
+    """The record field that the source calls `given`."""
+    called = records[0].called
+    columns = {called.get(name, name): name for name in columns_of(records)}
+    return columns[find_column(given, list(columns), "group_field")]
+
+
+def _claim(item: Item, record: Record, template: Template, group_field: str | None) -> Claim:
     values = template.values(item.fields, record)
     pair = {"prompt": item.prompt, "completion": item.completion} if item.prompt and item.completion else {}
     inverse = None
     if item.inverse is not None:
         inverse = example_id(template.render(template.values(item.inverse, record)))
-    relations = Relations(group_id(item.group), item.answer, inverse)
-    example = ICMExample(template.render(values), {**item.fields, **values, **pair}, relations)
+    prompt = template.render(values)
+    group = record.text(group_field) if group_field else item.group or prompt
+    relations = Relations(group_id(group), item.answer, inverse)
+    example = ICMExample(prompt, {**item.fields, **values, **pair}, relations)
     return Claim(example, item.gold, record.where)
 
 

@@ -1,7 +1,7 @@
 """Where data comes from: one serialisable description, shared by label, train and eval."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 
@@ -12,7 +12,8 @@ class DataSource:
     Attributes:
         dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, each also .gz), local `datasets`
             folder, hub name, or `synthetic:math` / `synthetic:comparison`.
-        task_type: task name, or `auto` to detect it from the records' fields.
+        task_type: task name, or `auto` to detect it from the records' fields; or the import path of a module with a
+            TASK, which may lie in the current folder.
         config: hub data set configuration; None picks the task's own.
         split: split of a data set that has named splits (also files whose records have a field `split`); None picks
             the task's own, else `train` or `test`, whichever `part` says.
@@ -22,10 +23,16 @@ class DataSource:
         max_examples: at most this many examples, whole groups, drawn with `seed`.
         seed: seed of that draw, and of synthetic generation.
         size: number of items generated for `synthetic:*`.
-        template: prompt template with `{field}` placeholders that replaces the task's own.
+        template: prompt template with `{field}` placeholders that replaces the task's own; over any columns of
+            records that no task knows it makes a classification of them.
         verbalisers: label → text in the prompt, replaces the task's own (leading space included).
         slice: `J/N`, the J-th of N parts of nearly equal size that share no question, drawn with `seed` from what the
             other fields leave.
+        text_field: record field that holds the text to classify, where it is not called `text`.
+        label_field: record field that holds the gold label, where it is not called `label`.
+        group_field: record field whose equal values belong together: they are drawn, held out and sliced as one.
+        label_map: names for labels as the records have them; an empty name makes the label count as absent.
+        ignore_fields: record fields that are not read.
     """
 
     dataset: str = "reviews"
@@ -40,6 +47,11 @@ class DataSource:
     template: str | None = None
     verbalisers: dict[str, str] | None = None
     slice: str | None = None
+    text_field: str | None = None
+    label_field: str | None = None
+    group_field: str | None = None
+    label_map: dict[str, str] | None = None
+    ignore_fields: tuple[str, ...] = ()
 
     @property
     def whole(self) -> "DataSource":
@@ -47,7 +59,12 @@ class DataSource:
         return replace(self, max_examples=None, slice=None)
 
 
+_NAMES = [field.name for field in fields(DataSource)]
+_ADDED = {field.name: field.default for field in fields(DataSource)[_NAMES.index("slice") :]}
+"""Fields that the first files did not have, and what they are where nothing is said."""
+
+
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """`dict_factory` of `asdict` for settings that are written to files: a source without a slice says nothing of
-    slices, so that its files are the bytes they were before there were any."""
-    return {name: value for name, value in fields if (name, value) != ("slice", None)}
+    """`dict_factory` of `asdict` for settings that are written to files: a source says of its later fields only what
+    was set, so that its files are the bytes they were before there were such fields."""
+    return {name: value for name, value in fields if name not in _ADDED or value != _ADDED[name]}

@@ -1,0 +1,43 @@
+"""What was read as what, for the user to look at before a model loads: task, fields, labels, one prompt."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from icm.examples import LabelSpace
+from icm.tasks.base import Task
+from icm.tasks.drawing import Claim
+from icm.tasks.fields import FieldUse
+from icm.tasks.source import DataSource
+
+LONGEST_PROMPT = 1200
+MOST_LABELS = 30
+
+
+def account(task: Task, use: FieldUse, claims: Sequence[Claim], space: LabelSpace, source: DataSource) -> str:
+    """Lines of a name and a value each; the prompt's further lines are indented."""
+    how = "by the fields; --task-type names another" if source.task_type == "auto" and task.records is None else ""
+    rows = [
+        ("task", task.name + (f" ({how})" if how else "")),
+        ("fields used", ", ".join(use.used)),
+        ("as gold", ", ".join(use.gold) or "none"),
+        ("left out", ", ".join(use.left_out) or "none"),
+        ("labels", _labels(claims, space)),
+        ("a prompt", _prompt(claims[0].example.input, space).replace("\n", "\n" + " " * 21)),
+    ]
+    return "\n".join(f"{name:20} {value}" for name, value in rows)
+
+
+def _labels(claims: Sequence[Claim], space: LabelSpace) -> str:
+    counts = Counter(claim.gold for claim in claims)
+    shown = [f"{counts[label]:,} {label}" for label in space.labels[:MOST_LABELS]]
+    more = [f"{len(space.labels) - MOST_LABELS} further labels"] if len(space.labels) > MOST_LABELS else []
+    return f"{len(claims):,} examples: {', '.join([*shown, *more, f'{counts[None]:,} unlabelled'])}"
+
+
+def _prompt(text: str, space: LabelSpace) -> str:
+    """The prompt with the texts that may follow it in the place where one does."""
+    if len(text) > LONGEST_PROMPT:
+        half = LONGEST_PROMPT // 2
+        text = f"{text[:half]} […{len(text) - 2 * half:,} characters…] {text[-half:]}"
+    texts = [*map(repr, space.verbalisers[:6]), *(["…"] if len(space.verbalisers) > 6 else [])]
+    return f"{text}<LABEL: {' | '.join(texts)}>"
