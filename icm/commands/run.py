@@ -42,7 +42,9 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     parser = parsing.add_command(subparsers, "run", run, "label a data set", EXAMPLES)
     run_group = parser.add_argument_group("run")
     run_group.add_argument(
-        "--dry-run", action="store_true", help="print prompts, tokens, memory and time; label nothing"
+        "--dry-run",
+        action="store_true",
+        help="print what is read as what, one prompt, tokens, memory and time; label nothing",
     )
     run_group.add_argument("--resume", metavar="TRACE", type=Path, help="continue an interrupted run from its trace")
     run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_plan(settings: Settings) -> None:
     from icm.labelling.forecast import plan_run
 
-    print(plan_run(settings))
+    print(plan_run(settings, lambda data: print(data.account, flush=True)))
 
 
 def _label(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ reached from here (a gated tokenizer, a data set on the hub) is replaced by a st
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, Chara
 from icm.engines.base import Engine
 from icm.engines.common import context_length, kv_numbers_per_token
 from icm.errors import PrerequisiteError
-from icm.examples import ICMDataset, ICMExample, LabelSpace
+from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.models import resolve_model
@@ -111,14 +111,18 @@ class RunPlan:
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
 
 
-def plan_run(settings: Settings) -> RunPlan:
+def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda data: None) -> RunPlan:
     """Plan `icm run` with these settings.
+
+    Args:
+        settings: resolved settings.
+        on_data: called with the data, where they are not assumed, before anything else.
 
     Raises:
         ICMError: the settings or local data are wrong; what merely cannot be reached is assumed instead.
     """
     _offline_if_unreachable()
-    planner = _Planner(settings)
+    planner = _Planner(settings, on_data)
     dataset = planner.dataset
     engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
     result = run_labeling(dataset, engine, settings.search)
@@ -167,8 +171,9 @@ class _Recorder(AccountingEngine):
 class _Planner:
     """Finds data, tokenizer and model shape, and notes what had to be assumed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_data: Callable[[TaskData], None]) -> None:
         self._settings = settings
+        self._on_data = on_data
         self._engine: EngineConfig = settings.engine
         self.assumptions: list[str] = ["one proposal in six changes a label; the real share is known only afterwards"]
 
@@ -176,12 +181,14 @@ class _Planner:
     def dataset(self) -> ICMDataset:
         """The data, or as many claims of a usual length."""
         try:
-            return load_task(self._settings.data, self._solutions).dataset
+            data = load_task(self._settings.data, self._solutions)
         except PrerequisiteError as error:
             count = self._settings.data.max_examples or ASSUMED_EXAMPLES
             self.assumptions.append(f"{count} claims of {ASSUMED_CHARACTERS} characters ({error})")
             texts = (f"Question: {number:06d}\nClaim: ".ljust(ASSUMED_CHARACTERS, "x") for number in range(count))
             return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")
+        self._on_data(data)
+        return data.dataset
 
     def _solutions(self, prompts: Sequence[str]) -> list[str]:
         """Text in the place of candidate solutions that the model would write."""

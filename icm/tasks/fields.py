@@ -81,18 +81,20 @@ def field_use(task: Task, records: Sequence[Record], source: DataSource) -> Fiel
 
 def _read(task: Task, records: Sequence[Record]) -> tuple[set[str], bool]:
     """The fields that the task reads of these records, and whether it asks a model for claims."""
-    read: set[str] = set()
-    written = False
+    found: set[str] = set()
+    written, refused = False, 0
     for record in records:
+        read: set[str] = set()
         watched = replace(record, fields=_Watched(record.fields, read))
         try:
-            if task.question is not None and task.question(watched) is not None:
-                written = True
-            else:
+            asked = task.question is not None and task.question(watched) is not None
+            if not asked:
                 list(task.items(watched))
         except ICMError:  # it is refused, or left out, where all records are read
-            continue
-    return read, written
+            refused += 1
+        else:
+            written, found = written or asked, found | read
+    return (set(columns_of(records)) if refused == len(records) else found), written
 
 
 def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:

@@ -148,7 +148,9 @@ def signatures_of(task: Task) -> str:
 def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[Task]) -> str:
     """What to do about records that no task reads: a template over what looks like text, or the nearest task."""
     texts = [name for name in columns if holds_text(name, records) and looks_like_question(name)]
-    near = max(tasks, key=lambda task: max((len(names & set(columns)) for names in task.signatures), default=0))
+    near = max(
+        [classification.TASK, *tasks], key=lambda task: max((len(s & {*columns}) for s in task.signatures), default=0)
+    )
     if len(texts) == 1:
         return f"--text-field {quoted(texts[0])} makes a classification of them, --label-field names their labels"
     if texts:

@@ -30,8 +30,8 @@ def label_space(task: Task, source: DataSource, items: Sequence[tuple[Item, Reco
         given = f"'{labels[0]}= {labels[0]}' 'OTHER= OTHER'" if labels else "'negative= negative' 'positive= positive'"
         column = "; --label-field says which field holds them" if not labels and task.label_space is None else ""
         raise DataError(
-            f"{source.dataset}: found {found}; expected at least two labels in the data, or verbalisers that name them: "
-            f"--verbalisers {given}{column}"
+            f"{source.dataset}: found {found}; expected at least two labels in the data, or verbalisers "
+            f"that name them: --verbalisers {given}{column}"
         )
     if task.label_space and not texts:
         return task.label_space

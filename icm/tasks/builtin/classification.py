@@ -26,11 +26,11 @@ def own_items(record: Record) -> Iterator[Item]:
 
 
 def _gold(record: Record) -> str | None:
-    filled = (
-        name for name in LABEL_FIELDS if str(record.fields.get(name) or "").strip() or record.fields.get(name) == 0
-    )
-    name = next(filled, None)
-    return None if name is None else record.label(name)
+    for name in LABEL_FIELDS:
+        value = record.fields.get(name)
+        if value is not None and str(value).strip():
+            return record.label(name)
+    return None
 
 
 def template(space: LabelSpace) -> str:
