@@ -18,13 +18,17 @@ def account(task: Task, use: FieldUse, claims: Sequence[Claim], space: LabelSpac
     how = "by the fields; --task-type names another" if source.task_type == "auto" and task.records is None else ""
     rows = [
         ("task", task.name + (f" ({how})" if how else "")),
-        ("fields used", ", ".join(use.used)),
-        ("as gold", ", ".join(use.gold) or "none"),
-        ("left out", ", ".join(use.left_out) or "none"),
+        ("fields used", _names(use.used)),
+        ("as gold", _names(use.gold)),
+        ("left out", _names(use.left_out)),
         ("labels", _labels(claims, space)),
         ("a prompt", _prompt(claims[0].example.input, space).replace("\n", "\n" + " " * 21)),
     ]
     return "\n".join(f"{name:20} {value}" for name, value in rows)
+
+
+def _names(fields: Sequence[str]) -> str:
+    return ", ".join(repr(name) if name != name.strip() else name for name in fields) or "none"
 
 
 def _labels(claims: Sequence[Claim], space: LabelSpace) -> str:

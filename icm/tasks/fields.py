@@ -108,7 +108,14 @@ def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:
     names, words = ", ".join(map(repr, use.question)), " ".join(map(quoted, use.question))
     look, them = ("looks", "it") if len(use.question) == 1 else ("look", "them")
     # A model that writes the claims is asked without a template.
-    show = "put it into the field that is asked, give " if use.written else f"give --template {_showing(task, use)}, "
+    alone = (
+        f" (or --text-field {words} to read it alone)" if not isinstance(task.template, str) and them == "it" else ""
+    )
+    show = (
+        "put it into the field that is asked, give "
+        if use.written
+        else f"give --template {_showing(task, use)}{alone}, "
+    )
     raise DataError(
         f"{source.dataset}: task {task.name}, found by the fields, does not read {names}, which {look} like part of "
         f"the question; {show}--ignore-fields {words} to leave {them} out, or --task-type if it is another task"

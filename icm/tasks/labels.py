@@ -29,7 +29,9 @@ def with_gold_named(items: Sequence[tuple[Item, Record]], task: Task, source: Da
     spelt = {label_name(label): label for label in source.verbalisers or ()}
     found = Counter(item.gold for item, _ in items if item.gold is not None)
     if found[UNLABELLED] and UNLABELLED not in names.keys() | spelt.keys():
-        _log.warning("%d labels -1 count as unlabelled; to keep them: --verbalisers '-1= …'", found[UNLABELLED])
+        _log.warning(
+            "label -1 counts as unlabelled (%d records); --verbalisers '-1= NAME' … keeps it", found[UNLABELLED]
+        )
         names = {**names, UNLABELLED: ""}
     if absent := sorted(names.keys() - found.keys() - {UNLABELLED}):
         _log.warning(
@@ -64,7 +66,7 @@ def check_labels(claims: Sequence[Claim], space: LabelSpace, task: Task, source:
     labelled = counts.total()
     if len(counts) == 1 and labelled > 1:
         _log.warning("all %d labels are %r (one class only): accuracy on them says little", labelled, *counts)
-    elif 0 < 2 * labelled < len(claims):
+    if 0 < 2 * labelled < len(claims):
         _log.warning("%d of %d examples have a label: accuracy is that of these alone", labelled, len(claims))
 
 

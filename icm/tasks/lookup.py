@@ -18,6 +18,7 @@ from icm.tasks.columns import (
     label_column,
     looks_like_question,
     named_columns,
+    plain,
     quoted,
     renamed,
     shown,
@@ -145,22 +146,23 @@ def signatures_of(task: Task) -> str:
     return " or ".join([*sets[:3], *(["…"] if len(sets) > 3 else [])])
 
 
+_LABELS = " (--label-field says where its labels stand, or --verbalisers which there are)"
+
+
 def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[Task]) -> str:
     """What to do about records that no task reads: a template over what looks like text, or the nearest task."""
     texts = [name for name in columns if holds_text(name, records) and looks_like_question(name)]
-    near = max(
-        [classification.TASK, *tasks], key=lambda task: max((len(s & {*columns}) for s in task.signatures), default=0)
-    )
+    labels = "" if any(plain(name) in classification.LABEL_FIELDS for name in columns) else _LABELS
     if len(texts) == 1:
-        return f"--text-field {quoted(texts[0])} makes a classification of them, --label-field names their labels"
+        return f"--text-field {quoted(texts[0])} makes a classification of them{labels}"
     if texts:
-        return (
-            f"--template {quoted(suggested_template(texts))} makes a classification of them, "
-            "--label-field names their labels"
-        )
-    example = quoted("\n".join(f"{name}: {{{name}}}" for name in columns[:2]) + "\nLabel:")
+        return f"--template {quoted(suggested_template(texts))} makes a classification of them{labels}"
+    near = max(
+        [classification.TASK, *tasks], key=lambda task: max(len(s & {*columns}) for s in task.signatures or [set()])
+    )
+    example = quoted(suggested_template(columns[:2]))
     return (
-        f"--text-field or --template (as {example}) makes a classification of them; the nearest task is "
+        f"--text-field or --template (as {example}) makes a classification of them{labels}; the nearest task is "
         f"{near.name}: {signatures_of(near)}"
     )
 
