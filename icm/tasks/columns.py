@@ -8,7 +8,7 @@ from dataclasses import replace
 from icm.errors import ConfigError, DataError
 from icm.tasks.base import Record, Task
 from icm.tasks.builtin.classification import LABEL_FIELDS
-from icm.tasks.record import label_name
+from icm.tasks.record import UNLABELLED, label_name
 from icm.tasks.rendering import placeholders
 from icm.tasks.source import DataSource
 
@@ -98,7 +98,7 @@ def label_column(columns: Sequence[str], records: Sequence[Record], source: Data
         return None
     content = {plain(name) for name in placeholders(source.template or "")}
     named = [name for name in columns if _label_like(name) and plain(name) not in content]
-    found = [name for name in named if _holds_labels(_values(name, records), source)]
+    found = [name for name in named if _hold_labels([r.fields.get(name) for r in records], source)]
     if len(found) > 1 and not source.verbalisers:
         options = " or ".join(f"--label-field {quoted(name)}" for name in found[:4])
         raise DataError(f"{source.dataset}: {' and '.join(map(repr, found[:4]))} may hold the labels; give {options}")
@@ -108,21 +108,19 @@ def label_column(columns: Sequence[str], records: Sequence[Record], source: Data
 
 
 def _label_like(column: str) -> bool:
-    words = plain(column).removesuffix("_index").removesuffix("_label").split("_")
+    words = plain(column).removesuffix("_index").split("_")
     return words[-1] in LABEL_WORDS or plain(column) == "choice"
 
 
-def _values(column: str, records: Sequence[Record]) -> list[str]:
-    values = (record.fields.get(column) for record in records)
-    return [label_name(str(value).strip()) for value in values if value not in (None, "")]
-
-
-def _holds_labels(values: Sequence[str], source: DataSource) -> bool:
+def _hold_labels(column: Sequence[object], source: DataSource) -> bool:
     """Whether values are few and come again, as labels do; or are those that the source names."""
+    values = [value for value in column if value not in (None, "")]
+    names = {label_name(str(value).strip()) for value in values}
+    if not values or not all(isinstance(value, str | int | float) for value in values):
+        return False
     if source.verbalisers:
-        known = {*map(label_name, source.verbalisers), *(source.label_map or {})}
-        return bool(values) and known.issuperset(values)
-    return 1 < len(set(values)) <= max(2, len(values) // 2)
+        return names <= {*map(label_name, source.verbalisers), *(source.label_map or {}), UNLABELLED}
+    return 1 < len(names) <= max(2, len(values) // 2)
 
 
 def renamed(records: Iterable[Record], names: Mapping[str, str]) -> list[Record]:

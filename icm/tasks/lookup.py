@@ -71,7 +71,7 @@ def recognised(records: Sequence[Record], source: DataSource, named: Task | None
         ConfigError: a field that the source names is not there.
     """
     columns = columns_of(records)
-    ignored = {find_column(name, columns, "ignore_fields") for name in source.ignore_fields}
+    ignored = {find_column(name, columns, "ignore_fields") for name in source.ignore_fields or ()}
     columns = [name for name in columns if name not in ignored]
     kept = [replace(r, fields={k: v for k, v in r.fields.items() if k not in ignored}) for r in records]
     names = named_columns(columns, source)
@@ -158,7 +158,8 @@ def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[T
     if texts:
         return f"--template {quoted(suggested_template(texts))} makes a classification of them{labels}"
     near = max(
-        [classification.TASK, *tasks], key=lambda task: max(len(s & {*columns}) for s in task.signatures or [set()])
+        [classification.TASK, *tasks],
+        key=lambda task: max(len(s & {*columns}) for s in task.signatures or [frozenset[str]()]),
     )
     example = quoted(suggested_template(columns[:2]))
     return (

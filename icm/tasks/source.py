@@ -51,7 +51,7 @@ class DataSource:
     label_field: str | None = None
     group_field: str | None = None
     label_map: dict[str, str] | None = None
-    ignore_fields: tuple[str, ...] = ()
+    ignore_fields: list[str] | None = None
 
     @property
     def whole(self) -> "DataSource":
@@ -60,11 +60,11 @@ class DataSource:
 
 
 _NAMES = [field.name for field in fields(DataSource)]
-_ADDED = {field.name: field.default for field in fields(DataSource)[_NAMES.index("slice") :]}
-"""Fields that the first files did not have, and what they are where nothing is said."""
+_ADDED = _NAMES[_NAMES.index("slice") :]
+"""Fields that the first files did not have."""
 
 
 def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
     """`dict_factory` of `asdict` for settings that are written to files: a source says of its later fields only what
     was set, so that its files are the bytes they were before there were such fields."""
-    return {name: value for name, value in fields if name not in _ADDED or value != _ADDED[name]}
+    return {name: value for name, value in fields if value is not None or name not in _ADDED}
