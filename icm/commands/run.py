@@ -25,6 +25,7 @@ SCHEDULERS = {"log": "log", "exp": "geometric"}
 EXAMPLES = """\
   icm run --model google/gemma-3-1b-it --dataset truthful_qa --task-type truthfulqa --max-examples 100
   icm run --dataset reviews.jsonl --task-type classification --max-examples 64 --device cpu
+  icm run --dataset nli.csv --template $'{premise}\\n{hypothesis}\\nRelation:' --label-field gold --group-field premise
   icm run --synthetic math --synthetic-size 50 --max-iterations 200
   icm run --model meta-llama/Llama-3.1-70B --preset fork --tensor-parallel-size 4
   icm run --preset paper --print-settings > mine.yaml

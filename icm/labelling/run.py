@@ -75,11 +75,11 @@ def label(
             return stack.enter_context(create_engine(config))
 
         data = load_task(settings.data, partial(_written_claims, settings, engine))
-        logger.info("what is labelled:\n%s", data.account)
         dataset = data.dataset
         path = _result_path(settings, dataset.name, created, resume)
         checker = rule_checker(dataset.task, named)
         batches = fitting_batches(config, dataset, settings.search, settings.data.dataset)
+        logger.info("what is labelled:\n%s", data.account)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         record = run_record(result.record, settings, data, engine(), created)

@@ -65,8 +65,9 @@ def test_folders_of_the_current_folder_hide_no_library_and_are_found_by_no_other
     done = icm(folder, "run", "--print-settings", "--task-type", "garden_tasks.plant")
     assert done.returncode == 0 and "garden_tasks.plant" in done.stdout
     code = (
-        "from icm.tasks.lookup import find_task; import sys; find_task('garden_tasks.plant'); import importlib.util as u;"
-        "print(u.find_spec('plants'), len(sys.path) == len(set(sys.path)), sys.modules['yaml'].safe_load('1'))"
+        "from icm.tasks.lookup import find_task; import sys; import importlib.util as u; import yaml\n"
+        "find_task('garden_tasks.plant')\n"
+        "print(u.find_spec('plants'), len(sys.path) == len(set(sys.path)), yaml.safe_load('1'))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(
