@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from icm.errors import ConfigError, DataError
 from icm.tasks.base import Record, Task
-from icm.tasks.builtin.classification import LABEL_FIELDS
 from icm.tasks.record import UNLABELLED, label_name
 from icm.tasks.rendering import placeholders
 from icm.tasks.source import DataSource
@@ -89,13 +88,12 @@ def find_column(given: str, columns: Sequence[str], option: str) -> str:
 
 
 def label_column(columns: Sequence[str], records: Sequence[Record], source: DataSource) -> str | None:
-    """The one column that holds labels under another name than the usual ones; None where there is none.
+    """The one column that holds labels under another name than the usual ones; None where there is none, or where
+    several could and the source says what the labels are.
 
     Raises:
         DataError: several could be meant, and nothing else says what the labels are.
     """
-    if any(name in LABEL_FIELDS for name in columns):
-        return None
     content = {plain(name) for name in placeholders(source.template or "")}
     named = [name for name in columns if _label_like(name) and plain(name) not in content]
     found = [name for name in named if _hold_labels([r.fields.get(name) for r in records], source)]

@@ -17,7 +17,7 @@ from icm.tasks.source import DataSource
 
 MISSING = {"na", "n/a", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown", "#n/a", "unlabeled", "unlabelled"}
 STARS = ("terrible", "bad", "okay", "good", "great")
-FEW, OFTEN = 2, 10
+FEW, OFTEN = 2, 5
 """A label that stands at most `FEW` times is rare where another stands `OFTEN` times."""
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icm.errors import ConfigError, DataError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, rank
-from icm.tasks.account import account
+from icm.tasks.account import account, account_of_questions
 from icm.tasks.base import HubData, Item, Record, Task
 from icm.tasks.columns import columns_of, find_column
 from icm.tasks.drawing import Claim, draw, group_id, in_part, of_part, of_slice, slice_place, unique
@@ -44,6 +44,8 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     _check(source)
     task, records = _task_and_records(source)
     use = field_use(task, records, source)
+    if use.written and generate is not None:
+        _log.info("what a model writes claims for:\n%s", account_of_questions(task, use, records, source))
     with_claims = _with_claims(task, records, source, generate)
     items = with_gold_named(_items(task, with_claims, source), task, source)
     space = label_space(task, source, items)

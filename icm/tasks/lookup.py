@@ -77,11 +77,9 @@ def recognised(records: Sequence[Record], source: DataSource, named: Task | None
     names = named_columns(columns, source)
     task = named or _by_fields(kept, columns, names, source)
     names = _forgiven(columns, names, [task], source) | names
-    if task.label_space is None and "label" not in names.values() and task.name == classification.TASK.name:
-        left = [name for name in columns if names.get(name) not in classification.LABEL_FIELDS]
-        usual = any(name in classification.LABEL_FIELDS for name in names.values())
-        if not usual and (found := label_column(left, kept, source)) is not None:
-            names[found] = "label"
+    usual = {names.get(name, name) for name in columns} & set(classification.LABEL_FIELDS)
+    if task is classification.TASK and not usual and (found := label_column(columns, kept, source)) is not None:
+        names[found] = "label"
     for old, new in names.items():
         _log.info("field %r is read as %r", old, new)
     if task is classification.TASK and source.template is not None:
@@ -124,16 +122,17 @@ def _own_columns(
 ) -> bool:
     """Whether the user's template makes a classification of records that are no task's, or only seem to be."""
     wanted = {names.get(name, name) for name in placeholders(source.template or "")}
-    if len(best) != 1:
-        return not best or wanted <= set(fields)
-    task = best[0]
-    if not wanted <= set(fields):
-        return False
-    if task.label_space is None or set(source.verbalisers or task.label_space.labels) != set(task.label_space.labels):
-        return task.label_space is not None or task is classification.TASK
+    if not best or not wanted <= set(fields):
+        return not best
+    if len(best) > 1 or best[0] is classification.TASK:
+        return True
+    task, labels = best[0], set(source.verbalisers or ())
+    own_labels = source.label_field is not None or "label" in set(fields) - wanted
+    if task.label_space is None:
+        return own_labels
     asks = task.question is not None and task.question(record) is not None
-    labelled = source.verbalisers is not None or source.label_field is not None or "label" in set(fields) - wanted
-    return labelled and (asks or bool(wanted & task.gold_fields))
+    other_labels = bool(labels) and labels != set(task.label_space.labels)
+    return other_labels or ((own_labels or bool(labels)) and (asks or bool(wanted & task.gold_fields)))
 
 
 def _choice_of(tasks: Sequence[Task]) -> str:

@@ -295,3 +295,31 @@ def test_refusals_come_before_a_model_writes(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "data.jsonl", rows_of("context"))
     with pytest.raises(ICMError, match="does not read 'context'"):
         load_task(DataSource(str(tmp_path / "data.jsonl")), generate)
+
+
+def test_what_a_model_is_to_write_is_said_before_it_writes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "icm")
+    seen: list[str] = []
+
+    def generate(prompts: list[str]) -> list[str]:
+        seen.extend(record.message for record in caplog.records)
+        return [f"It is {number}" for number, _ in enumerate(prompts)]
+
+    write_jsonl(tmp_path / "data.jsonl", [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(3)])
+    load_task(DataSource(str(tmp_path / "data.jsonl")), generate)
+    assert seen[-1].splitlines()[1:] == [
+        "task                 gsm8k (by the fields; --task-type names another)",
+        "fields used          question",
+        "as gold              answer",
+        "left out             none",
+        "a prompt for claims  Question: What is 0 + 1?",
+        "                     Answer: Let's think step by step.",
+    ]
+
+
+def test_prompts_that_are_ready_made_take_a_label_column_as_gold(tmp_path: Path) -> None:
+    rows = [{"input": f"Is {i} odd? [True/False]", "label": str(bool(i % 2))} for i in range(4)]
+    data = load(rows, tmp_path)
+    assert data.dataset.task == "prepared" and golds(data)["Is 1 odd?"] == "True"
+    own = load([{"input": f"tea {i}", "label": mood} for i, mood in enumerate(MOODS)], tmp_path, template="{input} is")
+    assert own.dataset.task == "classification" and golds(own)["tea 0 is"] == "calm"
