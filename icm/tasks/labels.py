@@ -135,7 +135,6 @@ def _names(labels: Sequence[str]) -> list[tuple[str, str]]:
     known = {
         ("0", "1"): ("negative", "positive"),
         ("1", "2"): ("negative", "positive"),
-        ("0", "1", "2"): ("negative", "neutral", "positive"),
         tuple("01234"): STARS,
         tuple("12345"): STARS,
     }

@@ -1,5 +1,6 @@
 """Tasks by name (a built-in one, or a module of the user's own), and by the fields of records."""
 
+import difflib
 import importlib
 import logging
 import pkgutil
@@ -48,7 +49,8 @@ def find_task(name: str) -> Task:
     try:
         task = (import_from_here if "." in name else importlib.import_module)(module).TASK
     except Exception as error:  # a user's module may raise anything
-        reason = str(error).partition("\n")[0]
+        near = difflib.get_close_matches(name, task_names(), n=1)
+        reason = f"did you mean {near[0]}?" if near else str(error).partition("\n")[0]
         raise ConfigError(
             f"task_type {name!r}: no such task ({reason}); expected auto, one of {', '.join(task_names())}, "
             "or the import path of a module with a TASK (my_package.my_task, also in the current folder)"
@@ -160,7 +162,8 @@ def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[T
         [classification.TASK, *tasks],
         key=lambda task: max(len(s & {*columns}) for s in task.signatures or [frozenset[str]()]),
     )
-    example = quoted(suggested_template(columns[:2]))
+    shown_as_text = [name for name in columns if any(isinstance(record.fields.get(name), str) for record in records)]
+    example = quoted(suggested_template(shown_as_text[:2] or ["FIELD"]))
     return (
         f"--text-field or --template (as {example}) makes a classification of them{labels}; the nearest task is "
         f"{near.name}: {signatures_of(near)}"

@@ -185,8 +185,13 @@ def test_every_shape_of_a_choice_is_the_same_choice(name: str, tmp_path: Path) -
 
 def test_choices_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     row = CHOICES["mmlu"]
-    with pytest.raises(DataError, match=r"'answer': found 3, expected one of .*, an index from 0 to 2, or the text"):
+    with pytest.raises(
+        DataError, match=r"'answer': found 3, expected one of .*, an index from 0 to 2, or the text"
+    ) as caught:
         load([{**row, "answer": 3}], tmp_path)
+    assert "--label-map '1=A' '2=B' '3=C'" in str(caught.value)
+    counted = load([{**row, "answer": "3"}], tmp_path, label_map={"1": "A", "2": "B", "3": "C"})
+    assert claims(counted)["soup"] == "True"
     with pytest.raises(DataError, match="'choices': found 'fire or snow', expected two choices or more"):
         load([{**row, "choices": "fire or snow"}], tmp_path)
     with pytest.raises(DataError, match=r"'choices\[1\]': found '', expected text"):

@@ -73,7 +73,12 @@ def _right(record: Record, texts: list[str], names: list[str]) -> int | None:
         if (known is texts and not isinstance(value, str)) or known.count(wanted) != 1:
             continue
         return known.index(wanted)
-    raise record.error(field, f"one of {names}, an index from 0 to {len(names) - 1}, or the text of a choice")
+    mapped = " ".join(f"'{number}={name}'" for number, name in enumerate(names, start=1))
+    raise record.error(
+        field,
+        f"one of {names}, an index from 0 to {len(names) - 1}, or the text of a choice (where it counts from 1: "
+        f"--label-map {mapped})",
+    )
 
 
 TASK = Task(
