@@ -180,10 +180,12 @@ class TaskData:
         dataset: the examples.
         gold: their gold labels, possibly none.
         template: with which the prompts were rendered.
+        account: what was read as what, for the user.
         written: question → the claims that a model wrote for it while the data were loaded.
     """
 
     dataset: ICMDataset
     gold: GoldLabels
     template: str | None = None
+    account: str = ""
     written: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -1,13 +1,16 @@
 """The one place that reads and writes files: atomic whole files, append-only JSONL, fingerprints."""
 
 import hashlib
+import importlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 from icm.errors import DataError
@@ -16,6 +19,20 @@ BOM = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
 JsonObject = dict[str, Any]
 """A JSON object whose values are checked where they are read."""
+
+
+def import_from_here(name: str) -> ModuleType:
+    """The module of that import path, which may lie in the current folder.
+
+    The folder is looked at last and for this import alone: nothing in it hides, or is taken for, a library.
+    """
+    here = str(Path.cwd())
+    sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ SCHEDULERS = {"log": "log", "exp": "geometric"}
 EXAMPLES = """\
   icm run --model google/gemma-3-1b-it --dataset truthful_qa --task-type truthfulqa --max-examples 100
   icm run --dataset reviews.jsonl --task-type classification --max-examples 64 --device cpu
+  icm run --dataset nli.csv --template $'{premise}\\n{hypothesis}\\nRelation:' --label-field gold --group-field premise
   icm run --synthetic math --synthetic-size 50 --max-iterations 200
   icm run --model meta-llama/Llama-3.1-70B --preset fork --tensor-parallel-size 4
   icm run --preset paper --print-settings > mine.yaml
@@ -42,7 +43,9 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     parser = parsing.add_command(subparsers, "run", run, "label a data set", EXAMPLES)
     run_group = parser.add_argument_group("run")
     run_group.add_argument(
-        "--dry-run", action="store_true", help="print prompts, tokens, memory and time; label nothing"
+        "--dry-run",
+        action="store_true",
+        help="print what is read as what, one prompt, tokens, memory and time; label nothing",
     )
     run_group.add_argument("--resume", metavar="TRACE", type=Path, help="continue an interrupted run from its trace")
     run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
@@ -82,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_plan(settings: Settings) -> None:
     from icm.labelling.forecast import plan_run
 
-    print(plan_run(settings))
+    print(plan_run(settings, lambda data: print(data.account, flush=True)))
 
 
 def _label(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -4,12 +4,12 @@ A rule names keys for each example; only examples that share a key of that rule 
 pairs. Keys come from the relations that the task's data states (question, final answer, inverse pair), never from gold.
 """
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from icm.errors import ConfigError
 from icm.examples import ICMExample, example_id
+from icm.files import import_from_here
 from icm.text import final_answer, normalised_text
 
 TRUE = "True"
@@ -120,7 +120,7 @@ def load_rule(path: str) -> ConsistencyRule:
     if not module_name or not name.isidentifier():
         raise ConfigError(f"consistency rule {path!r}: expected an import path like 'package.module:RuleClass'")
     try:
-        rule = getattr(importlib.import_module(module_name), name)()
+        rule = getattr(import_from_here(module_name), name)()
     except Exception as error:  # somebody else's module: whatever it raises, the user has to mend it there
         raise ConfigError(
             f"consistency rule {path!r}: cannot be loaded ({error}); check PYTHONPATH and the name"

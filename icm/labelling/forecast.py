@@ -6,7 +6,7 @@ reached from here (a gated tokenizer, a data set on the hub) is replaced by a st
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -150,14 +150,18 @@ def _writing(data: TaskData, generation: GenerationConfig) -> Writing | None:
     return Writing(len(data.written), generation.generation_max_tokens) if data.written else None
 
 
-def plan_run(settings: Settings) -> RunPlan:
+def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda data: None) -> RunPlan:
     """Plan `icm run` with these settings.
+
+    Args:
+        settings: resolved settings.
+        on_data: called with the data, where they are not assumed, before anything else.
 
     Raises:
         ICMError: the settings or local data are wrong; what merely cannot be reached is assumed instead.
     """
     _offline_if_unreachable()
-    planner = _Planner(settings)
+    planner = _Planner(settings, on_data)
     engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
     batches = split_batches(planner.dataset, engine, settings.search, settings.data.bad_records)
     dataset = batched(planner.dataset, batches)
@@ -208,8 +212,9 @@ class _Recorder(AccountingEngine):
 class _Planner:
     """Finds data, tokenizer and model shape, and notes what had to be assumed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_data: Callable[[TaskData], None]) -> None:
         self._settings = settings
+        self._on_data = on_data
         self._engine: EngineConfig = settings.engine
         self.writing: Writing | None = None
         self.assumptions: list[str] = ["one proposal in six changes a label; the real share is known only afterwards"]
@@ -224,6 +229,7 @@ class _Planner:
             self.assumptions.append(f"{count} claims of {STAND_IN_CHARACTERS} characters ({error})")
             texts = (f"Question: {number:06d}\nClaim: ".ljust(STAND_IN_CHARACTERS, "x") for number in range(count))
             return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")
+        self._on_data(data)
         self.writing = _writing(data, self._settings.generation)
         if self.writing:
             self.assumptions.append(f"solutions of {STAND_IN_CHARACTERS} characters each, all distinct")

@@ -82,6 +82,7 @@ def label(
             batches = split_batches(data.dataset, engine(), settings.search, settings.data.bad_records)
         data = replace(data, dataset=batched(data.dataset, batches))
         dataset = data.dataset
+        logger.info("what is labelled:\n%s", data.account)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         record = run_record(result.record, settings, data, engine(), created)

@@ -68,6 +68,7 @@ class Task:
         question: for records without claims: the (question, prompt) from which a model writes candidate claims,
             or None where claims are given. `items` finds what it wrote in the field `generated`.
         records: for data that is built in: source → records.
+        leaves_out: record fields that published data of the task have, and that its prompt does without.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Task:
     hub: Sequence[HubData] = ()
     question: Callable[[Record], tuple[str, str] | None] | None = None
     records: Callable[[DataSource], Iterable[Record]] | None = None
+    leaves_out: frozenset[str] = frozenset()
 
     def matches(self, fields: Iterable[str]) -> int:
         """Size of the largest signature that the fields contain; 0 if none."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from icm.errors import ConfigError, DataError
-from icm.examples import ICMExample, LabelSpace, draw_groups, example_id
+from icm.examples import ICMExample, draw_groups, example_id
 from icm.files import fingerprint
 from icm.tasks.source import DataSource
 from icm.text import normalised_text
@@ -68,23 +68,6 @@ def _merged(found: list[Claim]) -> Claim:
     # The same one whatever the order of the file; gold has no say in it.
     first = min(found, key=lambda c: fingerprint([dict(c.example.metadata), vars(c.example.relations)]))
     return replace(first, gold=golds.pop() if len(golds) == 1 else None)
-
-
-def check_gold(claims: Sequence[Claim], space: LabelSpace, source: DataSource, generated: bool) -> None:
-    """Refuse labels outside the space, and data whose labels are all the same.
-
-    Claims that a model has `generated` may all be wrong, which is no mistake in the data.
-    """
-    labelled = [claim for claim in claims if claim.gold is not None]
-    for claim in labelled:
-        if claim.gold not in space.labels:
-            raise DataError(f"{claim.where}: unknown label {claim.gold!r}, expected one of {list(space.labels)}")
-    classes = {claim.gold for claim in labelled}
-    if len(classes) == 1 and len(labelled) > 1 and not generated:
-        raise DataError(
-            f"{source.dataset}: all {len(labelled)} labels are {classes.pop()!r} (one class only); expected "
-            f"{list(space.labels)}; data without labels can be loaded too"
-        )
 
 
 def group_id(text: str) -> str:

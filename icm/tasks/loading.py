@@ -1,23 +1,28 @@
 """From a `DataSource` to examples without gold, and gold apart."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
+from icm.tasks.account import account, account_of_questions
 from icm.tasks.base import HubData, Item, Record, Task
-from icm.tasks.drawing import Claim, check_gold, draw, group_id, of_part, of_slice, slice_place, unique
+from icm.tasks.columns import columns_of, find_column
+from icm.tasks.drawing import Claim, draw, group_id, of_part, of_slice, slice_place, unique
+from icm.tasks.fields import field_use, refuse_left_out
 from icm.tasks.formats import SUFFIXES
-from icm.tasks.lookup import find_task, task_names
+from icm.tasks.labels import check_labels, with_gold_named
+from icm.tasks.lookup import find_task, recognised, signatures_of, task_names
 from icm.tasks.reading import is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.soundness import first_few, sound
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate, with_claims
+
+Claimed = tuple[Item, Record]
 
 _log = logging.getLogger(__name__)
 
@@ -40,18 +45,24 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     """
     _check(source)
     task, records = _task_and_records(source)
+    use = field_use(task, records, source)
+    if use.written and generate is not None:
+        _log.info("what a model writes claims for:\n%s", account_of_questions(task, use, records, source))
     answered, written = with_claims(task, records, source, generate)
-    read = _items(task, answered, source)
-    space = label_space(task, source, [(item, record) for record, items in read for item in items])
-    template = Template(source.template or own_template(task, space), task)
-    rendered = sound([_claims(record, items, template) for record, items in read], source.bad_records)
+    items = with_gold_named(_items(task, answered, source), task, source)
+    space = label_space(task, source, items)
+    template = Template(source.template or own_template(task, space), task, records[0].called)
+    group_field = source.group_field and _group_field(source.group_field, records)
+    by_record = (list(found) for _, found in groupby(items, key=lambda claimed: id(claimed[1])))
+    rendered = sound([_claims(found, template, group_field) for found in by_record], source.bad_records)
     claims = unique(chain.from_iterable(rendered))
-    check_gold(claims, space, source, generated=answered is not records)
+    check_labels(claims, space, task, source)
     chosen = of_slice(draw(of_part(claims, source), source), source)
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    return TaskData(dataset, GoldLabels(gold), template.text, written=written)
+    said = account(task, use, chosen, space, source)
+    return TaskData(dataset, GoldLabels(gold), template.text, said, written)
 
 
 def load_icm_dataset(
@@ -83,17 +94,11 @@ def _task_and_records(source: DataSource) -> tuple[Task, list[Record]]:
             raise ConfigError(f"task_type: found {source.task_type!r}, expected {name!r} for the built-in {name!r}")
         return built_in, list(built_in.records(source))
     known = None if is_local(source.dataset) else _known_hub(source.dataset)
-    if source.task_type != "auto":
-        task = find_task(source.task_type)
-        return task, read_records(source, _hub_data(source, known))
-    records = read_records(source, _hub_data(source, known))
-    return (known[0] if known else _detect(_usual(records), source.dataset)), records
-
-
-def _usual(records: Sequence[Record]) -> Record:
-    """A record with the fields that most have."""
-    fields = Counter(frozenset(record.fields) for record in records[:1000])
-    return next(record for record in records if record.fields.keys() == fields.most_common(1)[0][0])
+    named = find_task(source.task_type) if source.task_type != "auto" else known and known[0]
+    task, records = recognised(read_records(source, _hub_data(source, known)), source, named)
+    if named is None:
+        refuse_left_out(task, field_use(task, records, source), source)
+    return task, records
 
 
 def _known_hub(dataset: str) -> tuple[Task, HubData] | None:
@@ -113,42 +118,17 @@ def _hub_data(source: DataSource, known: tuple[Task, HubData] | None) -> HubData
     return replace(data, config=source.config or data.config, split=split)
 
 
-def _detect(record: Record, dataset: str) -> Task:
-    """The task with the largest signature among the record's fields."""
-    sizes = {task.name: task.matches(record.fields) for task in map(find_task, task_names())}
-    best = [name for name, size in sizes.items() if size == max(sizes.values()) > 0]
-    if len(best) == 1:
-        return find_task(best[0])
-    shared = {name: _shared_fields(find_task(name), record) for name in sizes}
-    alike = best or [name for name in shared if shared[name] == max(shared.values())]
-    expected = "; ".join(f"{name}: {_signatures(find_task(name))}" for name in alike if find_task(name).signatures)
-    problem = "fit several tasks" if best else "fit no task"
-    raise DataError(
-        f"{dataset}: fields {sorted(record.fields)} {problem}; give task_type, or one of these sets of "
-        f"fields: {expected}"
-    )
-
-
-def _shared_fields(task: Task, record: Record) -> int:
-    """How near a misspelt record comes to a task: its fields that the most similar signature names too."""
-    return max((len(names & set(record.fields)) for names in task.signatures), default=0)
-
-
-def _signatures(task: Task) -> str:
-    return " or ".join("{" + ", ".join(sorted(names)) + "}" for names in task.signatures)
-
-
-def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[tuple[Record, list[Item]]]:
+def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[Claimed]:
     """The claims of all sound records. A warning counts the records that hold none, such as two equal responses."""
     found = sound([_tried(task, record) for record in records], source.bad_records)
     sound([problem or record for record, _, problem in found], source.bad_records, fate="counted as unlabelled")
     empty = [record.where for record, items, _ in found if not items]
     if len(empty) == len(found):
-        expected = f"records of task {task.name}: {_signatures(task)}"
+        expected = f"records of task {task.name}: {signatures_of(task)}"
         raise DataError(f"{source.dataset}: found no claim in {len(found)} records; expected {expected}")
     if empty:
         _log.warning("left out: %d of %d records that hold no claim (%s)", len(empty), len(found), first_few(empty))
-    return [(record, items) for record, items, _ in found]
+    return [(item, record) for record, items, _ in found for item in items]
 
 
 def _tried(task: Task, record: Record) -> tuple[Record, list[Item], DataError | None] | DataError:
@@ -159,26 +139,35 @@ def _tried(task: Task, record: Record) -> tuple[Record, list[Item], DataError | 
     except DataError as error:
         bare = {name: value for name, value in record.fields.items() if name not in task.gold_fields}
         try:
-            return record, list(task.items(Record(record.where, bare))), error
+            return record, list(task.items(replace(record, fields=bare))), error
         except DataError:
             return error
 
 
-def _claims(record: Record, items: Sequence[Item], template: Template) -> list[Claim] | ICMError:
+def _claims(found: Sequence[Claimed], template: Template, group_field: str | None) -> list[Claim] | ICMError:
     try:
-        return [_claim(item, record, template) for item in items]
+        return [_claim(item, record, template, group_field) for item, record in found]
     except ICMError as error:  # a column of the template that is empty here, or that no record has
         return error
 
 
-def _claim(item: Item, record: Record, template: Template) -> Claim:
+def _group_field(given: str, records: Sequence[Record]) -> str:
+    """The record field that the source calls `given`."""
+    called = records[0].called
+    columns = {called.get(name, name): name for name in columns_of(records)}
+    return columns[find_column(given, list(columns), "group_field")]
+
+
+def _claim(item: Item, record: Record, template: Template, group_field: str | None) -> Claim:
     values = template.values(item.fields, record)
     pair = {"prompt": item.prompt, "completion": item.completion} if item.prompt and item.completion else {}
     inverse = None
     if item.inverse is not None:
         inverse = example_id(template.render(template.values(item.inverse, record)))
-    relations = Relations(group_id(item.group), item.answer, inverse)
-    example = ICMExample(template.render(values), {**item.fields, **values, **pair}, relations, record.where)
+    prompt = template.render(values)
+    group = record.text(group_field) if group_field else item.group or prompt
+    relations = Relations(group_id(group), item.answer, inverse)
+    example = ICMExample(prompt, {**item.fields, **values, **pair}, relations, record.where)
     return Claim(example, item.gold, record.where)
 
 

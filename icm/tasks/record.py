@@ -1,8 +1,9 @@
 """One raw record: its fields, read with checks that name the file, the line and the field."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from icm.errors import DataError
 
@@ -10,6 +11,15 @@ _TRUTH = {
     **dict.fromkeys(("true", "1", "1.0", "yes"), "True"),
     **dict.fromkeys(("false", "0", "0.0", "no"), "False"),
 }
+
+UNLABELLED = "-1"
+"""What a class number is where there is no label, as in a `datasets` folder."""
+
+
+def label_name(text: str) -> str:
+    """A label without the decimals that whole numbers get on the way through a table."""
+    number = re.fullmatch(r"(-?\d+)\.0+", text)
+    return number[1] if number else text
 
 
 @dataclass(frozen=True)
@@ -19,19 +29,21 @@ class Record:
     Attributes:
         where: file and line, or data set and row; starts every message about the record.
         fields: name → value, as read.
+        called: name → what the data call it, where that is something else.
     """
 
     where: str
     fields: Mapping[str, object]
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def error(self, name: str, expected: str) -> DataError:
         """The error for a field whose value cannot be used."""
+        shown = self.called.get(name, name)
         if name not in self.fields:
-            return DataError(
-                f"{self.where}: field {name!r} is missing; expected {expected}; found {sorted(self.fields)}"
-            )
-        found = repr(self.fields[name])
-        return DataError(f"{self.where}: field {name!r}: found {found[:80]}, expected {expected}")
+            found = sorted(self.called.get(other, other) for other in self.fields)
+            return DataError(f"{self.where}: field {shown!r} is missing; expected {expected}; found {found}")
+        value = repr(self.fields[name])
+        return DataError(f"{self.where}: field {shown!r}: found {value[:80]}, expected {expected}")
 
     def text(self, *names: str) -> str:
         """The first of the named fields that is present, as non-empty text without white space at the ends."""
@@ -64,23 +76,27 @@ class Record:
         return None if self.fields.get(name) in (None, "") else self.text(name)
 
     def label(self, name: str) -> str:
-        """A label's name. Numbers and booleans are named as they are written (`0`, `True`)."""
+        """A label's name. Numbers and booleans are named as they are written (`0`, `True`), whole ones alike in every
+        format: 1, 1.0, "1" and "1.0" are one label."""
         value = self.fields.get(name)
         if isinstance(value, bool | int):
             return str(value)
         if isinstance(value, list):
             raise self.error(name, "one label")
-        return self.text(name)
+        return label_name(self.text(name))
 
     def truth(self, *names: str) -> str | None:
         """The first of the named fields that is present as "True" or "False" (yes and no, 1 and 0); None if empty."""
         name = next((name for name in names if self.fields.get(name) is not None), names[0])
         value = self.fields.get(name)
-        if value is None or value == "":
+        if value is None or label_name(str(value).strip()) in ("", UNLABELLED):
             return None
         label = _TRUTH.get(str(value).strip().lower())
         if label is None:
-            raise self.error(name, "a label True or False (1 or 0)")
+            raise self.error(
+                name,
+                "a label True or False (1 or 0); --label-map maps others, as in 'bad=False', or to none, as in 'NA='",
+            )
         return label
 
     def inner(self, name: str, expected: str = "an object") -> "Record":

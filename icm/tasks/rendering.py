@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from icm.errors import ConfigError, DataError
 from icm.examples import LabelSpace
@@ -26,8 +27,11 @@ def label_space(task: Task, source: DataSource, items: Sequence[tuple[Item, Reco
     labels = fixed or tuple(sorted(texts or {item.gold for item, _ in items if item.gold is not None}))
     if len(labels) < 2:
         found = f"one class only, {labels[0]!r}" if labels else "no labels"
+        given = f"'{labels[0]}= {labels[0]}' 'OTHER= OTHER'" if labels else "'negative= negative' 'positive= positive'"
+        column = "; --label-field says which field holds them" if not labels and task.label_space is None else ""
         raise DataError(
-            f"{source.dataset}: found {found}; expected at least two labels in the data, or verbalisers that name them"
+            f"{source.dataset}: found {found}; expected at least two labels in the data, or verbalisers "
+            f"that name them: --verbalisers {given}{column}"
         )
     if task.label_space and not texts:
         return task.label_space
@@ -39,24 +43,35 @@ def own_template(task: Task, space: LabelSpace) -> str:
     return task.template if isinstance(task.template, str) else task.template(space)
 
 
+def placeholders(template: str) -> list[str]:
+    """The names in a template's braces. Raises ConfigError if they do not match."""
+    return [name for _, name, _, _ in _parsed(template) if name is not None]
+
+
+def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    try:
+        return list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigError(f"template {template!r}: {error}; write a literal brace as {{{{ or }}}}") from None
+
+
 class Template:
     """A prompt template with `{field}` placeholders; white space at its end is dropped, since labels bring their own.
 
-    Placeholders mean fields of the task's items, then of the raw record, but never those that hold gold.
+    Placeholders mean fields of the task's items, then of the raw record, but never those that hold gold. `called` says
+    which fields of the records the data know under other names (see `Record`); a placeholder may be either.
     """
 
-    def __init__(self, text: str, task: Task) -> None:
+    def __init__(self, text: str, task: Task, called: Mapping[str, str] = MappingProxyType({})) -> None:
         self.text = text.rstrip()
-        try:
-            self._parts = list(string.Formatter().parse(self.text))
-        except ValueError as error:
-            raise ConfigError(f"template {text!r}: {error}; write a literal brace as {{{{ or }}}}") from None
+        self._parts = _parsed(self.text)
         self._gold_fields = task.gold_fields
+        self._fields = {old: new for new, old in called.items()}
         self.names = [name for _, name, _, _ in self._parts if name is not None]
         for _, name, spec, conversion in self._parts:
             if spec or conversion:
                 raise ConfigError(f"template: placeholder {name!r}: expected a field's name alone, as in {{text}}")
-            if name in task.gold_fields:
+            if name is not None and self._fields.get(name, name) in task.gold_fields:
                 raise ConfigError(f"template: field {name!r} holds the answer of task {task.name}; the prompt cannot")
         if not self.names:
             raise ConfigError(f"template {text!r}: found no placeholder, expected at least one, as in {{text}}")
@@ -68,10 +83,11 @@ class Template:
     def _value(self, name: str, item: Mapping[str, str], record: Record) -> str:
         if name in item:
             return item[name]
-        if name not in record.fields:
-            known = sorted({*item, *record.fields} - self._gold_fields)
-            raise ConfigError(f"template: unknown field {name!r} at {record.where}; expected one of {known}")
-        return record.text(name)
+        field = self._fields.get(name, name)
+        if field not in record.fields:
+            known = {*item, *(record.called.get(other, other) for other in record.fields.keys() - self._gold_fields)}
+            raise ConfigError(f"template: unknown field {name!r} at {record.where}; expected one of {sorted(known)}")
+        return record.text(field)
 
     def render(self, values: Mapping[str, str]) -> str:
         """The prompt."""

@@ -1,7 +1,7 @@
 """Where data comes from: one serialisable description, shared by label, train and eval."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 
@@ -13,7 +13,8 @@ class DataSource:
         dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, .tsv, .parquet, each also .gz), folder of
             such files (as `hf download` makes it) or of `datasets.save_to_disk`, hub name, or `synthetic:math` /
             `synthetic:comparison`.
-        task_type: task name, or `auto` to detect it from the records' fields.
+        task_type: task name, or `auto` to detect it from the records' fields; or the import path of a module with a
+            TASK, which may lie in the current folder.
         config: hub data set configuration; None picks the task's own.
         split: split of a data set that has named splits (also files whose records have a field `split`); None picks
             the task's own, else `train` or `test`, whichever `part` says.
@@ -23,7 +24,8 @@ class DataSource:
         max_examples: at most this many examples, whole groups, drawn with `seed`.
         seed: seed of that draw, and of synthetic generation.
         size: number of items generated for `synthetic:*`.
-        template: prompt template with `{field}` placeholders that replaces the task's own.
+        template: prompt template with `{field}` placeholders that replaces the task's own; over any columns of
+            records that no task knows it makes a classification of them.
         verbalisers: label → text in the prompt, replaces the task's own (leading space included); scored whole.
         slice: `J/N`, the J-th of N parts of nearly equal size that share no question, drawn with `seed` from what the
             other fields leave.
@@ -33,6 +35,11 @@ class DataSource:
         bad_records: what becomes of records that cannot be used (malformed, empty, longer than the model's context).
             `auto` leaves them out, counted and named, where at least 99 % are sound, or all but one of at least 4;
             `skip` leaves out any number; `refuse` none.
+        text_field: record field that holds the text to classify, where it is not called `text`.
+        label_field: record field that holds the gold label, where it is not called `label`.
+        group_field: record field whose equal values belong together: they are drawn, held out and sliced as one.
+        label_map: names for labels as the records have them; an empty name makes the label count as absent.
+        ignore_fields: record fields that are not read.
     """
 
     dataset: str = "reviews"
@@ -49,6 +56,11 @@ class DataSource:
     slice: str | None = None
     claims: str | None = None
     bad_records: Literal["auto", "skip", "refuse"] = "auto"
+    text_field: str | None = None
+    label_field: str | None = None
+    group_field: str | None = None
+    label_map: dict[str, str] | None = None
+    ignore_fields: list[str] | None = None
 
     @property
     def whole(self) -> "DataSource":
@@ -56,7 +68,8 @@ class DataSource:
         return replace(self, max_examples=None, slice=None)
 
 
-LATER = {"slice": None, "claims": None, "tokenizer": None, "bad_records": "auto"}
+_NAMES = [field.name for field in fields(DataSource)]
+LATER = {entry.name: entry.default for entry in fields(DataSource)[_NAMES.index("slice") :]} | {"tokenizer": None}
 """Settings that the first label files do not have, with their defaults."""
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from support.task_formats import FORMATS, VERBALISERS, Gold, Row
 
-from icm.errors import DataError
 from icm.examples import ICMDataset, LabelSpace, TaskData
 from icm.files import read_jsonl, write_jsonl
 from icm.tasks import DataSource, load_task
@@ -119,7 +118,18 @@ def test_this_file_would_catch_a_leak(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen[0] != seen[1]
 
 
+@pytest.mark.parametrize("known", [1, 5, N])
 @pytest.mark.parametrize("name", ["classification", "prepared", "boolq", "ifeval"])
-def test_labels_of_one_class_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.jsonl.*one class only"):
-        load(name, [FORMATS[name](i, 0) for i in range(N)], tmp_path)
+def test_gold_does_not_decide_whether_examples_load(
+    name: str, known: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One class only, and records mostly without a label: a warning, and the same examples."""
+    plain = load(name, [FORMATS[name](i, g) for i, g in enumerate(golds("plain"))], tmp_path / "plain")
+    caplog.clear()
+    one = load(name, [FORMATS[name](i, 0 if i < known else None) for i in range(N)], tmp_path / "one")
+    assert seen_by_search(one.dataset).replace(b"one", b"plain") == seen_by_search(plain.dataset).replace(
+        b"one", b"plain"
+    )
+    assert len(one.gold) == known and len(set(one.gold.values())) == 1
+    assert ("one class only" in caplog.text) == (known > 1)
+    assert (f"{known} of {N} examples have a label" in caplog.text) == (known < N)

@@ -236,7 +236,7 @@ def test_settings_that_do_not_fit(arguments: Row, message: str, tmp_path: Path) 
             b'{"colour": "x", "size": 3}\n',
             r"fields \['colour', 'size'\] fit no task; .*classification: \{text\}",
         ),
-        ("a.jsonl", b'{"question": "x", "answer": "y", "choices": []}\n', "fit several tasks.*arc_challenge.*gsm8k"),
+        ("a.jsonl", b'{"question": "x", "solution": "y", "choices": []}\n', "fit several tasks.*arc_challenge.*gsm8k"),
         (
             "a.jsonl",
             b'{"question": "x", "choice": "y", "label": 7}\n',
@@ -248,7 +248,11 @@ def test_settings_that_do_not_fit(arguments: Row, message: str, tmp_path: Path) 
             b'{"question": "x", "mc2_targets": {"choices": ["a"], "labels": []}}\n',
             "one label for each of the 1",
         ),
-        ("a.jsonl", b'{"question": "x", "choices": ["a"]}\n', r"'choices': found \['a'\], expected an object \{text"),
+        (
+            "a.jsonl",
+            b'{"question": "x", "choices": ["a"]}\n',
+            r"'choices': found \['a'\], expected two choices or more",
+        ),
         ("a.jsonl", b'{"prompt": "x", "response": "y", "generated": "z"}\n', "'generated': found 'z', expected a list"),
         ("a.jsonl", b'{"ctx": "x", "endings": ["a", ""], "label": 0}\n', r"field 'endings\[1\]': found ''"),
         ("a.jsonl", b'{"ctx": "x", "endings": ["a", "b"], "label": 2}\n', r"field 'label': found 2, expected one of"),

@@ -21,6 +21,7 @@ TASK = Task(
     signatures=(signature("question", "passage"), signature("question", "passage", "answer")),
     template="{text}\nAnswer:",
     gold_fields=frozenset({"answer", "label"}),
+    leaves_out=frozenset({"title"}),
     label_space=LabelSpace(("True", "False"), (" yes", " no")),
     hub=(HubData("google/boolq", None, "train", "validation"),),
 )

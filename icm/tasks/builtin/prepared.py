@@ -21,7 +21,8 @@ def items(record: Record) -> Iterator[Item]:
     kind = metadata.fields.get("task")
     question, marker, claim = text.partition("\nClaim:")
     answer = final_answer(claim) if marker and kind in ("math", "gsm8k") else None
-    gold = None if metadata.fields.get("gold_label") in (None, "") else metadata.label("gold_label")
+    holders = [(metadata, "gold_label"), (record, "label")]
+    gold = next((holder.label(name) for holder, name in holders if holder.fields.get(name) not in (None, "")), None)
     task = {"task": kind} if isinstance(kind, str) else {}
     yield Item({"text": text, **task}, gold, question if marker else text, answer=answer, labels=labels)
 

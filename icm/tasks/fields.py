@@ -1,0 +1,129 @@
+"""Which fields of the records a task reads, which it leaves out; and the refusal to leave out part of the question."""
+
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from icm.errors import DataError, ICMError
+from icm.tasks.base import Record, Task
+from icm.tasks.columns import columns_of, holds_text, looks_like_question, quoted
+from icm.tasks.lookup import suggested_template
+from icm.tasks.rendering import placeholders
+from icm.tasks.source import DataSource
+
+SAMPLE = 100
+"""Records that are read to see what a task reads."""
+
+
+class _Watched(Mapping[str, object]):
+    """Fields that note which of them were read. To look through all of them, or for one, is not to read it."""
+
+    def __init__(self, fields: Mapping[str, object], read: set[str]) -> None:
+        self._fields = fields
+        self._read = read
+
+    def __getitem__(self, name: str) -> object:
+        value = self._fields[name]
+        self._read.add(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def items(self) -> ItemsView[str, object]:
+        return self._fields.items()
+
+
+@dataclass(frozen=True)
+class FieldUse:
+    """Fields of the records, by what the task makes of them, under the names that the data have for them.
+
+    Attributes:
+        used: read for the prompt.
+        gold: read as gold.
+        left_out: not read.
+        question: those left out that look like part of the question and hold text in most records.
+        columns: all of them.
+        written: whether a model has to write claims.
+    """
+
+    used: Sequence[str]
+    gold: Sequence[str]
+    left_out: Sequence[str]
+    question: Sequence[str]
+    columns: Sequence[str]
+    written: bool
+
+
+def field_use(task: Task, records: Sequence[Record], source: DataSource) -> FieldUse:
+    """What the task makes of the records' fields, from a sample of them."""
+    columns, called = columns_of(records), records[0].called
+    read, written = _read(task, records[:: max(1, len(records) // SAMPLE)])
+    to_column = {old: new for new, old in called.items()}
+    named = [*placeholders(source.template or ""), *([source.group_field] if source.group_field else [])]
+    read |= {to_column.get(name, name) for name in named} & set(columns)
+    gold = [name for name in columns if name in task.gold_fields and (written or name in read)]
+    left = [name for name in columns if name not in (*read, *gold)]
+    question = [name for name in left if name not in task.leaves_out | task.gold_fields]
+    question = [name for name in question if looks_like_question(name) and holds_text(name, records)]
+    used = [name for name in columns if name in read and name not in gold] or gold
+
+    def own(names: Sequence[str]) -> list[str]:
+        return [called.get(name, name) for name in names]
+
+    return FieldUse(own(used), own(gold), own(left), own(question), own(columns), written)
+
+
+def _read(task: Task, records: Sequence[Record]) -> tuple[set[str], bool]:
+    """The fields that the task reads of these records, and whether it asks a model for claims."""
+    found: set[str] = set()
+    written, refused = False, 0
+    for record in records:
+        read: set[str] = set()
+        watched = replace(record, fields=_Watched(record.fields, read))
+        try:
+            asked = task.question is not None and task.question(watched) is not None
+            if not asked:
+                list(task.items(watched))
+        except ICMError:  # it is refused, or left out, where all records are read
+            refused += 1
+        else:
+            written, found = written or asked, found | read
+    return (set(columns_of(records)) if refused == len(records) else found), written
+
+
+def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:
+    """Refuse to take records for a task, by their fields alone, that would leave out part of the question.
+
+    Raises:
+        DataError: with the options that settle it.
+    """
+    if source.task_type != "auto" or source.template is not None or source.text_field is not None or not use.question:
+        return
+    names, words = ", ".join(map(repr, use.question)), " ".join(map(quoted, use.question))
+    look, them = ("looks", "it") if len(use.question) == 1 else ("look", "them")
+    # A model that writes the claims is asked without a template.
+    alone = (
+        f" (or --text-field {words} to read it alone)" if not isinstance(task.template, str) and them == "it" else ""
+    )
+    show = (
+        "put it into the field that is asked, give "
+        if use.written
+        else f"give --template {_showing(task, use)}{alone}, "
+    )
+    raise DataError(
+        f"{source.dataset}: task {task.name}, found by the fields, does not read {names}, which {look} like part of "
+        f"the question; {show}--ignore-fields {words} to leave {them} out, or --task-type if it is another task"
+    )
+
+
+def _showing(task: Task, use: FieldUse) -> str:
+    """A template that shows what is left out as well."""
+    if isinstance(task.template, str):
+        return quoted(suggested_template(use.question, task.template))
+    return quoted(suggested_template([name for name in use.columns if name in (*use.question, *use.used)]))

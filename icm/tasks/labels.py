@@ -1,0 +1,146 @@
+"""Gold labels as the user names them, and a look at them before anything is searched.
+
+What is said of gold here is said to the user alone: which examples are loaded does not depend on it.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from icm.errors import DataError
+from icm.examples import LabelSpace
+from icm.tasks.base import Item, Record, Task
+from icm.tasks.drawing import Claim
+from icm.tasks.record import UNLABELLED, label_name
+from icm.tasks.source import DataSource
+
+MISSING = {"na", "n/a", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown", "#n/a", "unlabeled", "unlabelled"}
+STARS = ("terrible", "bad", "okay", "good", "great")
+FEW, OFTEN = 2, 5
+"""A label that stands at most `FEW` times is rare where another stands `OFTEN` times."""
+
+_log = logging.getLogger(__name__)
+
+
+def with_gold_named(items: Sequence[tuple[Item, Record]], task: Task, source: DataSource) -> list[tuple[Item, Record]]:
+    """The items with gold as the source's `label_map` and verbalisers spell it; -1 is no label unless they name it."""
+    names = {label_name(old): new for old, new in (source.label_map or {}).items()} if task.label_space is None else {}
+    spelt = {label_name(label): label for label in source.verbalisers or ()}
+    found = Counter(item.gold for item, _ in items if item.gold is not None)
+    if found[UNLABELLED] and UNLABELLED not in names.keys() | spelt.keys():
+        _log.warning(
+            "label -1 counts as unlabelled (%d records); --verbalisers '-1= NAME' … keeps it", found[UNLABELLED]
+        )
+        names = {**names, UNLABELLED: ""}
+    if absent := sorted(names.keys() - found.keys() - {UNLABELLED}):
+        _log.warning(
+            "label_map: no record has the label %s; there are %s", ", ".join(map(repr, absent)), _counts(found)
+        )
+    return [(replace(item, gold=_named(item.gold, names, spelt)), record) for item, record in items]
+
+
+def _named(gold: str | None, names: Mapping[str, str], spelt: Mapping[str, str]) -> str | None:
+    if gold is None:
+        return None
+    name = names.get(gold, gold)
+    return spelt.get(name, name) or None
+
+
+def check_labels(claims: Sequence[Claim], space: LabelSpace, task: Task, source: DataSource) -> None:
+    """Refuse labels outside the space; warn of those that look like mistakes, with the option that mends each.
+
+    Raises:
+        DataError: with the option that maps the label, or drops it.
+    """
+    for claim in claims:
+        if claim.gold is not None and claim.gold not in space.labels:
+            raise DataError(
+                f"{claim.where}: unknown label {claim.gold!r}, expected one of {list(space.labels)[:12]}; "
+                f"--label-map {_to(claim.gold, _alike(claim.gold, space.labels))} {_meaning(claim.gold, space.labels)}"
+            )
+    counts = Counter(claim.gold for claim in claims if claim.gold is not None)
+    if task.label_space is None and source.verbalisers is None:
+        for line in [*_spellings(counts), *_missing(counts), *_rare(counts), *_numbers(counts)]:
+            _log.warning(line)
+    labelled = counts.total()
+    if len(counts) == 1 and labelled > 1:
+        _log.warning("all %d labels are %r (one class only): accuracy on them says little", labelled, *counts)
+    if 0 < 2 * labelled < len(claims):
+        _log.warning("%d of %d examples have a label: accuracy is that of these alone", labelled, len(claims))
+
+
+def _alike(label: str, labels: Sequence[str]) -> str:
+    return next((other for other in labels if _folded(other) == _folded(label)), "")
+
+
+def _meaning(label: str, labels: Sequence[str]) -> str:
+    return "makes it that label" if _alike(label, labels) else "counts it as unlabelled"
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.casefold().split())
+
+
+def _to(label: str, name: str) -> str:
+    return "'" + f"{label}={name}".replace("'", "'\\''") + "'"
+
+
+def _spellings(counts: Counter[str]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for label, _ in counts.most_common():
+        groups.setdefault(_folded(label), []).append(label)
+    several = [group for group in groups.values() if len(group) > 1]
+    if not several:
+        return []
+    found = "; ".join(", ".join(f"{label!r} ({counts[label]})" for label in group) for group in several[:6])
+    options = " ".join(_to(label, group[0]) for group in several for label in group[1:])
+    return [f"labels differ in case or white space only: {found}; --label-map {options} makes them one"]
+
+
+def _missing(counts: Counter[str]) -> list[str]:
+    return [
+        f"label {label!r} ({count} of {counts.total()}) looks like a missing value; --label-map {_to(label, '')} "
+        "counts it as unlabelled"
+        for label, count in counts.items()
+        if label.lower() in MISSING
+    ]
+
+
+def _rare(counts: Counter[str]) -> list[str]:
+    if max(counts.values(), default=0) < OFTEN:
+        return []
+    known = {_folded(label) for label, count in counts.items() if count > FEW}
+    rare = [label for label, count in counts.items() if count <= FEW]
+    rare = [label for label in rare if label.lower() not in MISSING and _folded(label) not in known]
+    if not rare:
+        return []
+    found = ", ".join(f"{label[:60]!r} ({counts[label]})" for label in rare[:6]) + (", …" if len(rare) > 6 else "")
+    options = " ".join(_to(label, "") for label in rare[:6])
+    return [f"labels that stand once or twice: {found}; --label-map {options} counts them as unlabelled"]
+
+
+def _numbers(counts: Counter[str]) -> list[str]:
+    if not counts or not all(label.isdecimal() for label in counts):
+        return []
+    labels = sorted(counts, key=int)
+    return [
+        f"labels {', '.join(labels[:12])} are numbers, which tell a model little; say what they mean, for example "
+        f"--verbalisers {' '.join(_to(label, f' {name}') for label, name in _names(labels))}"
+    ]
+
+
+def _names(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Names to paste for numbers: those of the commonest scales, else ones to fill in."""
+    known = {
+        ("0", "1"): ("negative", "positive"),
+        ("1", "2"): ("negative", "positive"),
+        tuple("01234"): STARS,
+        tuple("12345"): STARS,
+    }
+    names = known.get(tuple(labels), tuple(f"NAME-{label}" for label in labels))
+    return list(zip(labels, names, strict=True))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{label!r} ({count})" for label, count in sorted(counts.items())[:12])
