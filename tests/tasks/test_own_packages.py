@@ -77,7 +77,8 @@ def test_folders_of_the_current_folder_hide_no_library_and_are_found_by_no_other
 
 
 def test_a_name_that_is_nowhere_is_refused(folder: Path) -> None:
-    done = icm(folder, "run", "--dataset", "plants.jsonl", "--task-type", "garden_task.plant")
+    words = ["run", "--dataset", "plants.jsonl", "--task-type"]
+    done = icm(folder, *words, "garden_task.plant")
     assert done.returncode == 2 and "No module named 'garden_task'" in done.stderr
-    assert "did you mean classification?" in icm(folder, "run", "--task-type", "clasification").stderr
+    assert "did you mean classification?" in icm(folder, *words, "clasification").stderr
     assert "also in the current folder" in done.stderr and len(done.stderr) < 450

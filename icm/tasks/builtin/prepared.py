@@ -21,8 +21,9 @@ def items(record: Record) -> Iterator[Item]:
     kind = metadata.fields.get("task")
     question, marker, claim = text.partition("\nClaim:")
     answer = final_answer(claim) if marker and kind in ("math", "gsm8k") else None
-    holders = [(metadata, "gold_label"), (record, "label")]
-    gold = next((holder.label(name) for holder, name in holders if holder.fields.get(name) not in (None, "")), None)
+    # Our own exports have both: their `label` is what a search found.
+    holder, name = (metadata, "gold_label") if "metadata" in record.fields else (record, "label")
+    gold = None if holder.fields.get(name) in (None, "") else holder.label(name)
     task = {"task": kind} if isinstance(kind, str) else {}
     yield Item({"text": text, **task}, gold, question if marker else text, answer=answer, labels=labels)
 
