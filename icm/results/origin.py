@@ -89,4 +89,8 @@ def located(source: DataSource, result: ICMResult, given: str | None = None) -> 
 
 
 def _holds_data(path: Path) -> bool:
-    return path.is_file() or any(next(path.glob(name), None) for name in _DATA_FOLDER)
+    """Whether data lies there; a result often has the name of the data that it labels."""
+    if not path.is_file():
+        return any(next(path.glob(name), None) for name in _DATA_FOLDER)
+    with path.open("rb") as handle:
+        return b'"icm_metadata"' not in handle.read(100)
