@@ -80,8 +80,11 @@ def labelled_notes(folder: Path, dataset: str, template: str) -> ICMResult:
 
 
 @pytest.mark.parametrize("source", ["gold", "random", "perturbed"])
-def test_no_twin_loses_gold_to_another_template_or_folder(source: LabelSource, tmp_path: Path) -> None:
-    result = labelled_notes(tmp_path, "l.jsonl", "An older default. {text}:")  # results/l.jsonl is the label file
+def test_no_twin_loses_gold_to_another_template_or_folder(
+    source: LabelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = labelled_notes(tmp_path, "l.jsonl", "An older default. {text}:")
+    monkeypatch.chdir(tmp_path / "results")  # where l.jsonl is the label file
     made = twin(result, source, 3)
     gold = {item.example.id: ("glad", "sad")[int(item.example.input[-2]) % 2] for item in result.labeled_examples}
     wrong = sum(made.labels[key] != label for key, label in gold.items())
