@@ -71,7 +71,8 @@ def located(source: DataSource, result: ICMResult, given: str | None = None) -> 
     the two folders above. Arguments and errors are those of `labelled_source`."""
     path = Path(source.dataset)
     built_in = source.dataset.partition(":")[0] in task_names()
-    if built_in or path.is_absolute() or source.dataset.startswith("~") or path.exists():
+    here = path.exists() and not _is_result(path)
+    if built_in or path.is_absolute() or source.dataset.startswith("~") or here:
         return source
     folders = Path(result.file).absolute().parents[:_FOLDERS_UP] if result.file else ()
     said = [Path(given)] if given and Path(given).name == path.name else []
@@ -89,4 +90,14 @@ def located(source: DataSource, result: ICMResult, given: str | None = None) -> 
 
 
 def _holds_data(path: Path) -> bool:
-    return path.is_file() or any(next(path.glob(name), None) for name in _DATA_FOLDER)
+    if path.is_file():
+        return not _is_result(path)
+    return any(next(path.glob(name), None) for name in _DATA_FOLDER)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a result lies there, which often has the name of the data that it labels."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as handle:
+        return b'"icm_metadata"' in handle.read(100)

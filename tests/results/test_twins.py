@@ -80,8 +80,11 @@ def labelled_notes(folder: Path, dataset: str, template: str) -> ICMResult:
 
 
 @pytest.mark.parametrize("source", ["gold", "random", "perturbed"])
-def test_no_twin_loses_gold_to_another_template_or_folder(source: LabelSource, tmp_path: Path) -> None:
-    result = labelled_notes(tmp_path, "data/notes.jsonl", "An older default. {text}:")
+def test_no_twin_loses_gold_to_another_template_or_folder(
+    source: LabelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = labelled_notes(tmp_path, "l.jsonl", "An older default. {text}:")
+    monkeypatch.chdir(tmp_path / "results")  # where l.jsonl is the label file
     made = twin(result, source, 3)
     gold = {item.example.id: ("glad", "sad")[int(item.example.input[-2]) % 2] for item in result.labeled_examples}
     wrong = sum(made.labels[key] != label for key, label in gold.items())
@@ -94,6 +97,11 @@ def test_relative_data_that_is_nowhere_is_named_with_the_label_file(tmp_path: Pa
     with pytest.raises(DataError, match=r"l\.jsonl: names its data as 'notes\.jsonl', relative to where `icm run` ran"):
         twin(result, "gold", 0)
     assert "put the data beside" in find_gold(result)[1]  # what `icm analyze` and cards say
+
+
+def test_data_in_a_folder_is_found_from_the_one_above_results(tmp_path: Path) -> None:
+    result = labelled_notes(tmp_path, "data/notes.jsonl", "{text}")
+    assert labelled_source(result) == DataSource(str(tmp_path / "data" / "notes.jsonl"), template="{text}")
 
 
 def test_built_in_and_hub_data_are_no_paths(tmp_path: Path) -> None:
