@@ -83,3 +83,29 @@ def test_a_file_of_other_claims_is_refused(tmp_path: Path) -> None:
 )
 def test_the_right_answer_is_a_number_or_words(solution: str, right: str, same: bool) -> None:
     assert same_answer(solution, right) == same
+
+
+@pytest.mark.parametrize(
+    ("rows", "gold"),
+    [
+        ([{"key": n, "prompt": f"Say {n}.", "instruction_id_list": ["x"], "kwargs": [{}]} for n in range(4)], False),
+        (
+            [
+                {"input": "Sort the words: b a", "target": "a b"},
+                {"input": "Is ice cold?", "target": "Yes"},  # has its choices: no claim is written
+                {"input": "Sort the words: d c", "target": "c d"},
+            ],
+            True,
+        ),
+    ],
+    ids=["ifeval", "bigbench_hard"],
+)
+def test_every_task_whose_claims_are_written(rows: list[dict[str, object]], gold: bool, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    first = load_task(
+        DataSource(str(path)), lambda prompts: [["a b", "c", "d", "c d"][i % 4] for i in range(len(prompts))]
+    )
+    again = load_task(DataSource(str(path), claims=keep_claims(tmp_path, first.written)))
+    assert again.dataset == first.dataset and dict(again.gold) == dict(first.gold) and bool(first.gold) == gold
+    assert len(first.written) == (4 if not gold else 2)
