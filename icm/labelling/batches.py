@@ -66,7 +66,7 @@ def _fitting(group: list[ICMExample], length: Mapping[str, int], budget: int) ->
     if tokens <= budget:
         return group
     found = f"one question's {len(group)} examples have" if len(group) > 1 else "the text has"
-    return ConfigError(f"{_place(group[0])}: {found} {tokens} tokens and do not fit the context ({budget} tokens)")
+    return ConfigError(f"{_place(group[0])}: {found} {tokens} tokens, which do not fit the context ({budget} tokens)")
 
 
 def _place(example: ICMExample) -> str:

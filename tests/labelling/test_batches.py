@@ -66,7 +66,7 @@ def test_a_text_longer_than_the_context_is_left_out_and_named(tokenizer: Any, ca
         assert batched(dataset, batches) == reviews(16)
         found = caplog.messages[-1]
         assert found.startswith("left out: 1 of 17 questions (data.jsonl:17: the text has ")
-        assert "tokens and do not fit the context (" in found and "raise" not in found
+        assert "tokens, which do not fit the context (" in found and "raise" not in found
     with pytest.raises(ConfigError, match=r"data\.jsonl:17: the text has"):
         split_batches(dataset, AccountingEngine(tokenizer, 2048), FAST)
 

@@ -105,7 +105,7 @@ def test_many_bad_records_are_named_with_the_way_out(tmp_path: Path, caplog: pyt
 TIES = [("A", "True"), ("tie", None), ("B", "False"), ("", None), ("A", "True")]
 
 
-def test_gold_decides_neither_what_is_there_nor_its_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_gold_decides_neither_what_is_there_nor_its_order(tmp_path: Path) -> None:
     rows = [{"query": f"Q{n}?", "response_a": "x", "response_b": "y", "label": y} for n, (y, _) in enumerate(TIES)]
     marked = load_task(DataSource(str(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))))))
     bare = [{name: value for name, value in row.items() if name != "label"} for row in rows]
@@ -113,10 +113,6 @@ def test_gold_decides_neither_what_is_there_nor_its_order(tmp_path: Path, caplog
     assert marked.dataset.examples == plain.dataset.examples and len(marked.dataset) == 10
     golds = {e.metadata["query"]: marked.gold.get(e.id) for e in marked.dataset if e.metadata["response_a"] == "x"}
     assert golds == {f"Q{number}?": gold for number, (_, gold) in enumerate(TIES)}
-    assert (
-        "counted as unlabelled: 1 of 5 records" in caplog.text
-        and "a.jsonl:2: field 'label': found 'tie'" in caplog.text
-    )
 
 
 def test_equal_replies_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 Each pair is asked in both orders, so that the position of the better response says nothing and the two examples can
 contradict each other (`ComparisonConsistencyRule`). `label` is True (or "A") if response A is the better one. A tie
-compares nothing and is left out.
+is an example without a label: gold does not decide which examples there are.
 
 Reads TRL's preference data (explicit and implicit prompts, texts and messages with or without content parts),
 ShareGPT's turns, the paper's files {question, choice, choice_2, label}, AlpacaEval's and the arena's.
@@ -32,8 +32,9 @@ def items(record: Record) -> Iterator[Item]:
     """See `Task.items`."""
     query, a, b = _compared(record)
     label = "True" if "chosen" in record.fields else _label(record)
-    if not a or not b or a == b or label == "tie":
-        return  # published preference data has empty and equal replies, and ties: there is nothing to compare
+    if not a or not b or a == b:
+        return  # published preference data has empty and equal replies: there is nothing to compare
+    label = None if label == "tie" else label
     swapped = None if label is None else str(label == "False")
     ab = {"query": query, "response_a": a, "response_b": b}
     ba = {"query": query, "response_a": b, "response_b": a}
