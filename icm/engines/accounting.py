@@ -16,7 +16,7 @@ from icm.config import GenerationConfig
 from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, path_key
 from icm.errors import ConfigError
-from icm.prompts import PromptTree, Tokenizer
+from icm.prompts import PromptTree, Segment, Tokenizer
 
 AGREEMENT = 4.0
 """Weight of an example's own preference against the noise of each prompt: about one proposal in six changes."""
@@ -75,23 +75,28 @@ class AccountingEngine(Engine):
         check_lengths(tree, self.context_length)
         started = time.perf_counter()
         scores = np.full((tree.queries, len(label_ids)), np.nan)
-        self._visit(tree, b"", None, scores)
+        self._visit(tree, b"", scores)
         self.usage.prompts += tree.queries
         self.usage.prompt_tokens += tree.prompt_tokens
         self.usage.seconds += time.perf_counter() - started
         return scores
 
-    def _visit(self, node: PromptTree, parent: bytes, above: bytes | None, scores: NDArray[np.float64]) -> None:
-        """`above`: name of the query, without its context, that this node's parent ends; None behind a context."""
-        key, own = path_key(parent, node.segment), path_key(above or b"", node.segment)
+    def _visit(self, node: PromptTree, parent: bytes, scores: NDArray[np.float64]) -> None:
+        key = path_key(parent, node.segment)
+        found = [(node, key)]
         if node.query is not None:
-            scores[node.query] = self._noise(key, own, scores.shape[1])
-        if node.query is not None or key not in self._kept:
-            self.usage.computed_tokens += len(node.segment)
-        if node.children and node.query is None:
+            for above, name in found:  # grows: the queries right behind this one are answered with it
+                found += [(child, path_key(name, child.segment)) for child in above.children if child.query is not None]
+            rows = [asked.query for asked, _ in found if asked.query is not None]
+            scores[rows] = self._noise(key, node.segment, (len(rows), scores.shape[1]))
+            self.usage.computed_tokens += sum(len(asked.segment) for asked, _ in found)
+        else:
+            self.usage.computed_tokens += 0 if key in self._kept else len(node.segment)
             self._keep(key, len(node.segment))
-        for child in node.children:
-            self._visit(child, key, None if node.query is None else own, scores)
+        for above, name in found:
+            for child in above.children:
+                if node.query is None or child.query is None:
+                    self._visit(child, name, scores)
 
     def _keep(self, key: bytes, tokens: int) -> None:
         self._kept_tokens += tokens - self._kept.pop(key, 0)
@@ -99,14 +104,14 @@ class AccountingEngine(Engine):
         while self._kept_tokens > self.cache_tokens:
             self._kept_tokens -= self._kept.popitem(last=False)[1]
 
-    def _noise(self, key: bytes, query: bytes, labels: int) -> NDArray[np.float64]:
+    def _noise(self, key: bytes, query: Segment, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Prompts that end in the same query mostly agree, so that a search takes a course a real one could take."""
-        own, context = (self._normal(part, labels) for part in (query, key))
-        return np.asarray(log_softmax(AGREEMENT * own + context))
+        own, context = (self._normal(part, shape) for part in (path_key(b"", query), key))
+        return np.asarray(log_softmax(AGREEMENT * own + context, axis=1))
 
-    def _normal(self, key: bytes, labels: int) -> NDArray[np.float64]:
+    def _normal(self, key: bytes, shape: tuple[int, int]) -> NDArray[np.float64]:
         digest = blake2b(key + str(self._seed).encode(), digest_size=8).digest()
-        return np.random.default_rng(int.from_bytes(digest)).normal(size=labels)
+        return np.random.default_rng(int.from_bytes(digest)).normal(size=shape)
 
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
