@@ -16,7 +16,7 @@ from icm.results.format import ICMResult, read_result
 from icm.results.origin import held_out_source, located
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
-from icm.tasks.written import Generate
+from icm.tasks.written import Generate, stand_ins
 
 Results = Mapping[str, ICMResult]
 
@@ -169,7 +169,7 @@ def _explained(source: DataSource, prompt: Prompt, error: ICMError) -> ICMError:
 
 def _loads(source: DataSource) -> bool:
     try:
-        load_task(source)
+        load_task(source, stand_ins)
     except ICMError:
         return False
     return True
