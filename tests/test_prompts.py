@@ -120,11 +120,6 @@ def test_integers_and_stars_in_a_tokenizer_that_splits_digits(labels: Sequence[s
     assert bool(encoder.ending) == ("10" in labels)
 
 
-def test_labels_that_start_alike_cannot_be_told_apart() -> None:
-    with pytest.raises(ConfigError, match="share their first token"):
-        PromptEncoder(Letters(), LabelSpace(("no", "yes"), (" n", " y")))
-
-
 def embedded(name: str) -> Any:
     return AutoTokenizer.from_pretrained(resolve_model(name))
 
