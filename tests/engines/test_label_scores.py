@@ -101,20 +101,18 @@ def test_tokens_computed(space: str, sweep: int, zero_shot: int, one_by_one: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.5)])
-def test_smollm2_scores_whole_sequences(dtype: str, tolerance: float) -> None:
-    """Every label space behind a few demonstrations; bfloat16 hidden states make up to half a nat over a label."""
+def test_smollm2_scores_whole_sequences() -> None:
+    """Behind a few demonstrations."""
     folder = resolve_model("embedded")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-    with TransformersEngine(EngineConfig(dtype=dtype, device="cpu")) as engine:
-        for name, labels in SPACES.items():
+    with TransformersEngine(EngineConfig(dtype="float32", device="cpu")) as engine:
+        for name in ("12 classes", "one within another"):
+            labels = SPACES[name]
             dataset = _messages(3, labels)
             encoder = PromptEncoder(AutoTokenizer.from_pretrained(folder), dataset.label_space)
             scorer = Scorer(engine, dataset, SearchConfig())
             assert any(len(ids) > 1 for ids in encoder.labels.sequences)
-            assigned = {place: labels[place * 2] for place in range(3)}
+            assigned = {place: labels[place] for place in range(3)}
             tree = scorer.trees(assigned).leave_one_out(draw_order(assigned, np.random.default_rng(0)))
             expected = plain_label_scores(model, tree, encoder.labels)
-            found = engine.score_labels(tree, encoder.labels)
-            np.testing.assert_allclose(found, expected, atol=tolerance, err_msg=name)
-            print(name, dtype, np.abs(found - expected).max(), engine.usage.seconds)
+            np.testing.assert_allclose(engine.score_labels(tree, encoder.labels), expected, atol=1e-4, err_msg=name)
