@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.search_runs import FAST, labels, pairs, reviews
+from transformers import AutoTokenizer
 
 from icm.config import EngineConfig, SearchConfig
 from icm.engines.accounting import AccountingEngine
@@ -128,7 +129,9 @@ def test_a_run_splits_batches_and_looks_rules_up_once(
     assert sorted(called) == ["named_rules", "rule_checker", "split_batches"]
 
 
-def test_vllm_keeps_a_position_of_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_keeps_a_position_of_the_context(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)  # read once
+
     def batches(engine: str, length: int) -> int:
         monkeypatch.setattr(run, "choose_engine", lambda config: engine)
         found = run.fitting_batches(EngineConfig(max_model_len=length), reviews(8), SearchConfig(), "data")
