@@ -4,6 +4,9 @@ Every command turns an `ICMError` into one line on standard error and exit code 
 our bug and keeps its traceback.
 """
 
+import sys
+from collections.abc import Callable
+
 
 class ICMError(ValueError):
     """Something the user can mend: the message names what was found, what is expected, and the fix."""
@@ -23,3 +26,13 @@ class PrerequisiteError(ICMError):
 
 class ResumeError(ICMError):
     """A checkpoint that does not belong to this run. The message names the field that differs."""
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """Run a command; 0, or 2 after the line that tells what the user can mend."""
+    try:
+        run()
+    except ICMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from icm.engines.adapters import applying, check_fit, read_adapter
 from icm.engines.common import loading
-from icm.errors import ConfigError, ICMError
+from icm.errors import ConfigError, exit_code
 from icm.models import resolve_model
 from icm.secrets import load_secrets
 
@@ -27,14 +27,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--base", help="base model, where it is not the one that the adapter names")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
     arguments = parser.parse_args(words)
-    try:
+
+    def run() -> None:
         load_secrets(Path.cwd())
-        merge(arguments.adapter, arguments.output, arguments.base, arguments.dtype)
-    except ICMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"merged model written to {arguments.output}")
-    return 0
+        merge(**vars(arguments))
+        print(f"merged model written to {arguments.output}")
+
+    return exit_code(run)
 
 
 def merge(adapter: str | Path, output: Path, base: str | None = None, dtype: str = "auto") -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from icm.config import LabelSource
-from icm.errors import ConfigError, ICMError
+from icm.errors import ConfigError, exit_code
 from icm.labelling.settings import environment_values, file_values, resolve_settings
 from icm.pipeline.experiment import LabelStage, PipelineConfig, Scheme, TrainStage
 from icm.pipeline.run import run_pipeline
@@ -66,13 +66,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, required=True, help="parts of the data, or folds")
     parser.add_argument("--scheme", choices=("grow", "kfold"), default="grow")
-    try:
+    arguments = parser.parse_args(words)
+
+    def run() -> None:
         load_secrets(Path.cwd())
-        run_pipeline(experiment(**vars(parser.parse_args(words))))
-    except ICMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        run_pipeline(experiment(**vars(arguments)))
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icm.errors import DataError, ICMError
+from icm.errors import DataError, exit_code
 from icm.pipeline.experiment import LabelStage
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
 from icm.results.record import RunRecord
@@ -104,12 +104,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="label file to write")
     parser.add_argument("--without", metavar="J/N", help="leave out the examples of this slice of the data")
     arguments = parser.parse_args(words)
-    try:
-        write_result(arguments.output, merge(arguments.files, arguments.without))
-    except ICMError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: write_result(arguments.output, merge(arguments.files, arguments.without)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
+from icm.engines.base import Usage
 from icm.errors import DataError, ResumeError
 from icm.files import JsonObject, append_jsonl, atomic_write, cut_torn_line, read_jsonl, read_log
 from icm.results.fields import count_field, flag_field, number_field, object_field, shown, text_field
@@ -96,17 +97,10 @@ class End(SearchRow):
     log_odds: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cost of the run so far, interrupted parts included: see `icm.engines.base.Usage` and
-    `icm.search.scoring.PlainCost`."""
+@dataclass
+class Cost(Usage):
+    """Cost of the run so far, interrupted parts included; for its own fields see `icm.search.scoring.PlainCost`."""
 
-    prompts: int = 0
-    prompt_tokens: int = 0
-    computed_tokens: int = 0
-    generated_tokens: int = 0
-    failures: int = 0
-    seconds: float = 0.0
     plain_tokens: int = 0
     unchanged_tokens: int = 0
 
