@@ -1,6 +1,6 @@
 """Every command line and Python snippet of the two documents the project starts from, run as it is written there.
 
-What cannot be reached is replaced under the same name: models by links to the embedded one, hub data sets by small
+What cannot be reached is replaced under the same name: models by links to a tiny one, hub data sets by small
 ones in the hub's own format (through `datasets.load_dataset`, so that configuration and split are the ones detected),
 the hub for uploads by a local server. The commands stay word for word; `ICM_…` variables, documented
 too, keep them short. The model is loaded once and shared.
@@ -27,7 +27,6 @@ from icm import DataSource, ICMResult, ICMStorage, load_task
 from icm.cli import main
 from icm.config import EngineConfig
 from icm.engines.base import Engine
-from icm.models import resolve_model
 from icm.results.format import read_result, trace_path
 
 DOCUMENT = "004_8647345b9e8f10ee.txt"
@@ -207,18 +206,18 @@ def load_local(path: str, name: str | None = None, split: str | None = None, **_
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with icm.engines.create_engine(EngineConfig(engine="transformers", device="cpu")) as loaded:
+def engine(tiny_model: Path) -> Iterator[Engine]:
+    with icm.engines.create_engine(EngineConfig(str(tiny_model), engine="transformers", device="cpu")) as loaded:
         yield loaded
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which all names of the documents exist."""
     monkeypatch.chdir(tmp_path)
     for name in MODELS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).symlink_to(resolve_model("embedded"), target_is_directory=True)
+        (tmp_path / name).symlink_to(tiny_model, target_is_directory=True)
     file = tmp_path / "path" / "to" / "dataset.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text("\n".join(map(json.dumps, opinions())), encoding="utf-8")

@@ -29,8 +29,8 @@ def file(tmp_path: Path) -> str:
     return str(tmp_path / "tweets.jsonl")
 
 
-def test_a_dry_run_prints_what_is_read_as_what(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--dry-run", "--dataset", file, *OWN]) == 0
+def test_a_dry_run_prints_what_is_read_as_what(file: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--dry-run", "--dataset", file, *OWN, "--model", str(tiny_model)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:5] == LINES
     assert lines[5].startswith("a prompt             Tweet: day ")
@@ -51,12 +51,12 @@ def test_a_run_logs_what_is_read_as_what_before_a_model_loads(
 
 
 def test_the_testbed_of_pairs_reads_the_papers_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair = {"question": "Name a bird.", "choice": "A wren.", "choice_2": "No.", "label": True, "consistency_id": 3}
     write_jsonl(tmp_path / "alpaca.jsonl", [pair])
     words = ["run", "--testbed", "alpaca", "--dataset", str(tmp_path / "alpaca.jsonl"), "--algorithm", "random"]
-    assert main([*words, "--dry-run"]) == 0
+    assert main([*words, "--dry-run", "--model", str(tiny_model)]) == 0
     out = capsys.readouterr().out
     assert "task                 comparison\n" in out and "fields used          question, choice, choice_2\n" in out
     assert "Response A: " in out and "Response B: " in out

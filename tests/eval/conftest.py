@@ -1,4 +1,4 @@
-"""Label files over the built-in reviews, and a tiny random Llama with the embedded model's tokenizer."""
+"""Label files and settings over the built-in reviews."""
 
 import random
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from support.evaluation_data import TEST, TRAIN
+from support.tiny_training import save_tiny_llama
 
-from icm.models import resolve_model
 from icm.results.format import ICMResult, LabeledExample, write_result
 from icm.results.record import DataRecord, RunRecord
 from icm.tasks import load_task
@@ -18,26 +18,8 @@ from icm.tasks.source import DataSource
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights, but a real tokenizer, chat template and safetensors folder."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded"))
-    torch.manual_seed(3)
-    sizes = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(sizes).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """A tiny Llama whose log-probabilities differ."""
+    return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama", initializer_range=0.2)
 
 
 @pytest.fixture(scope="session")

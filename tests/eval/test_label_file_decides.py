@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.training_runs import train
+from support.training_runs import train_here
 
 from eval.experiment import Experiment
 from eval.held_out import read_settings
@@ -113,12 +113,13 @@ def test_an_evaluation_needs_the_label_file_alone(
 
 @pytest.mark.slow
 def test_an_adapter_is_asked_the_prompt_that_it_was_trained_on(
-    labelled: LabelMaker, tmp_path: Path, tiny_model: Path
+    labelled: LabelMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = labelled(write_data(tmp_path / "notes.jsonl", MOODS), *asked(TWEET, MOODS))
     adapter = tmp_path / "adapter"
-    done = train(file, adapter, label_source="gold", max_steps=30)
-    assert "Mood:" in done.stderr and (" happy" in done.stderr or " sad" in done.stderr)
+    assert train_here(file, adapter, label_source="gold", max_steps=30) == 0
+    told = capsys.readouterr().err
+    assert "Mood:" in told and (" happy" in told or " sad" in told)
     tuned = {"name": "Tuned", "kind": "fine-tuned", "labels_from": "gold", "adapters": [str(adapter)]}
     settings = tmp_path / "eval.yaml"
     settings.write_text(yaml.safe_dump({"conditions": [{"name": "Base", "kind": "zero-shot"}, tuned]}))

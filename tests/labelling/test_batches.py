@@ -85,12 +85,14 @@ def test_a_longer_context_is_proposed_where_there_is_one(limit: int | None, reme
     assert str(caught.value).endswith("; --max-model-len can be up to 8192") == remedy
 
 
-def test_a_run_labels_what_fits(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_labels_what_fits(
+    tokenizer: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [*({"text": f"Text {n}", "label": "ab"[n % 2]} for n in range(12)), {"text": "word " * 9000, "label": "a"}]
     write_jsonl(tmp_path / "texts.jsonl", rows)
     monkeypatch.setattr(run, "create_engine", lambda config: AccountingEngine(tokenizer, 2048))
-    given = {"dataset": str(tmp_path / "texts.jsonl"), "algorithm": "random", "engine": "transformers"}
-    settings = resolve_settings({**given, "output_dir": str(tmp_path)}, environ={})
+    given = {"dataset": str(tmp_path / "texts.jsonl"), "algorithm": "random", "output_dir": str(tmp_path)}
+    settings = resolve_settings({**given, "model": str(tiny_model), "engine": "transformers"}, environ={})
     result = read_result(run.label(settings))
     assert len(result.labeled_examples) == 12 and result.dataset.fingerprint == result.record.data.fingerprint
     assert plan_run(settings).batches == [12]

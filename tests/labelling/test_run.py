@@ -12,13 +12,15 @@ from icm.results.format import read_result
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> dict[str, Any]:
+def given(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     data = tmp_path / "questions.jsonl"
     data.write_text('{"question": "Tom has 2 pens and buys 3. How many has he?", "answer": "#### 5"}')
     return {
         "dataset": str(data),
         "task_type": "gsm8k",
+        "model": str(tiny_model),
         "engine": "transformers",
+        "dtype": "float32",
         "generation_max_tokens": 8,
         "generation_temperature": 1.0,
         "max_iterations": 2,
@@ -26,7 +28,6 @@ def given(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
 def test_written_claims_are_kept_for_the_next_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("icm.labelling.claims.PROMPTS_PER_FILE", 3)
     first, again = (

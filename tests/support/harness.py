@@ -14,6 +14,7 @@ def harness_scores(model: str, questions: list[dict[str, Any]]) -> dict[str, flo
     """`mc1` and `mc2` as the harness computes them in float32 on the CPU, with its own data set replaced."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
     from lm_eval.tasks.truthfulqa.utils import process_results_mc2
 
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,8 @@ def harness_scores(model: str, questions: list[dict[str, Any]]) -> dict[str, flo
             "process_results": process_results_mc2,
         }
         harness_model = HFLM(pretrained=resolve_model(model), dtype="float32", device="cpu", batch_size=1)
-        found = lm_eval.simple_evaluate(harness_model, tasks=[shared, second], bootstrap_iters=0)
+        own = TaskManager(include_defaults=False)  # else it reads the files of its thousands of tasks
+        found = lm_eval.simple_evaluate(harness_model, tasks=[shared, second], task_manager=own, bootstrap_iters=0)
     return {name: found["results"][f"truthfulqa_{name}"]["acc,none"] for name in ("mc1", "mc2")}
 
 

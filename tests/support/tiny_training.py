@@ -28,11 +28,15 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama that prefers no token to another."""
+    return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+def save_tiny_llama(folder: Path, initializer_range: float = 0.02) -> Path:
     """A randomly initialised Llama of two layers: the same code path as a real model, at a thousandth of the cost."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny") / "llama"
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded"))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -41,7 +45,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=4096,
+        initializer_range=initializer_range,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=True,

@@ -1,11 +1,14 @@
-"""The real training command on a tiny model."""
+"""The real training command on a tiny model, in a process of its own or in this one."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from train.run import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,12 +25,22 @@ TINY = {
 }
 
 
-def command(labels: Path, output: Path, accelerate: Sequence[str] | None = None, **settings: Any) -> list[str]:
-    """The training command; with `accelerate` through `accelerate launch` and these arguments."""
+def words(labels: Path, output: Path, **settings: Any) -> list[str]:
+    """Arguments of the training command."""
     own = {**TINY, "labels": labels, "output_dir": output, **settings}
-    python = Path(sys.executable)
-    launcher = [str(python)] if accelerate is None else [str(python), "-m", "accelerate.commands.launch", *accelerate]
-    return [*launcher, "train/run.py", "--config", str(own.pop("config")), *(f"--{k}={v}" for k, v in own.items())]
+    return ["--config", str(own.pop("config")), *(f"--{k}={v}" for k, v in own.items())]
+
+
+def command(labels: Path, output: Path, accelerate: Sequence[str] | None = None) -> list[str]:
+    """The training command; with `accelerate` through `accelerate launch` and these arguments."""
+    launcher = [] if accelerate is None else ["-m", "accelerate.commands.launch", *accelerate]
+    return [sys.executable, *launcher, "train/run.py", *words(labels, output)]
+
+
+def train_here(labels: Path, output: Path, **settings: Any) -> int:
+    """Run the command in this process, which has imported what takes it seconds; returns the exit code."""
+    with contextlib.chdir(ROOT):
+        return main(words(labels, output, **settings))
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -41,11 +54,10 @@ def train(
     accelerate: Sequence[str] | None = None,
     check: bool = True,
     variables: Mapping[str, str] | None = None,
-    **settings: Any,
 ) -> "subprocess.CompletedProcess[str]":
     """Run the training command to its end, with these environment variables besides."""
     done = subprocess.run(
-        command(labels, output, accelerate, **settings),
+        command(labels, output, accelerate),
         cwd=ROOT,
         env=environment(**(variables or {})),
         capture_output=True,

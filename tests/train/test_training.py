@@ -3,10 +3,10 @@
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.training_runs import ROOT, command, environment, train, weights
+from support.training_runs import ROOT, command, environment, train, train_here, weights
 
 from icm.files import file_sha256, read_jsonl
 from icm.models import resolve_model
@@ -82,13 +82,13 @@ def test_resolved_config_can_be_read_again(baseline: Path) -> None:
     assert (model.lora_r, model.lora_target_modules, model.dtype) == (32, "all-linear", "float32")
 
 
-def test_a_finished_run_is_left_alone(baseline: Path, labels: Path) -> None:
+def test_a_finished_run_is_left_alone(baseline: Path, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (baseline / "train_results.json").stat().st_mtime_ns
-    done = train(labels, baseline)
-    assert "finished before" in done.stderr
+    assert train_here(labels, baseline) == 0
+    assert "finished before" in capsys.readouterr().err
     assert (baseline / "train_results.json").stat().st_mtime_ns == before
-    refused = train(labels, baseline, check=False, learning_rate=0.02)
-    assert refused.returncode == 2 and "learning_rate was ['0.01'], is ['0.02']" in refused.stderr
+    assert train_here(labels, baseline, learning_rate=0.02) == 2
+    assert "learning_rate was ['0.01'], is ['0.02']" in capsys.readouterr().err
 
 
 def test_two_ranks_draw_the_same_curve(baseline: Path, labels: Path, tmp_path: Path) -> None:
@@ -167,14 +167,15 @@ def test_deepspeed_draws_the_same_curve(stage: int, baseline: Path, labels: Path
     assert results(output)["parameters"] == results(baseline)["parameters"]
 
 
-def test_merged_model_answers_like_base_and_adapter(baseline: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_merged_model_answers_like_base_and_adapter(
+    baseline: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    words = [sys.executable, str(ROOT / "scripts" / "merge_adapter.py"), str(baseline), str(tmp_path / "merged")]
-    subprocess.run(words, check=True, env=environment())
-    again = subprocess.run(words, env=environment(), capture_output=True, text=True)
-    assert again.returncode == 2 and "exists already" in again.stderr
+    merge = runpy.run_path(str(ROOT / "scripts" / "merge_adapter.py"))["main"]
+    assert merge([str(baseline), str(tmp_path / "merged")]) == 0
+    assert merge([str(baseline), str(tmp_path / "merged")]) == 2 and "exists already" in capsys.readouterr().err
     ids = torch.tensor([[5, 77, 300, 9]])
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
