@@ -20,7 +20,6 @@ from icm.commands.parser import canonical_arguments
 from icm.labelling.options import options
 
 COMMANDS = ("run", "export", "push", "list", "analyze", "clean", "pipeline", "doctor")
-ICM = [sys.executable, "-m", "icm"]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -266,13 +265,15 @@ def reviews(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(reviews: Path) -> None:
+def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
+    reviews: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = reviews.parent
-    words = ["run", "--dataset", reviews.name, "--max-iterations", "40", "--no-early-stop", "--engine", "transformers"]
+    monkeypatch.chdir(folder)
+    words = ["run", "--dataset", reviews.name, "--max-iterations", "24", "--no-early-stop", "--engine", "transformers"]
     words += ["--initial-examples", "2"]  # the rest is still to be labelled when the interruption comes
     child = subprocess.Popen(
-        [*ICM, *words],
-        cwd=folder,
+        [sys.executable, "-m", "icm", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -286,22 +287,22 @@ def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
     assert "Traceback" not in err
     command = err.strip().splitlines()[-1].partition("continue with: ")[2]
     assert shlex.split(command) == ["icm", *words, "--resume", str(trace.relative_to(folder))]
-    done = subprocess.run(
-        [*ICM, *shlex.split(command)[1:]], cwd=folder, capture_output=True, text=True, check=True, timeout=300
-    )
-    resumed = folder / done.stdout.splitlines()[0]
-    again = subprocess.run([*ICM, *words], cwd=folder, capture_output=True, text=True, check=True, timeout=300)
-    assert "what is labelled" in again.stderr
-    assert "%|" not in again.stderr and "\r" not in again.stderr  # no bar where there is no terminal
-    uninterrupted = folder / again.stdout.splitlines()[0]
+    # What ends by itself runs in this process, where torch is loaded already.
+    resume = shlex.split(command)[1:]
+    assert main(resume) == 0
+    resumed = folder / capsys.readouterr().out.splitlines()[0]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert "what is labelled" in err
+    assert "%|" not in err and "\r" not in err  # no bar where there is no terminal
+    uninterrupted = folder / out.splitlines()[0]
     assert resumed.read_text().splitlines()[1:] == uninterrupted.read_text().splitlines()[1:]
     metadata = json.loads(resumed.read_text().splitlines()[0])
-    assert metadata["iterations"] == 40
+    assert metadata["iterations"] == 24
     assert metadata["model"]["engine"] == "transformers"
     assert metadata["data"]["source"]["dataset"] == reviews.name
     assert "{text}" in metadata["prompt"]["template"]
-    finished = subprocess.run([*ICM, *shlex.split(command)[1:]], cwd=folder, capture_output=True, text=True)
-    assert finished.returncode == 2 and "complete" in finished.stderr
+    assert "complete" in fails(capsys, *resume)
 
 
 def wait_for_decisions(folder: Path, count: int) -> list[Path]:

@@ -18,7 +18,7 @@ pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
 @pytest.mark.slow
 def test_scores_cost_and_shutdown() -> None:
     with create_engine(EngineConfig(device="cpu")) as engine:
-        reviews = Reviews(engine.tokenizer, 64, seed=4, words=(8, 16))
+        reviews = Reviews(engine.tokenizer, 32, seed=4, words=(8, 16))
         small = reviews.leave_one_out(8)
         expected = engine.score(small, reviews.labels)
         texts = (" very positive", " very negative", " rather mixed", " card_declined", " card_pending", " 1", " 12")
@@ -39,9 +39,9 @@ def test_scores_cost_and_shutdown() -> None:
         texts = engine.generate(["The capital of France is"], GenerationConfig(0.0, 1.0, 8), 0, ["\n"])
         assert "Paris" in texts[0]
         spent = engine.usage.computed_tokens
-        whole = reviews.leave_one_out(64)
+        whole = reviews.leave_one_out(32)
         assert np.isfinite(engine.score(whole, reviews.labels)).all()
-        assert engine.usage.computed_tokens - spent <= 0.17 * whole.prompt_tokens
+        assert engine.usage.computed_tokens - spent <= 0.28 * whole.prompt_tokens
         raise KeyboardInterrupt
     assert workers, "expected vLLM to run in child processes"
     assert not psutil.wait_procs(workers, timeout=1)[1]

@@ -357,19 +357,6 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:
         run(tmp_path, chain(tmp_path))
 
 
-@pytest.mark.slow
-def test_a_small_experiment_runs_to_its_figure_and_is_not_repeated(tmp_path: Path) -> None:
-    config = read_experiment(write(tmp_path))
-    out = run_pipeline(config)
-    for name in ("labels/icm_seed5.jsonl", "labels/icm_seed5.trace.jsonl", "eval.yaml", "results.json", "figure_1.png"):
-        assert (out / name).is_file(), name
-    assert (out / "adapters/icm_seed5_labels/adapter_model.safetensors").is_file()
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name.endswith((".json", ".jsonl"))}
-    before = {path: time for path, time in before.items() if path.name != "pipeline.json"}
-    run_pipeline(config)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
 def test_the_plan_says_which_claims_will_be_written(tmp_path: Path) -> None:
     data = tmp_path / "sums.jsonl"
     data.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": "#### {n + 1}"}}\n' for n in range(12)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from icm.cli import main
 from icm.files import write_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -76,9 +77,13 @@ def test_folders_of_the_current_folder_hide_no_library_and_are_found_by_no_other
     assert found.stdout.split() == ["None", "True", "1"], found.stderr
 
 
-def test_a_name_that_is_nowhere_is_refused(folder: Path) -> None:
+def test_a_name_that_is_nowhere_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
     words = ["run", "--dataset", "plants.jsonl", "--task-type"]
-    done = icm(folder, *words, "garden_task.plant")
-    assert done.returncode == 2 and "No module named 'garden_task'" in done.stderr
-    assert "did you mean classification?" in icm(folder, *words, "clasification").stderr
-    assert "also in the current folder" in done.stderr and len(done.stderr) < 450
+    assert main([*words, "garden_task.plant"]) == 2
+    told = capsys.readouterr().err
+    assert "No module named 'garden_task'" in told and "also in the current folder" in told and len(told) < 450
+    assert main([*words, "clasification"]) == 2
+    assert "did you mean classification?" in capsys.readouterr().err
