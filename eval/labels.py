@@ -10,7 +10,7 @@ from icm.errors import ConfigError, ICMError
 from icm.examples import GoldLabels, ICMExample, LabelSpace, TaskData
 from icm.results.format import ICMResult
 from icm.results.origin import labelled_source
-from icm.results.twins import twin
+from icm.results.twins import refuse_other_reading, twin
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
@@ -55,6 +55,8 @@ def with_gold(path: str, result: ICMResult, held_out: DataSource) -> LabelFile:
     task = _training_part(held_out) if source is None else load_task(source.whole)
     if task is None:
         return LabelFile(path, result, GoldLabels({}), ())
+    if source is not None:
+        refuse_other_reading(result, task.dataset, path)
     return LabelFile(path, result, task.gold, tuple(e for e in task.dataset if e.id in task.gold))
 
 

@@ -17,6 +17,7 @@ from icm.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
+AS_UTF8 = "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`"
 JsonObject = dict[str, Any]
 """A JSON object whose values are checked where they are read."""
 
@@ -123,7 +124,7 @@ def parse_line(raw: bytes, where: str) -> JsonObject | None:
     try:
         text = raw.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+        raise DataError(f"{where}: not UTF-8 ({error.reason}); {AS_UTF8}") from None
     return parse_object(text, where) if text else None
 
 

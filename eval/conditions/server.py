@@ -42,12 +42,14 @@ class Reply:
         first_token: (token text, natural-log probability) of the likeliest first tokens; empty if the server
             gives none.
         input_tokens, output_tokens: as the server counts them.
+        cut: whether the server ended it at its longest length rather than the model.
     """
 
     text: str
     first_token: tuple[tuple[str, float], ...] = ()
     input_tokens: int = 0
     output_tokens: int = 0
+    cut: bool = False
 
 
 class ChatClient:
@@ -101,6 +103,12 @@ class ServerChat:
     model: str
     label_space: LabelSpace
 
+    def __post_init__(self) -> None:
+        longest = max(label_words(self.label_space), key=lambda word: len(word.split()))
+        least, most = len(longest.split()), self.server.max_tokens
+        if least > most:
+            raise ConfigError(f"server.max_tokens: found {most}, expected at least {least}, for the reply {longest!r}")
+
     def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
         """See `Condition.answer`. An item that got no usable reply is an `Answer` with `error`."""
         client = ChatClient(self.server, self.model)
@@ -142,9 +150,10 @@ class ServerChat:
         log_probs = _label_log_probs(reply.first_token, words)
         if log_probs is not None:
             return replace(answer, log_probs=log_probs)
-        found = _label_in(reply.text, words)
+        found = None if reply.cut and _goes_on(reply.text, words) else _label_in(reply.text, words)
         if found is None:
-            return replace(answer, error=f"no single label in the reply {reply.text[:60]!r}")
+            why = f", which ends after its longest length (server.max_tokens {self.server.max_tokens})" * reply.cut
+            return replace(answer, error=f"no single label in the reply {reply.text[:60]!r}{why}")
         return replace(answer, label=self.label_space.labels[found])
 
     def _usage(self, costs: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -175,7 +184,8 @@ def _reply(completion: Any) -> Reply:  # Any: JSON of a server
         listed = (tokens[0].get("top_logprobs") or []) if tokens else []
         first = [(str(entry["token"]), read_log_prob(entry["logprob"])) for entry in listed]
         counts = (read_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
-        return Reply(text, tuple(entry for entry in first if math.isfinite(entry[1])), *counts)
+        cut = choice.get("finish_reason") == "length"
+        return Reply(text, tuple(entry for entry in first if math.isfinite(entry[1])), *counts, cut=cut)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise UnusableReply(f"expected a chat completion, found {brief(completion)}") from None
 
@@ -198,6 +208,12 @@ def _label_log_probs(first_token: Sequence[tuple[str, float]], words: Sequence[s
 def _begins(word: str, token: str) -> bool:
     text = token.strip().lower()
     return bool(text) and word.startswith(text)
+
+
+def _goes_on(text: str, words: Sequence[str]) -> bool:
+    """Whether the reply can be the beginning of a longer label."""
+    said = " ".join(text.lower().split())
+    return any(word.lower().startswith(said) and word.lower() != said for word in words)
 
 
 def _label_in(text: str, words: Sequence[str]) -> int | None:

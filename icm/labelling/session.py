@@ -13,6 +13,7 @@ from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
 from icm.examples import ICMDataset
 from icm.labelling.batches import split_batches, why_batches
+from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
 from icm.results.trace import Cost, End, SearchRow, Trace, open_trace
@@ -78,6 +79,8 @@ def run_labeling(
     if checker is None or checker.rules is None:
         checker = rule_checker(dataset.task, named_rules(config))
     identity = {"data": dataset.fingerprint, **identity_settings(config), **(header or {})}
+    if PromptEncoder(engine.tokenizer, dataset.label_space).labels.depth:
+        identity["scored"] = "whole labels"
     with open_trace(trace_path, identity, resume) as trace:
         labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)
         outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]

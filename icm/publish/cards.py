@@ -10,6 +10,7 @@ from icm.markdown import facts_table, literal, public_name
 from icm.results.analysis import Analysis, analyze, find_gold
 from icm.results.format import ICMResult
 from icm.results.record import RunRecord
+from icm.tasks.source import DataSource
 
 MACHINE_MADE = (
     "**The labels are machine-made.** They were given by a language model, not by people, and nobody has checked them."
@@ -121,11 +122,13 @@ def public_record(record: RunRecord) -> RunRecord:
             adapter=model.adapter and public_name(model.adapter),
             other={},
         ),
-        data=replace(
-            record.data, source=source and replace(source, dataset=public_name(source.dataset)), name=None, other={}
-        ),
+        data=replace(record.data, source=source and _public_source(source), name=None, other={}),
         other={},
     )
+
+
+def _public_source(source: DataSource) -> DataSource:
+    return replace(source, dataset=public_name(source.dataset), claims=source.claims and public_name(source.claims))
 
 
 def public_analysis(analysis: Analysis) -> Analysis:

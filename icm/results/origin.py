@@ -1,6 +1,6 @@
 """Where labelled examples come from, and how they were asked: the label file decides both for every later stage."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ _WHICH = _PART | {"dataset", "max_examples", "seed", "size", "slice"}
 
 
 def labelled_source(result: ICMResult, given: str | None = None) -> DataSource | None:
-    """The source of the labelled examples, wherever it lies now, with the template that they were rendered with.
+    """The source of the labelled examples, wherever it lies now, with the task and the template that made them.
 
-    Ids are hashes of rendered prompts: under another template the source would hold none of the examples.
+    Ids are hashes of rendered prompts: under another template the source would hold none of the examples. What task
+    `auto` takes records for can change from one version to the next.
 
     Args:
         result: labels.
@@ -35,7 +36,11 @@ def labelled_source(result: ICMResult, given: str | None = None) -> DataSource |
         DataError: the source is a relative path, and there is no such file here or beside the result's file.
     """
     source = result.record.data.source
-    return source and replace(located(source, result, given), template=result.record.template)
+    if source is None:
+        return None
+    found = source.task_type == "auto" and result.task in task_names() and not _built_in(source)
+    task = result.task if found else source.task_type
+    return replace(located(source, result, given), template=result.record.template, task_type=task)
 
 
 def other_part(source: DataSource) -> DataSource:
@@ -67,14 +72,15 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
 
 
 def located(source: DataSource, result: ICMResult, given: str | None = None) -> DataSource:
-    """The source with a path that exists: a relative one that does not is looked for beside the result's file and in
+    """The source with paths that exist: a relative one that does not is looked for beside the result's file and in
     the two folders above. Arguments and errors are those of `labelled_source`."""
+    if source.claims is not None and not Path(source.claims).expanduser().is_file():
+        source = replace(source, claims=_claims_beside(Path(source.claims), result) or source.claims)
     path = Path(source.dataset)
-    built_in = source.dataset.partition(":")[0] in task_names()
     here = path.exists() and not _is_result(path)
-    if built_in or path.is_absolute() or source.dataset.startswith("~") or here:
+    if _built_in(source) or path.is_absolute() or source.dataset.startswith("~") or here:
         return source
-    folders = Path(result.file).absolute().parents[:_FOLDERS_UP] if result.file else ()
+    folders = _folders(result)
     said = [Path(given)] if given and Path(given).name == path.name else []
     for place in (*said, *(folder / path for folder in folders)):
         if _holds_data(place):
@@ -87,6 +93,22 @@ def located(source: DataSource, result: ICMResult, given: str | None = None) -> 
         f"nor beside the label file; run from that folder, or put the data beside {file} (an evaluation can also be "
         f"told with --data.dataset FOLDER/{path.name})"
     )
+
+
+def _built_in(source: DataSource) -> bool:
+    return source.dataset.partition(":")[0] in task_names()
+
+
+def _folders(result: ICMResult) -> Sequence[Path]:
+    return Path(result.file).absolute().parents[:_FOLDERS_UP] if result.file else ()
+
+
+def _claims_beside(path: Path, result: ICMResult) -> str | None:
+    """A file of claims, which its name tells from all others, where `icm run` keeps it: in a folder beside the label
+    file, wherever both have been moved to."""
+    beside = Path(*path.parts[-2:])
+    places = (place for folder in _folders(result) for place in (folder / path, folder / beside))
+    return next((str(place) for place in places if place.is_file()), None)
 
 
 def _holds_data(path: Path) -> bool:

@@ -232,6 +232,10 @@ class Trace:
         return next((row for row in reversed(self.history) if isinstance(row, Cost)), Cost())
 
 
+_UNSAID = {"scored": "first tokens of labels"}
+"""What headers leave unsaid: labels of one token each, and traces of versions that scored no further ones."""
+
+
 @contextmanager
 def open_trace(path: Path | None, header: Mapping[str, object], resume: bool) -> Iterator[Trace]:
     """Open a trace for appending; None keeps nothing.
@@ -270,7 +274,7 @@ def _read_history(path: Path, header: JsonObject) -> list[Row] | None:
 
 
 def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
-    expected = json.loads(json.dumps(expected))
+    found, expected = _UNSAID | found, _UNSAID | json.loads(json.dumps(expected))
     for key in sorted(found.keys() | expected.keys()):
         if found.get(key) != expected.get(key):
             raise ResumeError(

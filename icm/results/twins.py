@@ -1,6 +1,6 @@
 """The same examples with other labels, and the guard that no example of theirs is in the evaluation."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,7 +75,24 @@ def load_gold(result: ICMResult, file: str = "the label file") -> GoldLabels:
     # Imported here: hub and Parquet data need `datasets`, which takes seconds to load.
     from icm.tasks import load_task
 
-    return load_task(source).gold
+    data = load_task(source)
+    refuse_other_reading(result, data.dataset, file)
+    return data.gold
+
+
+def refuse_other_reading(result: ICMResult, data: Iterable[ICMExample], file: str) -> None:
+    """Refuse labels of other examples than the data hold: they were read otherwise then, or are others now.
+
+    Raises:
+        DataError: none of the labelled examples is among the data.
+    """
+    labelled = result.labeled_examples
+    if labelled and not {example.id for example in data} & result.labels.keys():
+        raise DataError(
+            f"{file}: none of its {len(labelled)} examples is in its data as they are read now, the first is "
+            f"{labelled[0].example.input[:60]!r}; the data have changed, or another version read them otherwise: label "
+            "them anew"
+        )
 
 
 def need_gold(result: ICMResult, gold: Mapping[str, str], file: str) -> list[str]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from icm.examples import LabelSpace
-from icm.tasks.base import Record, Task
+from icm.tasks.base import Task
 from icm.tasks.drawing import Claim
 from icm.tasks.fields import FieldUse
 from icm.tasks.source import DataSource
@@ -19,10 +19,9 @@ def account(task: Task, use: FieldUse, claims: Sequence[Claim], space: LabelSpac
     return _lines([*_fields(task, use, source), ("labels", _labels(claims, space)), ("a prompt", prompt)])
 
 
-def account_of_questions(task: Task, use: FieldUse, records: Sequence[Record], source: DataSource) -> str:
+def account_of_questions(task: Task, use: FieldUse, source: DataSource) -> str:
     """The same of records whose claims a model has to write: what it is asked."""
-    asked = next(filter(None, map(task.question or (lambda record: None), records)))
-    return _lines([*_fields(task, use, source), ("a prompt for claims", _cut(asked[1]))])
+    return _lines([*_fields(task, use, source), ("a prompt for claims", _cut(use.writing or ""))])
 
 
 def _fields(task: Task, use: FieldUse, source: DataSource) -> list[tuple[str, str]]:

@@ -1,15 +1,22 @@
 """What a task is: how one raw record becomes claims to judge, and what the search may know about them."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from icm.consistency import ConsistencyRule
+from icm.errors import DataError, ICMError
 from icm.examples import LabelSpace
 from icm.tasks.record import Record
 from icm.tasks.source import DataSource
 
 __all__ = ["CLAIM_TEMPLATE", "HubData", "Item", "Record", "Task", "candidates", "signature"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 CLAIM_TEMPLATE = "Question: {question}\nClaim: {claim}\nI think this Claim is"
 
@@ -87,6 +94,27 @@ class Task:
         """Size of the largest signature that the fields contain; 0 if none."""
         present = set(fields)
         return max((len(signature) for signature in self.signatures if signature <= present), default=0)
+
+    def claims(self, record: Record) -> list[Item]:
+        """What `items` makes of a record. Raises DataError for whatever it raises."""
+        return self._read(record, lambda record: list(self.items(record)))
+
+    def asked(self, record: Record) -> tuple[str, str] | None:
+        """What `question` makes of a record; None without one. Raises DataError for whatever it raises."""
+        return self._read(record, self.question) if self.question else None
+
+    def _read(self, record: Record, reader: Callable[[Record], T]) -> T:
+        try:
+            return reader(record)
+        except ICMError:
+            raise
+        except Exception as error:  # a task of the user's own may raise anything
+            _log.debug("%s: task %s", record.where, self.name, exc_info=True)
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise DataError(
+                f"{record.where}: task {self.name} does not read this record ({said}); its fields are "
+                f"{sorted(map(str, record.fields))}; mend the record, or the task"
+            ) from None
 
 
 def signature(*names: str) -> frozenset[str]:

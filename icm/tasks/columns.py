@@ -23,7 +23,7 @@ QUESTION_WORDS = frozenset(
         "question title headline prompt premise hypothesis passage context choice choices option options sentence text "
         "query instruction input review content body description statement claim story situation scenario dialogue "
         "dialog conversation utterance message comment tweet post article document paragraph abstract summary response "
-        "reply completion background fact evidence persona stem goal narrative history"
+        "reply completion background fact evidence persona stem goal narrative history system"
     )
 )
 _ENDINGS = {"stem", *"12345678abcdefgh"}
@@ -96,7 +96,7 @@ def label_column(columns: Sequence[str], records: Sequence[Record], source: Data
     """
     content = {plain(name) for name in placeholders(source.template or "")}
     named = [name for name in columns if _label_like(name) and plain(name) not in content]
-    found = [name for name in named if _hold_labels([r.fields.get(name) for r in records], source)]
+    found = [name for name in named if holds_labels(name, records, source)]
     if len(found) > 1 and not source.verbalisers:
         options = " or ".join(f"--label-field {quoted(name)}" for name in found[:4])
         raise DataError(f"{source.dataset}: {' and '.join(map(repr, found[:4]))} may hold the labels; give {options}")
@@ -110,9 +110,9 @@ def _label_like(column: str) -> bool:
     return words[-1] in LABEL_WORDS or plain(column) == "choice"
 
 
-def _hold_labels(column: Sequence[object], source: DataSource) -> bool:
-    """Whether values are few and come again, as labels do; or are those that the source names."""
-    values = [value for value in column if value not in (None, "")]
+def holds_labels(column: str, records: Sequence[Record], source: DataSource) -> bool:
+    """Whether the values of a field are few and come again, as labels do; or are those that the source names."""
+    values = [value for record in records if (value := record.fields.get(column)) not in (None, "")]
     names = {label_name(str(value).strip()) for value in values}
     if not values or not all(isinstance(value, str | int | float) for value in values):
         return False

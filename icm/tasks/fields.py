@@ -49,7 +49,7 @@ class FieldUse:
         left_out: not read.
         question: those left out that look like part of the question and hold text in most records.
         columns: all of them.
-        written: whether a model has to write claims.
+        writing: a prompt from which a model has to write claims; None where claims are given.
     """
 
     used: Sequence[str]
@@ -57,17 +57,17 @@ class FieldUse:
     left_out: Sequence[str]
     question: Sequence[str]
     columns: Sequence[str]
-    written: bool
+    writing: str | None
 
 
 def field_use(task: Task, records: Sequence[Record], source: DataSource) -> FieldUse:
     """What the task makes of the records' fields, from a sample of them."""
     columns, called = columns_of(records), records[0].called
-    read, written = _read(task, records[:: max(1, len(records) // SAMPLE)])
+    read, writing = _read(task, records[:: max(1, len(records) // SAMPLE)])
     to_column = {old: new for new, old in called.items()}
     named = [*placeholders(source.template or ""), *([source.group_field] if source.group_field else [])]
     read |= {to_column.get(name, name) for name in named} & set(columns)
-    gold = [name for name in columns if name in task.gold_fields and (written or name in read)]
+    gold = [name for name in columns if name in task.gold_fields and (writing is not None or name in read)]
     left = [name for name in columns if name not in (*read, *gold)]
     question = [name for name in left if name not in task.leaves_out | task.gold_fields]
     question = [name for name in question if looks_like_question(name) and holds_text(name, records)]
@@ -76,25 +76,25 @@ def field_use(task: Task, records: Sequence[Record], source: DataSource) -> Fiel
     def own(names: Sequence[str]) -> list[str]:
         return [called.get(name, name) for name in names]
 
-    return FieldUse(own(used), own(gold), own(left), own(question), own(columns), written)
+    return FieldUse(own(used), own(gold), own(left), own(question), own(columns), writing)
 
 
-def _read(task: Task, records: Sequence[Record]) -> tuple[set[str], bool]:
-    """The fields that the task reads of these records, and whether it asks a model for claims."""
+def _read(task: Task, records: Sequence[Record]) -> tuple[set[str], str | None]:
+    """The fields that the task reads of these records, and the first prompt by which it asks a model for claims."""
     found: set[str] = set()
-    written, refused = False, 0
+    writing, refused = None, 0
     for record in records:
         read: set[str] = set()
         watched = replace(record, fields=_Watched(record.fields, read))
         try:
-            asked = task.question is not None and task.question(watched) is not None
-            if not asked:
-                list(task.items(watched))
+            asked = task.asked(watched)
+            if asked is None:
+                task.claims(watched)
         except ICMError:  # it is refused, or left out, where all records are read
             refused += 1
         else:
-            written, found = written or asked, found | read
-    return (set(columns_of(records)) if refused == len(records) else found), written
+            writing, found = writing or (asked and asked[1]), found | read
+    return (set(columns_of(records)) if refused == len(records) else found), writing
 
 
 def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:
@@ -113,7 +113,7 @@ def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:
     )
     show = (
         "put it into the field that is asked, give "
-        if use.written
+        if use.writing is not None
         else f"give --template {_showing(task, use)}{alone}, "
     )
     raise DataError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.errors import DataError
-from icm.files import BOM, parse_json, parse_line
+from icm.files import AS_UTF8, BOM, parse_json, parse_line
 from icm.tasks.record import Record
 from icm.tasks.shapes import flat, rows_of
 from icm.tasks.soundness import sound
@@ -138,7 +138,7 @@ def _decode(data: bytes, where: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+        raise DataError(f"{where}:{line}: not UTF-8 ({error.reason}); {AS_UTF8}") from None
 
 
 def _parquet_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
@@ -157,7 +157,8 @@ def dataset_rows(data: "Dataset", where: str) -> Iterator[_Row]:
     """The rows of a data set, absent values left out and class numbers replaced by their names."""
     import datasets
 
-    classes = {name: kind for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in data.features.items()}  # of lists, their members'
+    classes = {name: kind for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
     for number, row in enumerate(data):
         yield f"{where}: row {number}", _named(row, classes)
 
@@ -165,10 +166,16 @@ def dataset_rows(data: "Dataset", where: str) -> Iterator[_Row]:
 def _named(row: dict[str, object], classes: "dict[str, ClassLabel]") -> dict[str, object]:
     """A row without absent values, with class numbers replaced by their names (-1 means unlabelled)."""
     return {
-        name: classes[name].int2str(value) if name in classes and isinstance(value, int) and value >= 0 else value
+        name: _names(value, classes[name]) if name in classes else value
         for name, value in row.items()
         if value is not None and value == value and not (name in classes and value == -1)  # NaN is not itself
     }
+
+
+def _names(value: object, kind: "ClassLabel") -> object:
+    if isinstance(value, list):
+        return [_names(member, kind) for member in value]
+    return kind.int2str(value) if isinstance(value, int) and value >= 0 else value
 
 
 def first_line(error: Exception) -> str:

@@ -46,8 +46,8 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     _check(source)
     task, records = _task_and_records(source)
     use = field_use(task, records, source)
-    if use.written and generate is not None:
-        _log.info("what a model writes claims for:\n%s", account_of_questions(task, use, records, source))
+    if use.writing is not None and generate is not None:
+        _log.info("what a model writes claims for:\n%s", account_of_questions(task, use, source))
     answered, written = with_claims(task, records, source, generate)
     items = with_gold_named(_items(task, answered, source), task, source)
     space = label_space(task, source, items)
@@ -120,7 +120,10 @@ def _hub_data(source: DataSource, known: tuple[Task, HubData] | None) -> HubData
 
 def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[Claimed]:
     """The claims of all sound records. A warning counts the records that hold none, such as two equal responses."""
-    found = sound([_tried(task, record) for record in records], source.bad_records)
+    tried = [_tried(task, record) for record in records]
+    if source.task_type == "auto" and task.records is None and all(isinstance(one, DataError) for one in tried):
+        raise DataError(f"{tried[0]} (taken for task {task.name} by the fields; --task-type names another)")
+    found = sound(tried, source.bad_records)
     sound([problem or record for record, _, problem in found], source.bad_records, fate="counted as unlabelled")
     empty = [record.where for record, items, _ in found if not items]
     if len(empty) == len(found):
@@ -135,11 +138,11 @@ def _tried(task: Task, record: Record) -> tuple[Record, list[Item], DataError | 
     """A record, its claims, and what is wrong with its gold, without which it is then read: gold does not decide
     whether a record is there."""
     try:
-        return record, list(task.items(record)), None
+        return record, task.claims(record), None
     except DataError as error:
         bare = {name: value for name, value in record.fields.items() if name not in task.gold_fields}
         try:
-            return record, list(task.items(replace(record, fields=bare))), error
+            return record, task.claims(replace(record, fields=bare)), error
         except DataError:
             return error
 

@@ -16,6 +16,7 @@ from icm.tasks.columns import (
     columns_of,
     find_column,
     forgiven,
+    holds_labels,
     holds_text,
     label_column,
     looks_like_question,
@@ -125,7 +126,9 @@ def _by_fields(records: Sequence[Record], columns: Sequence[str], names: dict[st
         return best[0]
     if best:
         raise DataError(f"{source.dataset}: fields {shown(columns)} fit several tasks; {_choice_of(best)}")
-    raise DataError(f"{source.dataset}: fields {shown(columns)} fit no task; {_advice(records, columns, tasks)}")
+    raise DataError(
+        f"{source.dataset}: fields {shown(columns)} fit no task; {_advice(records, columns, tasks, source)}"
+    )
 
 
 def _usual(records: Sequence[Record]) -> Record:
@@ -147,7 +150,7 @@ def _own_columns(
     own_labels = source.label_field is not None or "label" in set(fields) - wanted
     if task.label_space is None:
         return own_labels
-    asks = task.question is not None and task.question(record) is not None
+    asks = task.asked(record) is not None
     other_labels = bool(labels) and labels != set(task.label_space.labels)
     return other_labels or ((own_labels or bool(labels)) and (asks or bool(wanted & task.gold_fields)))
 
@@ -162,27 +165,31 @@ def signatures_of(task: Task) -> str:
     return " or ".join([*sets[:3], *(["…"] if len(sets) > 3 else [])])
 
 
-_LABELS = " (--label-field says where its labels stand, or --verbalisers which there are)"
-
-
-def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[Task]) -> str:
+def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[Task], source: DataSource) -> str:
     """What to do about records that no task reads: a template over what looks like text, or the nearest task."""
     texts = [name for name in columns if holds_text(name, records) and looks_like_question(name)]
-    labels = "" if any(plain(name) in classification.LABEL_FIELDS for name in columns) else _LABELS
-    if len(texts) == 1:
-        return f"--text-field {quoted(texts[0])} makes a classification of them{labels}"
-    if texts:
-        return f"--template {quoted(suggested_template(texts))} makes a classification of them{labels}"
-    near = max(
-        [classification.TASK, *tasks],
-        key=lambda task: max(len(s & {*columns}) for s in task.signatures or [frozenset[str]()]),
-    )
-    shown_as_text = [name for name in columns if any(isinstance(record.fields.get(name), str) for record in records)]
-    example = quoted(suggested_template(shown_as_text[:2] or ["FIELD"]))
-    return (
-        f"--text-field or --template (as {example}) makes a classification of them{labels}; the nearest task is "
-        f"{near.name}: {signatures_of(near)}"
-    )
+    longest = max(columns, key=lambda name: _characters(name, records), default="")
+    texts = texts or [longest][: _characters(longest, records) > 0]
+    if not texts:
+        near = max(tasks, key=lambda task: max((len(s & {*columns}) for s in task.signatures), default=0))
+        return f"put a text into each record; the nearest task is {near.name}: {signatures_of(near)}"
+    shows = f"--text-field {quoted(texts[0])}" if len(texts) == 1 else f"--template {quoted(suggested_template(texts))}"
+    return f"{shows}{_labels(columns, texts, records, source)}"
+
+
+def _characters(column: str, records: Sequence[Record]) -> int:
+    return sum(len(value) for record in records if isinstance(value := record.fields.get(column), str))
+
+
+def _labels(columns: Sequence[str], texts: Sequence[str], records: Sequence[Record], source: DataSource) -> str:
+    """What makes a classification of the records beside their texts: the labels' column, where it is not known."""
+    makes = " makes a classification of them"
+    if any(plain(name) in classification.LABEL_FIELDS for name in columns):
+        return makes
+    held = [name for name in columns if name not in texts and holds_labels(name, records, source)]
+    if held:
+        return f" --label-field {' or '.join(map(quoted, held[:3]))}{makes}"
+    return f"{makes} (--label-field says where its labels stand, or --verbalisers which there are)"
 
 
 def suggested_template(columns: Iterable[str], rest: str = "Label:") -> str:

@@ -81,7 +81,7 @@ class Record:
         value = self.fields.get(name)
         if isinstance(value, bool | int):
             return str(value)
-        if isinstance(value, list):
+        if isinstance(value, list | dict):
             raise self.error(name, "one label")
         return label_name(self.text(name))
 

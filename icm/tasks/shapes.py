@@ -3,6 +3,7 @@
 An annotation that was rejected, cancelled or never made is no label; annotators who disagree give none.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from icm.errors import DataError
@@ -34,8 +35,21 @@ def rows_of(document: object) -> Sequence[object]:
     if len(named) > 1 and named[0] not in _LISTS:
         raise DataError(f"found several lists of objects {named}; save the one that is meant as its own file")
     if named:
-        return lists[named[0]]
+        return _with_names(lists[named[0]], document)
     return _table(document)
+
+
+def _with_names(rows: Sequence[object], document: Mapping[str, object]) -> Sequence[object]:
+    """Rows of the data set viewer with class numbers replaced by the names that it lists; other rows as they are."""
+    kinds = {str(one.get("name")): _object(one.get("type")).get("names") for one in _objects(document.get("features"))}
+    names = {name: found for name, found in kinds.items() if isinstance(found, list)}
+    return [{**row, "row": _named(_object(row.get("row")), names)} for row in map(_object, rows)] if names else rows
+
+
+def _named(row: Fields, names: Mapping[str, list[object]]) -> Fields:
+    numbers = {name: row.get(name) for name in names}
+    found = {n: names[n][k] for n, k in numbers.items() if isinstance(k, int) and 0 <= k < len(names[n])}
+    return {**row, **found}
 
 
 def _table(document: Mapping[str, object]) -> Sequence[object]:
@@ -100,15 +114,32 @@ def _viewer(fields: Fields) -> Fields:
     return flat(_object(fields["row"]))
 
 
+def _evaluated(fields: Fields) -> Fields:
+    """Samples of lm-evaluation-harness: the record of the data is in {doc_id, doc, target, …}."""
+    return flat(_object(fields["doc"]))
+
+
+def _kaggle_arena(fields: Fields) -> Fields:
+    """The arena's files on Kaggle: turns as lists in JSON, joined as one text."""
+    turns = {name: _opened(fields[name], "[") for name in ("prompt", "response_a", "response_b") if name in fields}
+    joined = {name: "\n\n".join(map(str, turn)) if isinstance(turn, list) else turn for name, turn in turns.items()}
+    return {**fields, **joined}
+
+
 def _label_studio(fields: Fields) -> Fields:
     """Label Studio's JSON: {data: {…}, annotations: [{was_cancelled, result: [{from_name, value: {choices}}]}]}."""
     made = [one for one in _objects(fields.get("annotations", fields.get("completions"))) if not _cancelled(one)]
     results = [result for one in made for result in _objects(one.get("result"))]
     answers: dict[str, list[object]] = {}
     for result in results:
-        answers.setdefault(str(result.get("from_name")), []).append(_object(result.get("value")).get("choices"))
+        answers.setdefault(str(result.get("from_name")), []).append(_chosen(_object(result.get("value"))))
     labels = {name: _agreed(given) for name, given in answers.items()}
     return _labelled(_object(fields["data"]), labels or {"label": None})
+
+
+def _chosen(value: Fields) -> object:
+    """What an annotation says; of those that give no label (spans, boxes) all, so that a message can show it."""
+    return next((value[name] for name in ("choices", "rating", "number", "selected") if name in value), value)
 
 
 def _cancelled(annotation: Fields) -> bool:
@@ -117,8 +148,18 @@ def _cancelled(annotation: Fields) -> bool:
 
 def _label_studio_table(fields: Fields) -> Fields:
     """Label Studio's JSON-MIN and CSV: the data's fields beside the annotations, several choices as {choices: […]}."""
-    kept = {name: value for name, value in fields.items() if name not in _STUDIO_COLUMNS}
-    return {name: value.get("choices", value) if isinstance(value, dict) else value for name, value in kept.items()}
+    kept = {name: _opened(value, "{") for name, value in fields.items() if name not in _STUDIO_COLUMNS}
+    return {name: _chosen(value) if isinstance(value, dict) else value for name, value in kept.items()}
+
+
+def _opened(value: object, start: str) -> object:
+    """What a cell of a table that holds JSON says, by how it starts; other values as they are."""
+    if not isinstance(value, str) or not value.startswith(start):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _argilla(fields: Fields) -> Fields:
@@ -192,6 +233,8 @@ def _doccano(fields: Fields) -> Fields:
 
 SHAPES: Sequence[tuple[str, Callable[[Fields], bool], Callable[[Fields], Fields]]] = (
     ("row_idx", lambda fields: "row" in fields, _viewer),
+    ("doc_id", lambda fields: isinstance(fields.get("doc"), dict) and "target" in fields, _evaluated),
+    ("winner_model_a", lambda fields: "winner_model_b" in fields, _kaggle_arena),
     ("annotations", lambda fields: isinstance(fields.get("data"), dict), _label_studio),
     ("completions", lambda fields: isinstance(fields.get("data"), dict), _label_studio),
     ("annotation_id", lambda fields: "annotator" in fields, _label_studio_table),

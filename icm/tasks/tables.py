@@ -3,11 +3,12 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Literal
 
 from icm.errors import DataError
+from icm.files import AS_UTF8
 
 _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
@@ -55,16 +56,18 @@ def _lines(text: str, where: str, mark: str, quoting: Literal[0, 3]) -> Iterator
         except StopIteration:
             return
         except csv.Error as error:
-            cells = DataError(f"{where}:{reader.line_num}: not valid CSV ({error})")
+            cells = DataError(f"{where}:{before + 1}: not valid CSV ({error}); check its quotes")
         if isinstance(cells, DataError) or any(cell.strip() for cell in cells):
             yield reader.line_num, reader.line_num - before, cells
 
 
 def _named(lines: Iterator[_Line], where: str, mark: str) -> Iterator[tuple[str, Mapping[str, object]] | DataError]:
-    names = _header(next(lines, None), where)
-    for number, span, cells in _without_notes(lines):
+    first, rest = next(lines, None), list(_without_notes(lines))
+    found = _header(first, [cells for _, _, cells in rest if isinstance(cells, list)], where)
+    names = _distinct(found)
+    for number, span, cells in rest:
         if isinstance(cells, list):
-            cells = _checked(cells, len(names), f"{where}:{number}", mark)
+            cells = _checked(cells, found, f"{where}:{number}", mark)
         if isinstance(cells, list):
             row = zip(names, cells, strict=False)
             yield f"{where}:{number}", {name: cell for name, cell in row if cell != "" and name != ""}
@@ -72,18 +75,28 @@ def _named(lines: Iterator[_Line], where: str, mark: str) -> Iterator[tuple[str,
             yield from [cells] * span  # an open quotation mark swallows lines: each of them is lost
 
 
-def _header(line: _Line | None, where: str) -> list[str]:
+def _header(line: _Line | None, rows: Sequence[list[str]], where: str) -> list[str]:
+    """The names in the first line. Raises DataError for one that holds values: a number, or what its column repeats."""
     if line is None:
         return []
     number, _, names = line
     if isinstance(names, DataError):
         raise names
-    if re.fullmatch(r"-?\d+(\.\d+)?", names[0].strip()):
+    others = [row for row in rows if row != names]
+    enough = max(2, len(others) // 20)
+    repeated = (sum(row[k : k + 1] == [name] for row in others) >= enough for k, name in enumerate(names) if name)
+    if re.fullmatch(r"-?\d+(\.\d+)?", names[0].strip()) or any(repeated):
         raise DataError(
-            f"{where}:{number}: found the values {names[:3]}, expected the columns' names; put them into a first line, "
-            "for example text,label"
+            f"{where}:{number}: found the values {[name[:40] for name in names[:3]]}, expected the columns' names; put "
+            "them into a first line, for example text,label"
         )
     return names
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, later ones of the same name numbered as pandas does: `label`, `label.1`."""
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name}.{count}" if name and count else name for name, count in zip(names, before, strict=True)]
 
 
 def _without_notes(lines: Iterator[_Line]) -> Iterator[_Line]:
@@ -94,11 +107,14 @@ def _without_notes(lines: Iterator[_Line]) -> Iterator[_Line]:
     return chain(first, lines)
 
 
-def _checked(cells: list[str], width: int, where: str, mark: str) -> list[str] | DataError:
+def _checked(cells: list[str], names: list[str], where: str, mark: str) -> list[str] | DataError:
     """The cells of a row; empty ones behind the last column do not count."""
+    width = len(names)
+    if cells == names:
+        return DataError(f"{where}: repeats the columns' names")
     if len(cells) < width or any(cells[width:]):
         marks = _MARKS.get(mark, repr(mark))
         return DataError(f"{where}: expected {width} columns, found {len(cells)}; check quotes and {marks}")
     if any(map(_LOST.search, cells)):
-        return DataError(f"{where}: not UTF-8; save the file as UTF-8")
+        return DataError(f"{where}: not UTF-8; {AS_UTF8}")
     return cells

@@ -14,6 +14,7 @@ from icm.files import fingerprint, write_jsonl
 from icm.tasks.base import Record, Task
 from icm.tasks.drawing import group_id, in_part
 from icm.tasks.formats import file_records
+from icm.tasks.soundness import sound
 from icm.tasks.source import DataSource
 
 GENERATED_CLAIMS = 4
@@ -55,17 +56,24 @@ def with_claims(
         DataError: claims are missing and there is nobody to write them, or their file cannot be read.
         ConfigError: a setting that does not fit data without claims, or with claims of their own.
     """
-    asked = [(record, task.question(record)) for record in records] if task.question else []
+    asked = sound([_asked(task, record) for record in records], source.bad_records)
     waiting = {group_id(found[0]): _Open(record, *found) for record, found in asked if found is not None}
     if not waiting:
         if source.claims is not None:
             raise ConfigError(f"claims: found {source.claims!r}, but the records hold their own claims; leave it out")
-        return records, {}
+        return [record for record, _ in asked], {}
     kept = _kept(waiting, source)
     written = {} if kept else _ask(waiting, task, source, generate)
     texts = kept or {group_id(question): found for question, found in written.items()}
     answered = [record for record, found in asked if found is None]
     return answered + [waiting[group].with_claims(found) for group, found in texts.items()], written
+
+
+def _asked(task: Task, record: Record) -> tuple[Record, tuple[str, str] | None] | DataError:
+    try:
+        return record, task.asked(record)
+    except DataError as error:
+        return error
 
 
 def _kept(waiting: Mapping[str, _Open], source: DataSource) -> Written:

@@ -30,14 +30,14 @@ SPACE = LabelSpace(("negative", "positive"))
 ITEMS = [ICMExample(f"Review: thing {number} is {word}\nSentiment:") for number, word in enumerate(["good", "bad"] * 3)]
 
 
-def completion(text: str, top: list[tuple[str, float]] | None = None) -> bytes:
+def completion(text: str, top: list[tuple[str, float]] | None = None, finish: str = "stop") -> bytes:
     """A chat completion; `top` are the likeliest first tokens."""
     entries = [{"token": token, "logprob": value, "bytes": None} for token, value in top or []]
     logprobs = {"content": [{**entries[0], "top_logprobs": entries}]} if entries else None
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
-        "finish_reason": "stop",
+        "finish_reason": finish,
         "logprobs": logprobs,
     }
     usage = {"prompt_tokens": 50, "completion_tokens": 2, "total_tokens": 52}
@@ -227,6 +227,18 @@ def test_replies_that_share_their_beginning_are_told_apart_by_the_whole_text(rep
     with serving(lambda prompt, before: (200, completion(reply, top), {})) as server:
         answers, _ = asked(replace(condition(server), label_space=space))
     assert {(answer.log_probs, answer.label) for answer in answers.values()} == {(None, label)}
+
+
+@pytest.mark.parametrize(("finish", "label"), [("stop", "card"), ("length", None)])
+def test_the_beginning_of_a_longer_label_is_no_label_where_the_reply_was_cut(finish: str, label: str | None) -> None:
+    space = LabelSpace(("card", "card arrival", "cash"))
+    body = completion("Card", [("Card", -0.1), ("Cash", -2.0)], finish)
+    with serving(lambda prompt, before: (200, body, {})) as server:
+        answers, _ = asked(replace(condition(server, max_tokens=2), label_space=space))
+        with pytest.raises(ConfigError, match=r"server\.max_tokens: found 1, expected at least 2, .*'card arrival'"):
+            replace(condition(server, max_tokens=1), label_space=space)
+    cut = "no single label in the reply 'Card', which ends after its longest length (server.max_tokens 2)"
+    assert {(answer.label, answer.error) for answer in answers.values()} == {(label, None if label else cut)}
 
 
 def test_a_local_chat_model_scores_whole_replies(tiny_model: Path) -> None:

@@ -170,7 +170,7 @@ def test_exports_that_repeat_the_first_line_are_published_without_local_paths(
     hub: FakeHub, tmp_path: Path, form: str
 ) -> None:
     settings = {"engine": {"model": "/home/somebody/tiny"}, "search": {"seed": 3}}
-    data = {"source": {"dataset": "/home/somebody/gone.jsonl"}}
+    data = {"source": {"dataset": "/home/somebody/gone.jsonl", "claims": "/home/somebody/generated/c.jsonl"}}
     write_result(
         tmp_path / "r.jsonl", claims(2, 2, 5, settings=settings, data=data, model={"name": "/home/somebody/tiny"})
     )

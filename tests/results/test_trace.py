@@ -85,6 +85,18 @@ def test_a_history_is_of_one_run_search_by_search(tmp_path: Path) -> None:
         pass
 
 
+def test_traces_of_first_tokens_are_not_continued_with_whole_labels(tmp_path: Path) -> None:
+    path, whole = tmp_path / "t.jsonl", {"data": "d", "scored": "whole labels"}
+    resumed(path, [LINES[Start]])
+    with (
+        pytest.raises(ResumeError, match="scored was 'first tokens of labels' and is now 'whole labels'"),
+        open_trace(path, whole, resume=True),
+    ):
+        pass
+    with open_trace(path, whole, resume=False), open_trace(path, whole, resume=True) as trace:
+        assert trace.history == []
+
+
 def test_a_torn_line_is_cut_off_and_a_new_trace_has_no_history(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     resumed(path, [LINES[Start], LINES[Decision]])

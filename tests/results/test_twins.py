@@ -1,5 +1,6 @@
 """Twins: the same examples with other labels; and the guard against labels of held-out questions."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from icm.results.analysis import find_gold
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
 from icm.results.origin import labelled_source
 from icm.results.record import DataRecord, PromptRecord, RunRecord
-from icm.results.twins import refuse_overlap, twin
+from icm.results.twins import load_gold, refuse_overlap, twin
 from icm.tasks import DataSource, load_task
 
 NOTES = moods(1, size=30)
@@ -61,10 +62,13 @@ def test_gold_comes_from_the_source_that_the_result_names(tmp_path: Path) -> Non
         '{"input": "2 + 2 = 5 [True/False]", "metadata": {"gold_label": "False"}}\n'
     )
     named = RunRecord(data=DataRecord(DataSource(str(path))))
-    with pytest.raises(DataError, match=r"l\.jsonl: no gold label for 4 of 4 examples"):
-        twin(replace(result, record=named), "perturbed", 0, file="l.jsonl")
-    items = [replace(item, example=ICMExample("2 + 2 = 5"), label="True") for item in result.labeled_examples[:1]]
-    assert list(twin(replace(result, labeled_examples=items, record=named), "gold", 0).labels.values()) == ["False"]
+    with pytest.raises(DataError, match=r"l\.jsonl: none of its 4 examples is in its data as they are read now"):
+        twin(replace(result, record=named, task="prepared"), "perturbed", 0, file="l.jsonl")
+    known = replace(result.labeled_examples[0], example=ICMExample("2 + 2 = 5"), label="True")
+    some = replace(result, labeled_examples=[known, *result.labeled_examples], record=named, task="prepared")
+    with pytest.raises(DataError, match=r"l\.jsonl: no gold label for 4 of 5 examples"):
+        twin(some, "perturbed", 0, file="l.jsonl")
+    assert list(twin(replace(some, labeled_examples=[known]), "gold", 0).labels.values()) == ["False"]
 
 
 def labelled_notes(folder: Path, dataset: str, template: str) -> ICMResult:
@@ -101,23 +105,55 @@ def test_relative_data_that_is_nowhere_is_named_with_the_label_file(tmp_path: Pa
 
 def test_data_in_a_folder_is_found_from_the_one_above_results(tmp_path: Path) -> None:
     result = labelled_notes(tmp_path, "data/notes.jsonl", "{text}")
-    assert labelled_source(result) == DataSource(str(tmp_path / "data" / "notes.jsonl"), template="{text}")
+    expected = DataSource(str(tmp_path / "data" / "notes.jsonl"), "classification", template="{text}")
+    assert labelled_source(result) == expected, "the task that the file names, whatever `auto` would find today"
 
 
 def test_built_in_and_hub_data_are_no_paths(tmp_path: Path) -> None:
-    for name in ("reviews", "synthetic:math", "owner/name", "gsm8k"):
+    for name in ("reviews", "synthetic:math", "gsm8k", "owner/name"):
         (tmp_path / name).mkdir(parents=True)  # outputs that bear the name of a data set
         (tmp_path / name / "results.json").write_text("{}")
         named = RunRecord(data=DataRecord(DataSource(name)))
         result = replace(NOTES, record=named, file=str(tmp_path / "l.jsonl"))
-        assert labelled_source(result) == DataSource(name)
+        assert labelled_source(result) == DataSource(name, "classification" if "/" in name else "auto")
 
 
 def test_a_datasets_folder_is_found_beside_the_label_file(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_list([{"text": "a", "label": "x"}]).save_to_disk(str(tmp_path / "mine"))
     result = replace(NOTES, record=RunRecord(data=DataRecord(DataSource("mine"))), file=str(tmp_path / "r" / "l.jsonl"))
-    assert labelled_source(result) == DataSource(str(tmp_path / "mine"))
+    assert labelled_source(result) == DataSource(str(tmp_path / "mine"), "classification")
+
+
+def test_data_that_auto_takes_for_another_task_today_are_read_as_they_were(tmp_path: Path) -> None:
+    rows = [{"question": f"what is {n}?", "text": f"note {n}", "label": ("glad", "sad")[n % 2]} for n in range(6)]
+    write_jsonl(tmp_path / "notes.jsonl", rows)
+    with pytest.raises(DataError, match="does not read 'question'"):
+        load_task(DataSource(str(tmp_path / "notes.jsonl")))
+    result = labelled_notes(tmp_path, "notes.jsonl", "{text}")
+    write_jsonl(tmp_path / "notes.jsonl", rows)  # with a field that earlier versions left out without a word
+    assert sorted(twin(result, "gold", 0).labels.values()) == ["glad"] * 3 + ["sad"] * 3
+    write_jsonl(tmp_path / "notes.jsonl", [{**row, "text": row["question"]} for row in rows])
+    with pytest.raises(DataError, match="none of its 6 examples is in its data as they are read now, the first is "):
+        twin(result, "gold", 0)
+
+
+def test_claims_are_found_beside_a_label_file_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "sums.jsonl", [{"question": "1 + 1?", "answer": "#### 2"}])
+    for recorded in ("out/generated/abc.jsonl", str(tmp_path / "gone" / "generated" / "abc.jsonl")):
+        source = DataSource(str(tmp_path / "sums.jsonl"), claims=recorded)
+        moved = tmp_path / "moved" / "generated" / "abc.jsonl"
+        record = RunRecord(data=DataRecord(source))
+        result = replace(NOTES, task="gsm8k", record=record, file=str(tmp_path / "moved" / "l.jsonl"))
+        with pytest.raises(DataError, match=r"abc\.jsonl: no such file; label the data anew, or give the path of its"):
+            load_gold(result)
+        moved.parent.mkdir(parents=True)
+        write_jsonl(moved, [{"question": "1 + 1?", "generated": ["It is 2.", "3"]}])
+        found = labelled_source(result)
+        assert found is not None and found.claims == str(moved)
+        monkeypatch.chdir(tmp_path / "moved")
+        assert sorted(load_task(found).gold.values()) == ["False", "True"]
+        shutil.rmtree(tmp_path / "moved")
 
 
 def test_shared_questions_are_refused() -> None:

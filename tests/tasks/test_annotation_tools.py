@@ -125,6 +125,33 @@ def test_tables_of_tools(tmp_path: Path) -> None:
     assert read(write(tmp_path, "studio.csv", table(studio))) == EXPECTED
 
 
+def test_other_answers_of_label_studio_are_read_or_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def export(values: list[Row]) -> Path:
+        rows = [studio(number, text, "x") for number, text in enumerate(TEXTS)]
+        for row, value in zip(rows, values, strict=True):
+            row["annotations"][0]["result"][0]["value"] = value
+        return write(tmp_path, "export.json", json.dumps(rows))
+
+    stars = [{"rating": 1 + number % 2} for number in range(5)]
+    assert read(export(stars)) == dict(zip(TEXTS, "12121", strict=True))
+    span = {"start": 0, "end": 5, "text": "Works", "labels": ["Praise"]}
+    with pytest.raises(DataError, match=r"record 1: field 'label': found \{'start': 0, .*\}, expected one label"):
+        read(export([span] * 5))
+    several = {"annotation_id": 1, "annotator": 2, "id": 3, "text": "Odd", "sentiment": '{"choices": ["a", "b"]}'}
+    plain = [{**several, "text": text, "sentiment": label} for text, label in EXPECTED.items() if label]
+    path = write(tmp_path, "studio.csv", table([several, *plain]))
+    assert read(path) == {"Odd": None, **{text: label for text, label in EXPECTED.items() if label}}
+    assert "studio.csv:2: field 'sentiment': found ['a', 'b'], expected one label" in caplog.text
+
+
+def test_samples_of_lm_evaluation_harness_hold_the_records(tmp_path: Path) -> None:
+    rows = [
+        {"doc_id": number, "doc": {"text": text, "label": label}, "target": label, "arguments": {}, "filter": "none"}
+        for number, (text, label) in enumerate(EXPECTED.items())
+    ]
+    assert read(write(tmp_path, "samples_moods.jsonl", "".join(json.dumps(row) + "\n" for row in rows))) == EXPECTED
+
+
 def test_annotators_who_disagree_give_no_label(tmp_path: Path) -> None:
     rows = [studio(number, text, label) for number, (text, label) in enumerate(EXPECTED.items())]
     rows[0]["annotations"] += studio(0, "", "negative")["annotations"]

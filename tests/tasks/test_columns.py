@@ -241,10 +241,18 @@ def test_records_of_no_task_are_told_what_to_paste(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"fit no task; --template \$'Premise: \{premise\}\\nHypothesis") as caught:
         load(NLI, tmp_path)
     assert len(str(caught.value)) < 450 and "--label-field" in str(caught.value)
+    answers: list[Row] = [{"Q1": f"It was fine, day {n}", "day": n, "Q2": ("Yes", "No")[n % 2]} for n in range(6)]
+    with pytest.raises(
+        DataError, match=r"fit no task; --text-field Q1 --label-field Q2 makes a classification of them$"
+    ):
+        load(answers, tmp_path)
+    assert set(load(answers, tmp_path, text_field="Q1", label_field="Q2").gold.values()) == {"No", "Yes"}
     with pytest.raises(DataError, match=r"fit no task; --text-field scenario makes a classification of them$"):
         load([{"scenario": "x", "label": 1}], tmp_path)
-    with pytest.raises(DataError, match=r"--text-field or --template \(as .*\{v1\}.*\) makes a classification of them"):
+    with pytest.raises(DataError, match=r"--text-field v1 makes a classification of them \(--label-field says where"):
         load([{"v1": "ham", "v2": "x"}], tmp_path)
+    with pytest.raises(DataError, match=r"fit no task; put a text into each record; the nearest task is "):
+        load([{"v1": 1.5, "v2": [1]}], tmp_path)
 
 
 def test_the_account_says_what_is_read_as_what(tmp_path: Path) -> None:

@@ -79,6 +79,38 @@ def test_parquet_keeps_class_names_and_absent_labels(tmp_path: Path) -> None:
     assert read(packed) == expected
 
 
+def test_class_names_are_kept_in_lists_and_in_pages_of_the_viewer(tmp_path: Path) -> None:
+    names = ["calm", "cross"]
+    data = datasets.Dataset.from_list([{"text": f"t {n}", "labels": [n % 2]} for n in range(4)])
+    data = data.cast_column("labels", datasets.Sequence(datasets.ClassLabel(names=names)))
+    data.to_parquet(str(tmp_path / "emotions.parquet"))
+    kinds = [{"name": "text", "type": {"dtype": "string"}}, {"name": "label", "type": {"names": names}}]
+    rows = [{"row_idx": n, "row": {"text": f"t {n}", "label": n % 2}, "truncated_cells": []} for n in range(3)]
+    rows.append({"row_idx": 3, "row": {"text": "t 3", "label": -1}, "truncated_cells": []})
+    page = write(tmp_path, "rows.json", json.dumps({"features": kinds, "rows": rows}))
+    expected = {f"t {n}": names[n % 2] for n in range(4)}
+    assert read(tmp_path / "emotions.parquet") == expected and read(page) == {**expected, "t 3": None}
+
+
+def test_headers_that_are_none_or_come_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(
+        DataError, match=r"a\.csv:1: found the values \['.*', '(positive|negative)'\], expected the col"
+    ):
+        read(write(tmp_path, "a.csv", TABLE.partition("\r\n")[2]))
+    again = write(tmp_path, "b.csv", TABLE + TABLE)
+    assert read(again) == dict(REVIEWS)
+    assert "left out: 1 of 25 records" in caplog.text and "b.csv:14: repeats the columns' names" in caplog.text
+    twice = table([{"text": text, "label": label, "note": "x"} for text, label in REVIEWS])
+    data = load_task(DataSource(str(write(tmp_path, "c.csv", twice.replace("note", "label", 1)))))
+    assert set(data.gold.values()) == {"positive", "negative"} and "left out             label.1" in data.account
+
+
+def test_an_open_quotation_mark_is_named_where_it_opens(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", TABLE + '"open,positive\r\nx,negative\r\ny,negative\r\n')
+    with pytest.raises(DataError, match=r"a\.csv:14: not valid CSV \(.*\); check its quotes \(3 of 15 records are bad"):
+        read(path)
+
+
 def test_tabs_with_quotation_marks_as_they_are(tmp_path: Path) -> None:
     rows = ["text\tlabel", '"Ouch" was all I said\tbad', 'a 6" pan\tgood', '"Best ever\tgood', "plain\tbad"]
     found = read(write(tmp_path, "glue.tsv", "\n".join(rows)))

@@ -58,6 +58,28 @@ def test_packages_of_the_current_folder_are_found(folder: Path) -> None:
     assert '"task": "garden_tasks.plant"' in (folder / "icm_results" / "p.jsonl").read_text().splitlines()[0]
 
 
+RAISES = {
+    "items": """def items(record):
+    yield Item({"plant": record.fields["name"]}, None, group="x")
+
+TASK = Task("plant", items, [signature("plant")], SHOWN)
+""",
+    "question": """def question(record):
+    return record.fields["name"], ""
+
+TASK = Task("plant", lambda record: [], [signature("plant")], SHOWN, question=question)
+""",
+}
+
+
+@pytest.mark.parametrize("name", RAISES)
+def test_what_a_task_of_ones_own_raises_names_the_record(name: str, folder: Path) -> None:
+    (folder / "garden_tasks" / "plant.py").write_text(TASK.partition("def items")[0] + RAISES[name])
+    done = icm(folder, "run", "--dry-run", "--dataset", "plants.jsonl", "--task-type", "garden_tasks.plant")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "plants.jsonl:1: task plant does not read this record (KeyError: 'name'); its fields are" in done.stderr
+
+
 def test_folders_of_the_current_folder_hide_no_library_and_are_found_by_no_other_name(folder: Path) -> None:
     """`data`, `yaml`, `logging` here are no modules to anything but a task that is asked for by their name."""
     for name in ("yaml", "json", "wandb", "plants"):

@@ -77,6 +77,12 @@ PREFERENCES: dict[str, Row] = {
         "response_b": GOOD,
         **{f"winner_{name}": won for name, won in (("model_a", 0), ("model_b", 1), ("tie", 0))},
     },
+    "kaggle arena as published": {
+        "prompt": json.dumps([ASK]),
+        "response_a": json.dumps([BAD]),
+        "response_b": json.dumps([GOOD]),
+        **{f"winner_{name}": won for name, won in (("model_a", 0), ("model_b", 1), ("tie", 0))},
+    },
     "alpaca_eval": {"instruction": ASK, "output_1": BAD, "output_2": GOOD, "preference": 1.9999, "annotator": "x"},
     "paper": {
         "question": ASK,

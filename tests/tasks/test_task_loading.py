@@ -234,7 +234,7 @@ def test_settings_that_do_not_fit(arguments: Row, message: str, tmp_path: Path) 
         (
             "a.jsonl",
             b'{"colour": "x", "size": 3}\n',
-            r"fields \['colour', 'size'\] fit no task; .*classification: \{text\}",
+            r"fields \['colour', 'size'\] fit no task; --text-field colour makes a classification of them",
         ),
         ("a.jsonl", b'{"question": "x", "solution": "y", "choices": []}\n', "fit several tasks.*arc_challenge.*gsm8k"),
         (

@@ -58,6 +58,17 @@ def test_the_other_part_is_written_anew(tmp_path: Path) -> None:
     assert len(load_task(replace(test, max_examples=None), stand_ins).written) > len(held_out.written)
 
 
+def test_a_bad_question_does_not_refuse_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = replace(questions(tmp_path), max_examples=None)
+    path = Path(source.dataset)
+    whole = load_task(source, answers)
+    path.write_text(json.dumps({"question": "", "answer": "#### 3"}) + "\n" + path.read_text())
+    assert load_task(source, answers).dataset == whole.dataset
+    assert (
+        "left out: 1 of 25 records (" in caplog.text and "questions.jsonl:1: field 'question': found ''" in caplog.text
+    )
+
+
 def test_a_file_of_other_claims_is_refused(tmp_path: Path) -> None:
     source = questions(tmp_path)
     other = keep_claims(tmp_path, {"Who is it?": ["A: 3"]})
