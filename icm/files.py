@@ -119,31 +119,40 @@ def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonO
             yield number, row
 
 
-def parse_line(raw: bytes, where: str) -> JsonObject | None:
-    """The object on a line of JSONL, None if it is blank; `where` starts the message of the DataError."""
+def parse_line(raw: bytes, where: str, nan: bool = False) -> JsonObject | None:
+    """The object on a line of JSONL, None if it is blank; `where` and `nan` are those of `parse_json`."""
     try:
         text = raw.decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason}); {AS_UTF8}") from None
-    return parse_object(text, where) if text else None
+    return parse_object(text, where, nan) if text else None
 
 
-def parse_object(text: str, where: str) -> JsonObject:
-    """Parse one JSON object, refusing NaN and infinity; `where` starts the message of the DataError."""
-    value = parse_json(text, where)
+def parse_object(text: str, where: str, nan: bool = False) -> JsonObject:
+    """Parse one JSON object; arguments and errors are those of `parse_json`."""
+    value = parse_json(text, where, nan)
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
     return value
 
 
-def parse_json(text: str, where: str) -> Any:
-    """Parse one JSON document, refusing NaN and infinity; `where` starts the message of the DataError."""
+def parse_json(text: str, where: str, nan: bool = False) -> Any:
+    """Parse one JSON document, refusing infinity; `where` starts the message of the DataError.
+
+    Args:
+        nan: read NaN, which tables write for an absent value, as null; refuse it otherwise.
+    """
+    constant = _nan_as_null if nan else _refuse_constant
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+        return json.loads(text, parse_constant=constant, parse_float=_finite_float)
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error})") from None
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _nan_as_null(name: str) -> float | None:
+    return None if name == "NaN" else _refuse_constant(name)
 
 
 def _refuse_constant(name: str) -> float:

@@ -78,9 +78,7 @@ def run_labeling(
         logger.warning(why_batches(batches, config))
     if checker is None or checker.rules is None:
         checker = rule_checker(dataset.task, named_rules(config))
-    identity = {"data": dataset.fingerprint, **identity_settings(config), **(header or {})}
-    if PromptEncoder(engine.tokenizer, dataset.label_space).labels.depth:
-        identity["scored"] = "whole labels"
+    identity = {"data": dataset.fingerprint, **identity_settings(config), **_scoring(dataset, engine), **(header or {})}
     with open_trace(trace_path, identity, resume) as trace:
         labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)
         outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
@@ -99,6 +97,11 @@ def run_labeling(
 def identity_settings(config: SearchConfig) -> dict[str, object]:
     """The settings that decide a result, by name; `lookahead` only decides its cost."""
     return {f"settings.{key}": value for key, value in asdict(config).items() if key != "lookahead"}
+
+
+def _scoring(dataset: ICMDataset, engine: Engine) -> dict[str, object]:
+    """What tells traces with labels of several tokens from those of versions that scored the first one alone."""
+    return {"scored": "whole labels"} if PromptEncoder(engine.tokenizer, dataset.label_space).labels.depth else {}
 
 
 @dataclass(frozen=True)

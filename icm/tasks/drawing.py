@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, draw_groups, example_id
 from icm.files import fingerprint
+from icm.tasks.soundness import first_few
 from icm.tasks.source import DataSource
 from icm.text import normalised_text
 
@@ -46,7 +47,7 @@ def unique(claims: Iterable[Claim]) -> list[Claim]:
         _log.warning(
             "%d texts have contradicting labels and count as unlabelled; the first at %s",
             len(disputed),
-            ", ".join(first),
+            first_few(first),
         )
     return [_merged(found) for _, found in sorted(same.items())]
 

@@ -14,6 +14,10 @@ SAMPLE = 100
 """Records that are read to see what a task reads."""
 
 
+_VERDICTS = {"label", "is_correct"}
+"""Fields that judge an answer that stands beside them."""
+
+
 class _Watched(Mapping[str, object]):
     """Fields that note which of them were read. To look through all of them, or for one, is not to read it."""
 
@@ -103,7 +107,16 @@ def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:
     Raises:
         DataError: with the options that settle it.
     """
-    if source.task_type != "auto" or source.template is not None or source.text_field is not None or not use.question:
+    if source.task_type != "auto" or source.template is not None or source.text_field is not None:
+        return
+    if use.writing is not None and (judged := [name for name in use.gold if name.lower() in _VERDICTS]):
+        raise DataError(
+            f"{source.dataset}: task {task.name}, found by the fields, has a model write answers and does not read "
+            f"{judged[0]!r}, which may judge the one that is given; to have that judged, give --template "
+            f"{quoted(suggested_template([name for name in use.columns if name not in judged]))} --label-field "
+            f"{quoted(judged[0])}, else --ignore-fields {' '.join(map(quoted, judged))}"
+        )
+    if not use.question:
         return
     names, words = ", ".join(map(repr, use.question)), " ".join(map(quoted, use.question))
     look, them = ("looks", "it") if len(use.question) == 1 else ("look", "them")

@@ -106,7 +106,7 @@ def _jsonl_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
     for number, line in enumerate(io.BytesIO(data), start=1):
         place = f"{where}:{number}"
         try:
-            row = parse_line(line, place)
+            row = parse_line(line, place, nan=True)
         except DataError as error:
             yield error
         else:
@@ -119,7 +119,7 @@ def _json_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
 
 
 def _document_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
-    document = parse_json(_decode(data, where), where)
+    document = parse_json(_decode(data, where), where, nan=True)
     try:
         rows = rows_of(document)
     except DataError as error:

@@ -53,19 +53,25 @@ def check_labels(claims: Sequence[Claim], space: LabelSpace, task: Task, source:
     Raises:
         DataError: with the option that maps the label, or drops it.
     """
+    found = Counter(claim.gold for claim in claims if claim.gold is not None)
+    if source.verbalisers and len(found) > 1 and not found.keys() & set(space.labels):
+        texts, names = (" ".join(_to(label, name) for label in sorted(found)[:6]) for name in (" TEXT", "NAME"))
+        raise DataError(
+            f"{source.dataset}: unknown labels {_counts(found)}, expected {list(space.labels)[:12]}; name them as the "
+            f"data do (--verbalisers {texts}), or say which is which (--label-map {names})"
+        )
     for claim in claims:
         if claim.gold is not None and claim.gold not in space.labels:
             raise DataError(
                 f"{claim.where}: unknown label {claim.gold!r}, expected one of {list(space.labels)[:12]}; "
                 f"--label-map {_to(claim.gold, _alike(claim.gold, space.labels))} {_meaning(claim.gold, space.labels)}"
             )
-    counts = Counter(claim.gold for claim in claims if claim.gold is not None)
     if task.label_space is None and source.verbalisers is None:
-        for line in [*_spellings(counts), *_missing(counts), *_rare(counts), *_numbers(counts)]:
+        for line in [*_spellings(found), *_missing(found), *_rare(found), *_numbers(found)]:
             _log.warning(line)
-    labelled = counts.total()
-    if len(counts) == 1 and labelled > 1:
-        _log.warning("all %d labels are %r (one class only): accuracy on them says little", labelled, *counts)
+    labelled = found.total()
+    if len(found) == 1 and labelled > 1:
+        _log.warning("all %d labels are %r (one class only): accuracy on them says little", labelled, *found)
     if 0 < 2 * labelled < len(claims):
         _log.warning("%d of %d examples have a label: accuracy is that of these alone", labelled, len(claims))
 
@@ -108,6 +114,8 @@ def _missing(counts: Counter[str]) -> list[str]:
 
 
 def _rare(counts: Counter[str]) -> list[str]:
+    if 2 * len(counts) > max(counts.total(), 2 * OFTEN):
+        return [f"{len(counts)} labels for {counts.total()} texts: are they classes? --label-field names another field"]
     if max(counts.values(), default=0) < OFTEN:
         return []
     known = {_folded(label) for label, count in counts.items() if count > FEW}

@@ -20,7 +20,7 @@ from icm.tasks.reading import is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.soundness import first_few, sound
 from icm.tasks.source import DataSource
-from icm.tasks.written import Generate, with_claims
+from icm.tasks.written import Generate, stand_ins, with_claims
 
 Claimed = tuple[Item, Record]
 
@@ -46,7 +46,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     _check(source)
     task, records = _task_and_records(source)
     use = field_use(task, records, source)
-    if use.writing is not None and generate is not None:
+    if use.writing is not None and generate not in (None, stand_ins):
         _log.info("what a model writes claims for:\n%s", account_of_questions(task, use, source))
     answered, written = with_claims(task, records, source, generate)
     items = with_gold_named(_items(task, answered, source), task, source)
@@ -56,12 +56,14 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     by_record = (list(found) for _, found in groupby(items, key=lambda claimed: id(claimed[1])))
     rendered = sound([_claims(found, template, group_field) for found in by_record], source.bad_records)
     claims = unique(chain.from_iterable(rendered))
-    check_labels(claims, space, task, source)
+    forecast = written and generate is stand_ins
+    if not forecast:
+        check_labels(claims, space, task, source)
     chosen = of_slice(draw(of_part(claims, source), source), source)
     gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
-    said = account(task, use, chosen, space, source)
+    said = account_of_questions(task, use, source) if forecast else account(task, use, chosen, space, source)
     return TaskData(dataset, GoldLabels(gold), template.text, said, written)
 
 

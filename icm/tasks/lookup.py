@@ -92,7 +92,8 @@ def recognised(records: Sequence[Record], source: DataSource, named: Task | None
     if task is classification.TASK and not usual and (found := label_column(columns, kept, source)) is not None:
         names[found] = "label"
     for old, new in names.items():
-        _log.info("field %r is read as %r", old, new)
+        if old != new:
+            _log.info("field %r is read as %r", old, new)
     if task is classification.TASK and source.template is not None:
         task = classification.OWN_COLUMNS
     return task, with_labels_mapped(renamed(kept, names), task, source)

@@ -82,6 +82,10 @@ def _header(line: _Line | None, rows: Sequence[list[str]], where: str) -> list[s
     number, _, names = line
     if isinstance(names, DataError):
         raise names
+    if names[0].strip() and not any(names[1:]) and sum(sum(map(bool, row)) > 1 for row in rows) * 2 > len(rows):
+        raise DataError(
+            f"{where}:{number}: found {names[0][:40]!r} alone, expected a name for each column; remove lines above them"
+        )
     others = [row for row in rows if row != names]
     enough = max(2, len(others) // 20)
     repeated = (sum(row[k : k + 1] == [name] for row in others) >= enough for k, name in enumerate(names) if name)

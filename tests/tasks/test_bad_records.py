@@ -19,7 +19,7 @@ BAD_LINES = [
     ('{"text": ["a", "b"], "label": "positive"}', r"field 'text': found \['a', 'b'\]"),
     ('{"text": "cut off', "not valid JSON"),
     ('["text", "positive"]', "expected a JSON object, found list"),
-    ('{"text": "x", "label": NaN}', "NaN is not a number"),
+    ('{"text": "x", "label": Infinity}', "Infinity is not a number"),
     ('{"text": "\\ud800", "label": "positive"}', "valid Unicode"),
 ]
 

@@ -105,6 +105,12 @@ def test_headers_that_are_none_or_come_twice(tmp_path: Path, caplog: pytest.LogC
     assert set(data.gold.values()) == {"positive", "negative"} and "left out             label.1" in data.account
 
 
+def test_a_line_above_the_header_is_named(tmp_path: Path) -> None:
+    for line in ("# of 2026", "My survey,,"):
+        with pytest.raises(DataError, match=r"a\.csv:1: found '.*' alone, expected a name for each column; rem"):
+            read(write(tmp_path, "a.csv", f"{line}\r\n{TABLE}"))
+
+
 def test_an_open_quotation_mark_is_named_where_it_opens(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", TABLE + '"open,positive\r\nx,negative\r\ny,negative\r\n')
     with pytest.raises(DataError, match=r"a\.csv:14: not valid CSV \(.*\); check its quotes \(3 of 15 records are bad"):

@@ -53,6 +53,28 @@ def test_whole_numbers_are_one_label_however_they_are_written(suffix: str, tmp_p
     assert [by_text[f"t {i}"] for i in range(9)] == ["1"] * 4 + ["0"] * 2 + [None] * 3
 
 
+def test_an_absent_number_is_no_label_in_any_format(tmp_path: Path) -> None:
+    lines = [f'{{"text": "text {i}", "label": {label}}}' for i, label in enumerate(("1", "NaN", "0", "null"))]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert golds(load_task(DataSource(str(tmp_path / "a.jsonl")))) == ["1", None, "0", None]
+
+
+def test_names_that_are_not_the_datas_are_said_with_what_maps_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"unknown labels '0' \(1\), '1' \(2\), expected \['neg', 'pos'\]; name"
+    ) as caught:
+        load([1, 0, 1], tmp_path, verbalisers={"neg": " bad", "pos": " good"})
+    assert "(--verbalisers '0= TEXT' '1= TEXT'), or say which is which (--label-map '0=NAME'" in str(caught.value)
+
+
+def test_a_field_of_its_own_for_each_text_is_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load([f"id {n}" for n in range(12)], tmp_path)
+    assert "12 labels for 12 texts: are they classes? --label-field names another field" in caplog.text
+    caplog.clear()
+    load([f"intent {n // 2}" for n in range(24)], tmp_path)
+    assert not caplog.text
+
+
 def test_minus_one_is_a_label_where_it_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert golds(load([1, -1, 0, 1], tmp_path)) == ["1", None, "0", "1"]
     assert "label -1 counts as unlabelled (1 records); --verbalisers '-1= NAME' … keeps it" in caplog.text

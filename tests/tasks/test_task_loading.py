@@ -222,7 +222,7 @@ def test_settings_that_do_not_fit(arguments: Row, message: str, tmp_path: Path) 
         ("a.jsonl", b'{"text": "x", "label": "a"}\n{"text": \n', r"a\.jsonl:2: not valid JSON"),
         ("a.jsonl", b'{"text": "x", "label": "a"}\n[1]\n', r"a\.jsonl:2: expected a JSON object"),
         ("a.jsonl", b'{"text": "x", "label": "a"}\n\n{"text": "\xff"}\n', r"a\.jsonl:3: not UTF-8"),
-        ("a.jsonl", b'{"text": "x", "label": NaN}\n', r"a\.jsonl:1: NaN"),
+        ("a.jsonl", b'{"text": "x", "label": -Infinity}\n', r"a\.jsonl:1: -Infinity"),
         ("a.jsonl", b'{"text": "x", "label": 1e999}\n', r"a\.jsonl:1: number 1e999 is out of range"),
         ("a.jsonl", b'{"text": "  ", "label": "a"}\n', r"a\.jsonl:1: field 'text': found '  ', expected text"),
         ("a.jsonl", b'{"text": ["x"], "label": "a"}\n', r"a\.jsonl:1: field 'text': found \['x'\]"),

@@ -69,6 +69,23 @@ def test_a_bad_question_does_not_refuse_the_others(tmp_path: Path, caplog: pytes
     )
 
 
+def test_a_forecast_says_what_is_asked_and_nothing_of_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = load_task(questions(tmp_path), stand_ins)
+    assert "a prompt for claims  Question: What is 0 + 1?" in data.account and "labels  " not in data.account
+    assert not caplog.text
+
+
+def test_answers_with_a_verdict_are_not_written_anew(tmp_path: Path) -> None:
+    source = replace(questions(tmp_path), task_type="auto", holdout=0.0)
+    rows = [{"question": f"What is {i} + 1?", "answer": "3", "is_correct": i == 2} for i in range(8)]
+    Path(source.dataset).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(DataError, match=r"does not read 'is_correct', which may judge the one that is given"):
+        load_task(source, answers)
+    judged = load_task(replace(source, template="{question} {answer} Right:", label_field="is_correct"))
+    assert judged.dataset.task == "classification" and set(judged.gold.values()) == {"True", "False"}
+    assert load_task(replace(source, ignore_fields=["is_correct"]), answers).written
+
+
 def test_a_file_of_other_claims_is_refused(tmp_path: Path) -> None:
     source = questions(tmp_path)
     other = keep_claims(tmp_path, {"Who is it?": ["A: 3"]})
