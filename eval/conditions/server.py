@@ -183,9 +183,9 @@ def _reply(completion: Any) -> Reply:  # Any: JSON of a server
         tokens = (choice.get("logprobs") or {}).get("content") or []
         listed = (tokens[0].get("top_logprobs") or []) if tokens else []
         first = [(str(entry["token"]), read_log_prob(entry["logprob"])) for entry in listed]
-        counts = (read_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+        asked, given = (read_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         cut = choice.get("finish_reason") == "length"
-        return Reply(text, tuple(entry for entry in first if math.isfinite(entry[1])), *counts, cut=cut)
+        return Reply(text, tuple(entry for entry in first if math.isfinite(entry[1])), asked, given, cut)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise UnusableReply(f"expected a chat completion, found {brief(completion)}") from None
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from support.training_runs import train_here
+from transformers import AutoTokenizer
 
+from eval.conditions.answers import prompt_hash
 from eval.experiment import Experiment
 from eval.held_out import read_settings
 from eval.run import main
@@ -19,19 +21,21 @@ from icm.errors import ConfigError, DataError
 from icm.files import write_jsonl
 from icm.results.format import read_result, write_result
 from icm.results.record import PromptRecord, RunRecord
+from icm.results.training_rows import sft_rows
 from icm.tasks import load_task
 
 MOODS = {"positive": " happy", "negative": " sad"}
 NUMBERS = {"0": " negative", "1": " positive"}
+STARS = {str(count): f" {count}" for count in range(1, 6)}
 TWEET = "Tweet: {text} Mood:"
 
 LabelMaker = Callable[..., Path]
 
 
 def write_data(path: Path, labels: Iterable[Any], count: int = 30) -> Path:
-    first, second = labels
+    named = list(labels)
     rows = [
-        {"text": f"note {n} is {'grim' if n % 2 else 'fine'}", "label": (first, second)[n % 2]} for n in range(count)
+        {"text": f"note {n} is {'grim' if n % 2 else 'fine'}", "label": named[n % len(named)]} for n in range(count)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(path, rows)
@@ -53,7 +57,8 @@ def labelled(tmp_path: Path, tiny_model: Path) -> LabelMaker:
 
 def asked(template: str | None, verbalisers: dict[str, str]) -> list[str]:
     texts = ["--verbalisers", *(f"{label}={text}" for label, text in verbalisers.items())]
-    return [*(["--template", template] if template else []), *texts, "--holdout", "0.4"]
+    named = [] if verbalisers == STARS else texts
+    return [*(["--template", template] if template else []), *named, "--holdout", "0.4"]
 
 
 def samples(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -62,15 +67,18 @@ def samples(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def scores(model: Path, prompt: str, verbalisers: Iterable[str]) -> list[float]:
-    """Log-probabilities of one-token verbalisers behind a prompt, by transformers alone."""
+    """Log-probabilities of whole verbalisers behind a prompt, by transformers alone."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    ids = tokenizer(prompt, return_tensors="pt").input_ids
-    with torch.no_grad():
-        found = AutoModelForCausalLM.from_pretrained(model)(ids).logits[0, -1].log_softmax(-1)
-    return [float(found[tokenizer(text, add_special_tokens=False).input_ids[0]]) for text in verbalisers]
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    asked, found = tokenizer(prompt).input_ids, []
+    for text in verbalisers:
+        label = tokenizer(text, add_special_tokens=False).input_ids
+        with torch.no_grad():
+            logs = network(torch.tensor([asked + label])).logits[0].log_softmax(-1)
+        found.append(sum(float(logs[len(asked) - 1 + place, token]) for place, token in enumerate(label)))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -78,8 +86,9 @@ def scores(model: Path, prompt: str, verbalisers: Iterable[str]) -> list[float]:
     [
         (TWEET, MOODS, ("positive", "negative"), "Tweet: note ", " Mood:"),
         (None, NUMBERS, (1, 0), "Text: note ", "\nLabel:"),
+        (None, STARS, (5, 3, 1, 4, 2), "Text: note ", "\nLabel:"),
     ],
-    ids=["template", "integers"],
+    ids=["template", "integers", "stars"],
 )
 def test_an_evaluation_needs_the_label_file_alone(
     labelled: LabelMaker,
@@ -87,7 +96,7 @@ def test_an_evaluation_needs_the_label_file_alone(
     tiny_model: Path,
     template: str | None,
     verbalisers: dict[str, str],
-    labels: tuple[Any, Any],
+    labels: tuple[Any, ...],
     start: str,
     end: str,
 ) -> None:
@@ -101,10 +110,14 @@ def test_an_evaluation_needs_the_label_file_alone(
         assert {row["doc_id"] for row in rows} == set(held_out.gold)
         for row in rows:
             text = row["doc"]["input"]
-            assert text.startswith(start) and text.endswith(end)
+            assert text == f"{start}{row['doc']['text'].removeprefix('note ')}{end}"
             assert row["target"] == held_out.gold[row["doc_id"]] in verbalisers
     base = samples(tmp_path / "out", "zero-shot-base")[0]
     texts = [verbalisers[label] for label in made.label_space.labels]
+    asked_ids = AutoTokenizer.from_pretrained(tiny_model)(base["doc"]["input"]).input_ids
+    assert base["prompt_hash"] == prompt_hash([asked_ids]), "the very bytes of the template, and nothing else"
+    learnt = [(row["prompt"], row["completion"]) for row in sft_rows(made).rows]
+    assert learnt == [(item.example.input, verbalisers[item.label]) for item in made.labeled_examples]
     assert base["log_probs"] == pytest.approx(scores(tiny_model, base["doc"]["input"], texts), abs=1e-4)
     config = json.loads((tmp_path / "out" / "results.json").read_text())["config"]
     assert config["data"]["template"] == made.record.template and config["data"]["verbalisers"] == verbalisers
