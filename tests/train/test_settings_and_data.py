@@ -97,7 +97,7 @@ def test_batches_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch)
 def test_overlap_is_refused_by_question(labels: Path, reviews: Path) -> None:
     found = read_result(labels)
     assert check_overlap(found, "l.jsonl", None).evaluation == DataSource(
-        dataset=str(reviews), holdout=0.25, part="test"
+        str(reviews), "classification", holdout=0.25, part="test"
     )
     with pytest.raises(DataError, match=r"l\.jsonl: 24 of 24 labelled examples belong"):
         check_overlap(found, "l.jsonl", DataSource(dataset=str(reviews)))
@@ -109,7 +109,7 @@ def test_the_held_out_part_is_found_beside_the_label_file_and_whole(labels: Path
     drawn = DataSource(dataset=reviews.name, holdout=0.25, max_examples=9, slice="1/3", template="Seen: {text}")
     record = replace(found.record, data=replace(found.record.data, source=drawn))
     moved = replace(found, record=record, file=str(reviews.parent / "results" / "l.jsonl"))
-    whole = DataSource(dataset=str(reviews), holdout=0.25, part="test", template="Seen: {text}")
+    whole = DataSource(str(reviews), "classification", holdout=0.25, part="test", template="Seen: {text}")
     check = check_overlap(moved, "l.jsonl", None)
     assert check.evaluation == whole and check.questions == check_overlap(found, "l.jsonl", None).questions
 
@@ -125,7 +125,7 @@ def test_eval_source_says_where_the_labelled_data_lies_now_and_what_it_says_coun
         words = ["--labels", str(labels), "--output_dir", str(tmp_path / "out"), "--eval_source", json.dumps(source)]
         return make_plan(read_settings(words)).overlap.evaluation
 
-    held_out = DataSource(dataset=str(here), holdout=0.25, part="test")
+    held_out = DataSource(str(here), "classification", holdout=0.25, part="test")
     assert evaluation(dataset=str(here)) == held_out == evaluation(dataset=str(here), holdout=0.25, part="test")
     assert evaluation(dataset="reviews", part="test") == DataSource(dataset="reviews", part="test")
     with pytest.raises(DataError, match="24 of 24 labelled examples belong"):
