@@ -1,15 +1,13 @@
 """Running an evaluation: what is not yet answered is asked, then everything is scored and written."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from tqdm import tqdm
 
 from eval.conditions.answers import AnswerFile, Batch
@@ -20,9 +18,10 @@ from eval.report import write_all
 from eval.report.tables import terminal
 from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig
-from icm.errors import ConfigError
+from icm.errors import ConfigError, PrerequisiteError
 from icm.labelling.claims import ClaimWriter
 from icm.tasks.written import stand_ins
+from icm.text import Console, say
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Evaluator:
             file, run, list(examples), lambda ids: run.condition.answer([examples[key] for key in ids], engines)
         )
         answers = tuple(file.answers[example.id] for example in self.experiment.examples)
+        _refuse_failure(run.config.name, [answer.error for answer in answers])
         return ScoredRun(run, answers, file.usage, file.facts, self.experiment.label_space.labels)
 
     def _complete(
@@ -92,7 +92,7 @@ def evaluate(settings: EvalConfig) -> Path:
     with _only_one(folder):
         experiment = _with_claims(plan)
         checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
-        print(f"evaluate {checked} → {folder}", file=sys.stderr)
+        say(f"evaluate {checked} → {folder}", error=True)
         started = time.time()
         scored, chosen = Evaluator(experiment, folder).score_all()
         evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started)
@@ -101,12 +101,21 @@ def evaluate(settings: EvalConfig) -> Path:
     return folder
 
 
+def _refuse_failure(condition: str, errors: Sequence[str | None]) -> None:
+    """A condition that answered nothing has no accuracy, not one of 0. Raises PrerequisiteError."""
+    if errors and all(errors):
+        raise PrerequisiteError(
+            f"condition {condition!r}: all {len(errors)} items failed, so there is nothing to report; the last one: "
+            f"{errors[-1]}; mend that, and the same command goes on from here"
+        )
+
+
 def _with_claims(plan: Experiment) -> Experiment:
     """The experiment, with claims in the place of stand-ins where the model has to write them."""
     settings = plan.settings
     if not plan.data.written:
         return plan
-    print(f"write    claims for {len(plan.data.written)} held-out questions", file=sys.stderr)
+    say(f"write    claims for {len(plan.data.written)} held-out questions", error=True)
     with EnginePool() as engines:
         load = partial(engines.get, settings.engine)
         _, source = ClaimWriter(settings.output_dir, settings.engine, settings.generation, load).load(plan.source)

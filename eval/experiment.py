@@ -77,7 +77,7 @@ class Experiment:
 
     @cached_property
     def _results(self) -> dict[str, ICMResult]:
-        return {path: read_result(path) for path in self.settings.label_files}
+        return {path: read_result(path, self.settings.data.own_task) for path in self.settings.label_files}
 
     @property
     def examples(self) -> tuple[ICMExample, ...]:

@@ -11,6 +11,7 @@ from eval.settings import EvalConfig, checked_settings, given_settings
 from icm.config import EngineConfig
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
+from icm.http import check_address, is_loopback
 from icm.labelling.options import build
 from icm.results.format import ICMResult, read_result
 from icm.results.origin import held_out_source, located
@@ -32,8 +33,8 @@ def read_settings(arguments: Sequence[str]) -> EvalConfig:
     settings = checked_settings(content, where)
     if not settings.label_files:
         return settings
-    result = read_result(settings.label_files[0])
     names = {part: set(_section(content, part)) for part in ("data", "engine")}
+    result = read_result(settings.label_files[0], settings.data.own_task)
     return replace(
         settings,
         data=_data(settings.data, names["data"], result),
@@ -65,6 +66,12 @@ def _engine(settings: EngineConfig, names: Collection[str], result: ICMResult) -
     recorded = {name: value for name, value in _section(result.record.settings, "engine").items() if name in known}
     recorded |= {"model": model.name, "revision": model.revision, "adapter": None}
     labeler = build(EngineConfig, recorded, f"{result.file}: settings.engine")
+    address = labeler.base_url if labeler.engine == "server" and "base_url" not in names else None
+    if address is not None and not is_loopback(check_address(address)):
+        raise ConfigError(
+            f"{result.file}: labelled by the server {address}, and a file does not decide where prompts are "
+            f"sent; if you trust it, give --engine.base_url {address}"
+        )
     return replace(labeler, **{name: getattr(settings, name) for name in names})
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 from eval.held_out import read_settings
 from icm.errors import ICMError
 from icm.secrets import load_secrets
+from icm.text import log_visibly, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        log_visibly()
         load_secrets(Path.cwd())
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         # Imported here: torch, plots and statistics take seconds that help and a wrong setting should not cost.
@@ -31,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         folder = evaluate(settings)
     except ICMError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it was", file=sys.stderr)
+        say("interrupted; the same command continues where it was", error=True)
         return 130
-    print(f"written  {folder}/results.json, figure_1.png, report.html")
+    say(f"written  {folder}/results.json, figure_1.png, report.html")
     return 0
 
 

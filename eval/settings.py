@@ -7,6 +7,7 @@ from typing import Literal
 
 from icm.config import EngineConfig, GenerationConfig, LabelSource
 from icm.errors import ConfigError
+from icm.http import check_address
 from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt, switched
 from icm.labelling.options import build, checked, class_options, nearest
 from icm.tasks.source import DataSource
@@ -21,7 +22,8 @@ class ServerConfig:
 
     Attributes:
         base_url: address up to and including the version ("https://api.together.xyz/v1").
-        api_key_env: environment variable that holds the key; None for a server without keys.
+        api_key_env: environment variable that holds the key; None for a server without keys. It is the one that belongs
+            to the host (TOGETHER_API_KEY, OPENAI_API_KEY, …; see `icm.http.key_name`).
         timeout: seconds for one answer.
         max_retries: further tries after a failed one (429, 5xx, time-out, broken or empty answer).
         retry_delay: seconds before the first retry; doubles each time, up to 60; a Retry-After header wins.
@@ -43,8 +45,7 @@ class ServerConfig:
     price_output: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"server.base_url: found {self.base_url!r}, expected an http:// or https:// address")
+        check_address(self.base_url, "server.base_url")
         for name in ("timeout", "concurrency", "max_tokens"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_retries", self.max_retries, 0)

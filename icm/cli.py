@@ -12,6 +12,7 @@ from icm.errors import ConfigError, ICMError
 from icm.labelling.arguments import CommandParser, refuse_rest
 from icm.labelling.options import nearest
 from icm.secrets import load_secrets
+from icm.text import log_visibly, say
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -58,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("icm: error:", " ".join(message.split("\n")), file=sys.stderr)
+    say(f"icm: error: {' '.join(message.split(chr(10)))}", error=True)
     return code
 
 
 def _run(argv: Sequence[str]) -> int:
+    log_visibly()
     load_secrets(Path.cwd())
     parser, commands = make_parser()
     if not argv:

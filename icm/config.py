@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from icm.errors import ConfigError
+from icm.secrets import refuse_secrets
 
 LabelSource = Literal["labels", "gold", "random", "perturbed"]
 """Whose labels the same examples bear: those found, gold, random ones, or gold with as many errors as those found."""
@@ -53,6 +54,7 @@ class EngineConfig:
     tokenizer: str | None = None
 
     def __post_init__(self) -> None:
+        refuse_secrets({name: getattr(self, name) for name in ("model", "adapter", "tokenizer", "base_url")}, "engine")
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "kv_cache_gib", "gpu_memory_utilization"):
             _check(self, name, getattr(self, name) > 0, "a number above 0")
         _check(self, "gpu_memory_utilization", self.gpu_memory_utilization <= 1, "at most 1")

@@ -4,8 +4,9 @@ Every command turns an `ICMError` into one line on standard error and exit code 
 our bug and keeps its traceback.
 """
 
-import sys
 from collections.abc import Callable
+
+from icm.text import log_visibly, say
 
 
 class ICMError(ValueError):
@@ -30,9 +31,10 @@ class ResumeError(ICMError):
 
 def exit_code(run: Callable[[], object]) -> int:
     """Run a command; 0, or 2 after the line that tells what the user can mend."""
+    log_visibly()
     try:
         run()
     except ICMError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
     return 0

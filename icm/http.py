@@ -1,5 +1,6 @@
 """JSON over HTTP with bounded, backed-off tries: the one client of every server that models are asked on."""
 
+import ipaddress
 import math
 import os
 import random
@@ -9,14 +10,22 @@ import time
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
 from icm.errors import ConfigError, PrerequisiteError
+from icm.secrets import KEY_ENDING
 
 LONGEST_WAIT = 60.0
-_KEYS = {"api.together.xyz": "TOGETHER_API_KEY", "openrouter.ai": "OPENROUTER_API_KEY"}
+_KEYS = {
+    "api.openai.com": "OPENAI_API_KEY",
+    "api.together.ai": "TOGETHER_API_KEY",
+    "api.together.xyz": "TOGETHER_API_KEY",
+    "openrouter.ai": "OPENROUTER_API_KEY",
+}
+# What a server of this machine may be given: a key, but none that signs for somebody.
+_LOCAL_KEY = re.compile(r"(?!.*(SECRET|ACCESS|PRIVATE))[A-Z][A-Z0-9_]*_KEY")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _REPEATABLE = {408, 409, 425, 429, *range(500, 600)}
 _SHOWN = 300  # characters of a server's message
 _BRIEF = reprlib.Repr()
@@ -67,25 +76,67 @@ class NoAnswer(PrerequisiteError):
     """Every try failed; the message is the last failure."""
 
 
-def key_name(base_url: str) -> str:
-    """Environment variable that holds the key for this host."""
-    return _KEYS.get(urlsplit(base_url).hostname or "", "OPENAI_API_KEY")
-
-
-def check_address(base_url: str | None) -> str:
-    """The address without a slash at its end. Raises ConfigError if it is none, or holds what belongs elsewhere."""
-    found = "an address with a password" if "@" in (base_url or "") else repr(base_url)
-    wrong = ConfigError(f"base_url: found {found}, expected an address such as http://localhost:8000/v1")
+def is_loopback(base_url: str) -> bool:
+    """Whether the address is one of this machine by its name or number, whatever a name server says."""
+    host = _host(base_url)
     try:
-        parts = urlsplit(base_url or "")
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # `port` checks the number
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
+        return False
+
+
+def key_name(base_url: str) -> str:
+    """Environment variable that holds the key for this host, and for no other: `ICM_LLM_LAB__1_ORG_API_KEY` is that of
+    llm.lab-1.org. Servers of this machine get OPENAI_API_KEY, as clients of OpenAI's have it."""
+    host = _host(base_url)
+    if is_loopback(base_url):
+        return "OPENAI_API_KEY"
+    return _KEYS.get(host) or f"ICM_{host.replace('-', '__').replace('.', '_').upper()}{KEY_ENDING}"
+
+
+def server_key(base_url: str, variable: str | None = None) -> str | None:
+    """The key that may be sent to the server; None if the environment holds none.
+
+    Args:
+        base_url: a checked address.
+        variable: where the settings say that the key stands. Those of a server elsewhere can name its own key alone,
+            so that no file sends another one there.
+
+    Raises:
+        ConfigError: another variable, or a key that would cross the network unencrypted.
+        PrerequisiteError: see `key_in`.
+    """
+    here, own = is_loopback(base_url), key_name(base_url)
+    if variable is not None and not (variable == own or (here and _LOCAL_KEY.fullmatch(variable))):
+        expected = "a variable such as SERVER_API_KEY" if here else own
+        raise ConfigError(f"server.api_key_env: names a variable that is not sent to {base_url}; expected {expected}")
+    if not _HOST.fullmatch(_host(base_url)) and not here:  # an IPv6 address, or a spelling that is no name's
+        return None
+    key = key_in(variable or own)
+    if key and not here and not base_url.startswith("https:"):
+        raise ConfigError(f"base_url: {base_url} would get the key in {variable or own} unencrypted; use https://")
+    return key
+
+
+def _host(base_url: str) -> str:
+    """The host as the client that connects reads it."""
+    return httpx.URL(base_url).raw_host.decode("ascii")
+
+
+def check_address(base_url: str | None, name: str = "base_url") -> str:
+    """The address as it is asked, without a slash at its end. Raises ConfigError if it is none, or holds what belongs
+    elsewhere; such an address is not repeated."""
+    found = "an address with a password" if "@" in (base_url or "") else brief(base_url)
+    wrong = ConfigError(f"{name}: found {found}, expected an address such as http://localhost:8000/v1")
+    try:
+        url = httpx.URL(base_url or "")
+    except httpx.InvalidURL:
         raise wrong from None
-    if base_url is None or not known:
+    if url.userinfo or url.query or url.fragment:
+        raise ConfigError(f"{name}: holds a user name, password or query; keys belong in the environment")
+    if url.scheme not in ("http", "https") or not url.raw_host or not 0 < (url.port or 1) < 2**16:
         raise wrong
-    if parts.username or parts.password or parts.query:
-        raise ConfigError("base_url: holds a user name, password or query; keys belong in the environment")
-    return base_url.rstrip("/")
+    return str(url).rstrip("/")
 
 
 def key_in(variable: str) -> str | None:
@@ -99,7 +150,7 @@ def key_in(variable: str) -> str | None:
 class JsonClient:
     """Asks one server. Safe to use from several threads.
 
-    Redirects are not followed: the key is meant for this host alone.
+    Redirects are not followed: the key is meant for this host alone. Servers of this machine are asked without a proxy.
 
     Attributes:
         base_url: address up to and including the version.
@@ -118,7 +169,13 @@ class JsonClient:
     ) -> None:
         """`first_wait` is in seconds, before the second try; it doubles for each further one, up to `LONGEST_WAIT`."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, follow_redirects=False)
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=not is_loopback(base_url),
+        )
         self._tries, self._first_wait, self._key = tries, first_wait, key
         self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next = 0.0

@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
+from icm.text import visible
+
+_MARKS = re.compile(r"[\\`*\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")  # an underscore within a word begins nothing
 _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".safetensors", ".gguf")
 
 
@@ -15,8 +18,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
-    """A table of names and values without a head; HTML in them is shown as it is written."""
-    return table(("", ""), [[html.escape(str(cell), quote=False) for cell in fact] for fact in facts.items()])
+    """A table of names and values without a head; both are shown as they are written."""
+    return table(("", ""), [[literal(str(cell)) for cell in fact] for fact in facts.items()])
 
 
 def _cell(value: object) -> str:
@@ -24,11 +27,8 @@ def _cell(value: object) -> str:
 
 
 def literal(text: str) -> str:
-    """Text that Markdown shows as it is, HTML included."""
-    escaped = html.escape(text, quote=False)
-    for mark in "\\`*_[]":
-        escaped = escaped.replace(mark, f"\\{mark}")
-    return "<br>".join(escaped.splitlines())
+    """Text that Markdown shows as it is, HTML, links and images included."""
+    return "<br>".join(_MARKS.sub(r"\\\g<0>", html.escape(visible(text), quote=False)).splitlines())
 
 
 def public_name(name: str) -> str:

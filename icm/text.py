@@ -1,12 +1,62 @@
-"""Texts compared: the final answer of a worked solution, and text without what does not matter."""
+"""Texts compared (the final answer of a worked solution, text without what does not matter), and texts shown: whatever
+stands in a foreign file, name or reply, a terminal gets no commands from it."""
 
+import logging
 import re
+import sys
+import traceback
 import unicodedata
 from fractions import Fraction
+
+import rich.console
+from rich.text import Text
 
 _NUMBER = re.compile(r"(?<![\w.,])[-+]?\s?[$€£]?\s?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?")
 _MARKER = re.compile(r"(?:^|\n)\s*(?:A|Answer)\s*:|####|\\boxed\s*\{|\banswer is\b", re.IGNORECASE)
 _MAX_DIGITS = 100  # longer "numbers" are noise of a model, and int() refuses more than 4,300 digits
+
+# Control characters but tab and line feed, marks that reorder text, line ends of Unicode, halves of characters, tags.
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """Text whose characters that a terminal obeys rather than shows are written out: `\\x1b[2J`, `\\u202e`."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """`visible` text for a cell or a line: it begins no line of its own."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Print text of any origin to standard output, or to standard error; what prints, prints with this or `Console`."""
+    stream = sys.stderr if error else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(visible(str(text)).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+class Console(rich.console.Console):
+    """A console for tables and styled text of any origin."""
+
+    def render_str(self, text: str, *arguments: object, **options: object) -> Text:
+        """See `rich.console.Console.render_str`, through which all strings go, those in tables included."""
+        shown: Text = super().render_str(visible(text), *arguments, **options)  # type: ignore[arg-type]
+        return shown
+
+
+class _Record(logging.LogRecord):
+    def getMessage(self) -> str:
+        if self.exc_info and self.exc_info[0] and not self.exc_text:  # formatters take it as it stands here
+            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info)).rstrip())
+        return visible(super().getMessage())
+
+
+def log_visibly() -> None:
+    """From now on messages to any logger of this process, libraries' included, are `visible`."""
+    logging.setLogRecordFactory(_Record)
 
 
 def final_answer(solution: str) -> str | None:

@@ -17,6 +17,7 @@ from icm.engines.common import loading
 from icm.errors import ConfigError, exit_code
 from icm.models import resolve_model
 from icm.secrets import load_secrets
+from icm.text import say
 
 
 def main(words: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     def run() -> None:
         load_secrets(Path.cwd())
         merge(**vars(arguments))
-        print(f"merged model written to {arguments.output}")
+        say(f"merged model written to {arguments.output}")
 
     return exit_code(run)
 

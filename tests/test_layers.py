@@ -18,8 +18,10 @@ LEVELS = (  # top down; a module imports from its own room and from levels below
     {"icm.prompts", "icm.consistency"},
     {"icm.examples"},
     {"icm.models"},
-    {"icm.config", "icm.files", "icm.secrets", "icm.yaml_files", "icm.http", "icm.markdown"},
-    {"icm.errors", "icm.calibration", "icm.provenance", "icm.text"},
+    {"icm.config", "icm.files", "icm.yaml_files", "icm.http", "icm.markdown"},
+    {"icm.secrets"},
+    {"icm.errors", "icm.calibration", "icm.provenance"},
+    {"icm.text"},
 )
 PLACE = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -18,6 +18,7 @@ from icm.config import LabelSource
 from icm.errors import ConfigError
 from icm.files import atomic_write
 from icm.labelling.options import nearest
+from icm.secrets import refuse_secrets
 from icm.yaml_files import read_mapping
 from train.world import check_gpu, started_processes
 
@@ -58,6 +59,7 @@ class LabelArguments:
             recipe means the same on one CPU and on many GPUs.
         eval_source: `icm.tasks.DataSource` (mapping) of the evaluation; training on its questions is refused. What it
             does not say of the labelled data set is as its labels were made.
+        task_type: module of your own task by which the label file's data are read, where the file names one.
         overwrite_output_dir: train again although the output folder holds a run.
     """
 
@@ -75,6 +77,9 @@ class LabelArguments:
             "help": "Data source of the evaluation (JSON; what it leaves out is as the labels were made); training on "
             "its questions is refused."
         },
+    )
+    task_type: str | None = field(
+        default=None, metadata={"help": "Module of your own task, where the label file names one: its code is run."}
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Train again although the output folder holds a run."}
@@ -139,6 +144,8 @@ def read_settings(words: Sequence[str]) -> GivenSettings:
     content = read_mapping(path, "--config takes a recipe like configs/train/sft_lora.yaml") if path else {}
     filed = {name: _yaml_words(value) for name, value in content.items()}
     origin = dict.fromkeys(filed, path) | dict.fromkeys(given, "command line")
+    refuse_secrets(content, path)
+    refuse_secrets({name: _parsed(words) for name, words in given.items()}, "command line")
     if _DERIVED in origin:
         raise ConfigError(
             f"{origin[_DERIVED]}: {_DERIVED} follows from total_batch_size, per_device_train_batch_size and the "
@@ -160,6 +167,14 @@ def _command_line(words: Sequence[str]) -> dict[str, list[str] | None]:
         else:
             current.append(word)
     return given
+
+
+def _parsed(words: Sequence[str] | None) -> object:
+    """Words of the command line with mappings read, as the trainer reads them; it says what is wrong with one."""
+    try:
+        return [json.loads(word) if word.lstrip().startswith("{") else word for word in words or ()]
+    except (ValueError, RecursionError):
+        return words
 
 
 def _yaml_words(value: object) -> list[str] | None:

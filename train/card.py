@@ -86,7 +86,7 @@ def _labels(plan: Plan) -> str:
             "training rows": len(plan.rows.rows),
             "left out": left_out(plan.rows.dropped),
             "questions shared with the evaluation": plan.overlap,
-            "SHA-256 of the label file": f"`{plan.labels_sha256}`",
+            "SHA-256 of the label file": plan.labels_sha256,
         }
     )
 

@@ -104,7 +104,7 @@ def make_plan(settings: GivenSettings) -> Plan:
         ICMError: one line that names the setting or the file.
     """
     arguments = settings.label_arguments()
-    found = read_result(arguments.labels)
+    found = read_result(arguments.labels, arguments.task_type)
     model, revision = _base_model(settings, found)
     result = twin(found, arguments.label_source, _seed(settings), file=arguments.labels)
     plan = Plan(

@@ -1,6 +1,5 @@
 """What a finished run leaves: weights, tokenizer, settings, environment, metrics, loss plot, card, results."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from icm.files import atomic_write, parse_object, write_json, write_jsonl
 from icm.provenance import git_revision, machine, package_versions, peak_memory_gib
 from icm.publish.hub import push_adapter
+from icm.text import say
 from train.card import write_card
 from train.check import Plan, check_hub_token
 from train.checkpoints import FINISHED_FILE
@@ -68,7 +68,7 @@ def write_outputs(plan: Plan, trainer: "Trainer", lengths: LengthStatistics, pus
         plot_loss(history, folder / "loss.png")
         write_card(plan, trainer, asdict(results), environment)
         write_json(folder / FINISHED_FILE, asdict(results) | _provenance(plan))
-        print(_summary(plan, results), file=sys.stderr)
+        say(_summary(plan, results), error=True)
     trainer.accelerator.wait_for_everyone()
     if push and trainer.is_world_process_zero():
         push_outputs(plan, trainer.args)
@@ -174,4 +174,4 @@ def push_outputs(plan: Plan, training: "TrainingArguments") -> None:
     """Publish a finished run."""
     name = training.hub_model_id or plan.output_dir.name
     repo = name if "/" in name else f"{check_hub_token()}/{name}"
-    print(f"pushed   {push_adapter(plan.output_dir, repo, private=bool(training.hub_private_repo))}", file=sys.stderr)
+    say(f"pushed   {push_adapter(plan.output_dir, repo, private=bool(training.hub_private_repo))}", error=True)

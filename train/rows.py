@@ -16,6 +16,7 @@ from icm.errors import ConfigError, DataError
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult
 from icm.results.training_rows import Rows, answer_pairs, label_pairs, left_out, sft_rows
+from icm.text import visible
 from train.arguments import Method
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def show_row(row: TokenRow, tokenizer: "PreTrainedTokenizerBase") -> Text:
     """The row as the model sees it: dim without loss, green made likelier, red made less likely."""
 
     def decoded(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids)))
+        return visible(str(tokenizer.decode(list(ids))))
 
     text = Text(decoded(row.prompt), style="dim")
     text.append(decoded(row.chosen), style="bold green")

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from icm.errors import ICMError
 from icm.files import write_json
 from icm.secrets import load_secrets
+from icm.text import Console, log_visibly, say
 from train.arguments import (
     GivenSettings,
     TrainingConfig,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 def main(words: Sequence[str]) -> int:
     """Run the command; returns the exit code. What a user can mend becomes one line on standard error."""
     try:
+        log_visibly()
         load_secrets(Path.cwd())
         settings = read_settings(words)
         if settings.help:
@@ -54,7 +54,7 @@ def main(words: Sequence[str]) -> int:
         train(plan)
     except ICMError as error:
         if rank() == 0:
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}", error=True)
         return 2
     return 0
 
@@ -134,14 +134,14 @@ def _prepare_folder(plan: Plan, training: TrainingConfig, model: "ModelConfig") 
 
 
 def _print_help(settings: GivenSettings) -> None:
-    print(__doc__)
+    say(__doc__)
     method = settings.first("method", "sft")
     training_parser("sft" if method == "sft" else "dpo_labels").print_help()
 
 
 def _say(text: str) -> None:
     if rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        say(text, error=True)
 
 
 if __name__ == "__main__":

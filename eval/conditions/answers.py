@@ -61,9 +61,10 @@ class AnswerFile:
             self._take(_batch(row))
 
     def unanswered(self, ids: Iterable[str]) -> list[str]:
-        """The ids without an answer, in order. A failed item counts as unanswered until the condition is complete."""
+        """The ids without an answer, in order. A failed item counts as unanswered until the condition is complete, and
+        where all have failed it is not."""
         ids = list(ids)
-        if all(key in self.answers for key in ids):
+        if all(key in self.answers for key in ids) and not all(self.answers[key].error for key in ids):
             return []
         return [key for key in ids if key not in self.answers or self.answers[key].error]
 

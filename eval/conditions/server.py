@@ -22,10 +22,9 @@ from icm.http import (
     Refused,
     UnusableReply,
     brief,
-    check_address,
-    key_in,
     read_count,
     read_log_prob,
+    server_key,
 )
 from icm.models import cache_folder
 
@@ -165,9 +164,8 @@ class ServerChat:
 
 
 def check_key(server: ServerConfig) -> str | None:
-    """The server's key. Raises PrerequisiteError if it is not in the environment, ConfigError for a bad address."""
-    check_address(server.base_url)
-    key = key_in(server.api_key_env) if server.api_key_env else None
+    """The server's key. Raises PrerequisiteError if it is not in the environment, ConfigError if it is another's."""
+    key = server_key(server.base_url, server.api_key_env) if server.api_key_env else None
     if server.api_key_env and not key:
         raise PrerequisiteError(f"environment variable {server.api_key_env} is not set; it holds the server's key")
     return key

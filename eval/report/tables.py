@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from eval.intervals import Estimate
 from eval.multiple_choice import MultipleChoiceRun
 from eval.scores import ConditionScores, Evaluation
-from icm.markdown import table
+from icm.markdown import literal, table
+from icm.text import one_line
 
 _HEAD = ("condition", "accuracy", "95 % interval", "raw", "AUROC", "Brier", "ECE", "seeds", "gap recovered", "failures")
 _MULTIPLE_CHOICE = ("TruthfulQA", "MC1", "95 % interval", "MC2", "95 % interval", "questions")
@@ -19,33 +21,34 @@ def markdown(evaluation: Evaluation) -> str:
     """All figures."""
     data = evaluation.experiment.data.dataset
     parts = [
-        f"# {data.name}: {len(data)} held-out items, {len({example.group for example in data})} questions",
+        f"# {literal(data.name)}: {len(data)} held-out items, {len({example.group for example in data})} questions",
         table(_HEAD, [_row(evaluation, condition) for condition in evaluation.conditions]),
     ]
     if evaluation.chosen:
         parts.append(table(_MULTIPLE_CHOICE, map(_multiple_choice_row, evaluation.chosen)))
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in evaluation.notes)]).rstrip() + "\n"
+    return "\n\n".join([*parts, "\n".join(f"- {literal(note)}" for note in evaluation.notes)]).rstrip() + "\n"
 
 
 def terminal(evaluation: Evaluation) -> Table:
     """The main figures in 80 columns."""
-    made = Table(title=evaluation.title, title_justify="left", box=SIMPLE)
+    made = Table(title=Text(one_line(evaluation.title)), title_justify="left", box=SIMPLE)
     made.add_column(_HEAD[0], no_wrap=True)
     for name in (*_HEAD[1:4], "gap recovered"):
         made.add_column(name, justify="right", no_wrap=True)
     for condition in evaluation.conditions:
-        made.add_row(*_main_figures(condition), _gap(evaluation, condition))
+        made.add_row(Text(one_line(condition.name)), *_main_figures(condition), _gap(evaluation, condition))
     return made
 
 
 def _main_figures(condition: ConditionScores) -> list[str]:
     headline, raw = condition.headline, condition.metrics("none")["accuracy"]
-    return [condition.name, f"{headline.value:.3f}", _interval(headline), _number(raw)]
+    return [f"{headline.value:.3f}", _interval(headline), _number(raw)]
 
 
 def _row(evaluation: Evaluation, condition: ConditionScores) -> list[str]:
     metrics = condition.metrics(condition.calibration)
     return [
+        literal(condition.name),
         *_main_figures(condition),
         *(_number(metrics[key]) for key in ("auroc", "brier", "ece")),
         _spread(condition.seed_accuracies),
@@ -64,7 +67,7 @@ def _gap(evaluation: Evaluation, condition: ConditionScores) -> str:
 def _multiple_choice_row(run: MultipleChoiceRun) -> list[str]:
     one, two = run.estimate(run.mc1), run.estimate(run.mc2)
     figures = [f"{one.value:.3f}", _interval(one), f"{two.value:.3f}", _interval(two)]
-    return [run.run.config.name, *figures, str(len(run.ids))]
+    return [literal(run.run.config.name), *figures, str(len(run.ids))]
 
 
 def _interval(estimate: Estimate) -> str:

@@ -3,6 +3,7 @@
 import argparse
 
 from icm.commands import parser as parsing
+from icm.text import say
 
 
 def add_command(subparsers: parsing.Subparsers) -> None:
@@ -16,7 +17,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     problems = 0
     for finding in diagnose():
-        print(finding)
+        say(finding)
         problems += finding.state == "problem"
-    print(f"{problems} problems" if problems else "ready")
+    say(f"{problems} problems" if problems else "ready")
     return 2 if problems else 0

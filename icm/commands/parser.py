@@ -33,6 +33,12 @@ def add_command(subparsers: Subparsers, name: str, command: Command, summary: st
     return parser
 
 
+def add_task_type(parser: CommandParser) -> None:
+    """Add the option by which the user stands up for a module that a result file names."""
+    trusted = "module of your own task, where the result names one: gold labels are read by its code"
+    parser.add_argument("--task-type", metavar="MODULE", help=trusted)
+
+
 def canonical_arguments(argv: Sequence[str]) -> list[str]:
     """Every option spelt in the one way the parser knows: dashes for underscores, our names for the fork's."""
     return respelt(argv, FORK_NAMES)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from icm.commands import parser as parsing
+from icm.text import say
 
 EXAMPLES = """\
   icm pipeline --config configs/experiments/demo.yaml
@@ -31,7 +32,7 @@ def pipeline(arguments: argparse.Namespace) -> int:
     config = read_experiment(arguments.config)
     with logging_to(OutputConfig()):
         if arguments.dry_run:
-            print(plan_pipeline(config))
+            say(plan_pipeline(config))
         else:
-            print(run_pipeline(config, force=arguments.force))
+            say(run_pipeline(config, force=arguments.force))
     return 0

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from icm.config import SearchConfig
 from icm.labelling.session import Progress
 from icm.results.trace import Decision
+from icm.text import Console
 
 _UNKNOWN: dict[str, Any] = dict.fromkeys(("labelled", "utility", "temperature", "accepted", "tokens"), "–")
 _STATE = (

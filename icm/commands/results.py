@@ -1,13 +1,13 @@
 """`icm list`, `icm analyze` and `icm clean`: what a folder of result files holds."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.commands import parser as parsing
 from icm.labelling.options import OutputConfig
+from icm.text import one_line, say
 
 if TYPE_CHECKING:
     from icm.results.analysis import Analysis
@@ -33,6 +33,7 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
     analysis.add_argument(
         "--output-path", metavar="FILE", help="write a report as well (.json, .html or .md, with plots)"
     )
+    parsing.add_task_type(analysis)
     cleaning = add(
         subparsers,
         "clean",
@@ -65,7 +66,7 @@ def show_list(arguments: argparse.Namespace) -> int:
     """Print a table of the folder's results. Exit code 2 if one of them is broken."""
     stored = _storage(arguments).list_results()
     if not stored:
-        print(f"no results in {arguments.results_dir}; `icm run` makes one")
+        say(f"no results in {arguments.results_dir}; `icm run` makes one")
         return 0
     sound = [entry for entry in stored if entry.error is None]
     rows = [(e.name, e.created.strftime(_TIME), e.task, e.model, str(e.examples), _number(e.score)) for e in sound]
@@ -83,12 +84,13 @@ def show_analysis(arguments: argparse.Namespace) -> int:
         check_report_path(arguments.output_path)
     storage = _storage(arguments)
     if arguments.result_file is not None:
-        analyses, broken = [analyze_file(storage.find(arguments.result_file))], list[StoredResult]()
+        path = storage.find(arguments.result_file)
+        analyses, broken = [analyze_file(path, arguments.task_type)], list[StoredResult]()
     else:
-        analyses, broken = analyze_folder(storage)
-    print("\n\n".join(map(_text, analyses)) or f"no results in {arguments.results_dir}; `icm run` makes one")
+        analyses, broken = analyze_folder(storage, arguments.task_type)
+    say("\n\n".join(map(_text, analyses)) or f"no results in {arguments.results_dir}; `icm run` makes one")
     if arguments.output_path is not None:
-        print(write_report(arguments.output_path, analyses, broken, include_examples=True))
+        say(write_report(arguments.output_path, analyses, broken, include_examples=True))
     return _report_broken(broken)
 
 
@@ -96,29 +98,30 @@ def clean(arguments: argparse.Namespace) -> int:
     """Remove old results and print what was removed."""
     removed = _storage(arguments).clean_old_results(arguments.keep_latest)
     for path in removed:
-        print(f"removed {path}")
-    print(f"{len(removed)} files removed")
+        say(f"removed {path}")
+    say(f"{len(removed)} files removed")
     return 0
 
 
 def _report_broken(stored: "Sequence[StoredResult]") -> int:
     errors = [entry.error for entry in stored if entry.error is not None]
     for error in errors:
-        print(f"icm: error: {error}", file=sys.stderr)
+        say(f"icm: error: {error}", error=True)
     return 2 if errors else 0
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Plain columns: readable on a terminal, and whole when piped to another program."""
+    rows = [[*map(one_line, row)] for row in rows]
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _text(analysis: "Analysis") -> str:
     """The figures of one result, a line each."""
     found = {title: describe(analysis) for title, describe in _LINES}
-    return "\n".join(f"{title:<12} {text}" for title, text in found.items() if text)
+    return "\n".join(f"{title:<12} {one_line(text)}" for title, text in found.items() if text)
 
 
 def _balance(analysis: "Analysis") -> str:

@@ -14,6 +14,7 @@ from icm.labelling.options import Settings, options
 from icm.labelling.settings import PRESETS, resolve_settings, settings_yaml
 from icm.results.format import ICMResult
 from icm.results.record import RunRecord
+from icm.text import say
 
 TESTBEDS = {
     "truthfulQA": {"dataset": "truthful_qa", "task_type": "truthfulqa"},
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {**_synonyms(arguments), **parsing.given_settings(arguments)}
     settings = resolve_settings(given, preset=arguments.preset, settings_file=arguments.settings)
     if arguments.print_settings:
-        print(settings_yaml(settings), end="")
+        sys.stdout.write(settings_yaml(settings))  # a file of the user's own, to be read again
         return 0
     with logging_to(settings.output):
         if arguments.dry_run:
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_plan(settings: Settings) -> None:
     from icm.labelling.forecast import plan_run
 
-    print(plan_run(settings, lambda data: print(data.account, flush=True)))
+    say(plan_run(settings, lambda data: say(data.account)))
 
 
 def _label(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -104,8 +105,8 @@ def _label(settings: Settings, arguments: argparse.Namespace) -> None:
     except Interrupted as interrupt:
         command = shlex.join(["icm", *_without_resume(arguments.argv), "--resume", str(interrupt.trace)])
         raise KeyboardInterrupt(f"interrupted; continue with: {command}") from None
-    print(path)
-    print(_summary(read_result(path)))
+    say(path)
+    say(_summary(read_result(path)))
 
 
 def _summary(result: ICMResult) -> str:

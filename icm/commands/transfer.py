@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from icm.commands import parser as parsing
 from icm.errors import ConfigError
+from icm.text import say
 
 if TYPE_CHECKING:
     from icm.publish.exporters import Export, ICMExporter
@@ -40,6 +41,7 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
     parser.add_argument("--hf-repo-id", metavar="OWNER/NAME", required=True, help="repository; made if absent")
     parser.add_argument("--file-name", metavar="NAME", help="name of the file in the repository")
     parser.add_argument("--private", action="store_true", help="make the repository private")
+    parsing.add_task_type(parser)
 
 
 def _add_export(subparsers: parsing.Subparsers) -> None:
@@ -64,6 +66,7 @@ def _add_export(subparsers: parsing.Subparsers) -> None:
     parser.add_argument("--hf-push", action="store_true", help="push the file to the hub as well")
     parser.add_argument("--hf-repo-id", metavar="OWNER/NAME", help="repository for --hf-push")
     parser.add_argument("--private", action="store_true", help="make the repository private")
+    parsing.add_task_type(parser)
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -71,13 +74,13 @@ def export(arguments: argparse.Namespace) -> int:
     chosen = _format_options(arguments)
     if arguments.hf_push != (arguments.hf_repo_id is not None):
         raise ConfigError("--hf-push and --hf-repo-id OWNER/NAME go together; give both or none")
-    print(_write(arguments, chosen))
+    say(_write(arguments, chosen))
     if arguments.hf_push:
         from icm.publish.hub import push_file
         from icm.results.format import read_result
 
-        result = read_result(arguments.input_path)
-        print(push_file(arguments.output_path, arguments.hf_repo_id, private=arguments.private, result=result))
+        result = read_result(arguments.input_path, arguments.task_type)
+        say(push_file(arguments.output_path, arguments.hf_repo_id, private=arguments.private, result=result))
     return 0
 
 
@@ -105,7 +108,7 @@ def _write(arguments: argparse.Namespace, chosen: dict[str, object]) -> "Export"
         switch = "include_stats" if arguments.format == "json" else "include_examples"
         chosen.setdefault(switch, False)
     if arguments.format == "analysis":
-        chosen["public"] = arguments.hf_push
+        chosen |= {"public": arguments.hf_push, "task_type": arguments.task_type}
     write = _writer(ICMExporter(), arguments.format)
     return write(arguments.input_path, arguments.output_path, **chosen)
 
@@ -125,6 +128,6 @@ def push(arguments: argparse.Namespace) -> int:
     """Push a file or an adapter folder and print its address."""
     from icm.publish import hub
 
-    names = {"file_name": arguments.file_name, "private": arguments.private}
-    print(hub.push(arguments.input_path, arguments.hf_repo_id, **names))
+    names = {"file_name": arguments.file_name, "private": arguments.private, "task_type": arguments.task_type}
+    say(hub.push(arguments.input_path, arguments.hf_repo_id, **names))
     return 0

@@ -24,10 +24,10 @@ from icm.http import (
     UnusableReply,
     brief,
     check_address,
-    key_in,
     key_name,
     read_count,
     read_log_prob,
+    server_key,
 )
 from icm.markdown import local_path
 from icm.models import is_embedded, resolve_model
@@ -95,7 +95,7 @@ class ServerEngine(Engine):
     def __init__(self, config: EngineConfig) -> None:
         self._url = _base_url(config.base_url)
         self._key_name = key_name(self._url)
-        self._http = JsonClient(self._url, key_in(self._key_name), _TRIES, _FIRST_WAIT, _TIMEOUT)
+        self._http = JsonClient(self._url, server_key(self._url), _TRIES, _FIRST_WAIT, _TIMEOUT)
         self.cache_tokens = math.inf
         self.usage = Usage()
         with self._closing_on_error():

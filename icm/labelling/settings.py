@@ -22,12 +22,13 @@ from icm.labelling.options import (
     nearest,
     options,
 )
+from icm.secrets import KEY_ENDING
 from icm.yaml_files import mapping, read_mapping
 
 PRESETS = ("paper", "codelion", "fork")
 ENVIRONMENT_PREFIX = "ICM_"
-# Read elsewhere (icm.models), or for child processes; not options.
-_OTHER_VARIABLES = {"ICM_CACHE"}
+# Read elsewhere (icm.models, icm.http); not options.
+_OTHER_VARIABLES = ("ICM_CACHE", KEY_ENDING)
 
 # Section of a file → parts of `Settings` whose options stand there: the parts' own names, and those of older files.
 SECTIONS: Mapping[str, tuple[str, ...]] = {part: (part,) for part in get_type_hints(Settings)} | {
@@ -135,7 +136,7 @@ def environment_values(environ: Mapping[str, str]) -> dict[str, object]:
     """The values of `ICM_<OPTION>` variables by option name; empty variables count as unset."""
     values: dict[str, object] = {}
     for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _OTHER_VARIABLES or not environ[variable]:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.endswith(_OTHER_VARIABLES) or not environ[variable]:
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         # Other programs may own ICM_ variables: only what looks like a misspelt option is refused.

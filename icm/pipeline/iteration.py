@@ -15,6 +15,7 @@ from pathlib import Path
 from icm.errors import DataError, exit_code
 from icm.pipeline.experiment import LabelStage
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
+from icm.results.origin import user_task
 from icm.results.record import RunRecord
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
@@ -45,17 +46,18 @@ def rounds_of(label: LabelStage) -> list[Round]:
     return [Round(name, part, names[:place]) for place, (name, part) in enumerate(zip(names, slices, strict=True))]
 
 
-def merge(files: Sequence[Path], without: str | None = None) -> ICMResult:
+def merge(files: Sequence[Path], without: str | None = None, task_type: str | None = None) -> ICMResult:
     """The labels of several files of one data set as one result.
 
     Args:
         files: label files that share no example.
         without: slice of the data whose examples are left out.
+        task_type: see `ICMResult`.
 
     Raises:
         DataError: the files are not of one data set, share an example, or hold none outside `without`.
     """
-    results = [read_result(path) for path in files]
+    results = [read_result(path, task_type) for path in files]
     source = _source(files[0], results[0])
     items: dict[str, LabeledExample] = {}
     for path, result in zip(files, results, strict=True):
@@ -64,7 +66,10 @@ def merge(files: Sequence[Path], without: str | None = None) -> ICMResult:
         for item in result.labeled_examples:
             if items.setdefault(item.example.id, item) is not item:
                 raise DataError(f"{path}: {item.example.input[-60:]!r} is in an earlier file too; leave one out")
-    left_out = {example.id for example in load_task(replace(source, slice=without)).dataset} if without else set()
+    left_out = set[str]()
+    if without:
+        part = replace(source, slice=without, task_type=user_task(source, results[0]))
+        left_out = {example.id for example in load_task(part).dataset}
     kept = [items[key] for key in sorted(items) if key not in left_out]
     if not kept:
         raise DataError(f"--without {without}: {', '.join(map(str, files))} hold no other example")
@@ -103,8 +108,11 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("files", type=Path, nargs="+", metavar="LABELS", help="label files that share no example")
     parser.add_argument("--output", type=Path, required=True, help="label file to write")
     parser.add_argument("--without", metavar="J/N", help="leave out the examples of this slice of the data")
+    parser.add_argument("--task-type", metavar="MODULE", help="module of your own task, where the files name one")
     arguments = parser.parse_args(words)
-    return exit_code(lambda: write_result(arguments.output, merge(arguments.files, arguments.without)))
+    return exit_code(
+        lambda: write_result(arguments.output, merge(arguments.files, arguments.without, arguments.task_type))
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.table import Table
 
 from icm.config import GenerationConfig
@@ -30,6 +29,7 @@ from icm.pipeline.manifest import (
 )
 from icm.pipeline.stages import Stage, eval_file, eval_settings, eval_yaml, make_stages, train_words
 from icm.tasks import DataSource
+from icm.text import Console
 from icm.yaml_files import read_mapping
 
 

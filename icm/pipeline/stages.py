@@ -94,16 +94,20 @@ def _labelling(config: PipelineConfig, algorithm: str, seed: int) -> list[Stage]
         trained: tuple[Path, ...] = ()
         if step.learnt:
             training, adapter = (file.with_name(f"{file.stem}_{end}") for end in ("training.jsonl", "adapter"))
-            stages.append(_merge(f"merge {training.stem}", [files[name] for name in step.learnt], training, step.slice))
+            stages.append(
+                _merge(config, f"merge {training.stem}", [files[name] for name in step.learnt], training, step.slice)
+            )
             stages.append(_train(config, training, adapter, "labels"))
             given["adapter"], trained = str(adapter), stages[-1].outputs
         own = replace(config, given={**config.given, **given})
         stages.append(_label(own, algorithm, seed, file, trained))
-    return [*stages, _merge(f"label {path.stem}", [files[step.name] for step in rounds if step.slice], path)]
+    return [*stages, _merge(config, f"label {path.stem}", [files[step.name] for step in rounds if step.slice], path)]
 
 
-def _merge(name: str, files: Sequence[Path], path: Path, without: str | None = None) -> Stage:
+def _merge(config: PipelineConfig, name: str, files: Sequence[Path], path: Path, without: str | None = None) -> Stage:
     words = [*map(str, files), "--output", str(path), *(["--without", without] if without else [])]
+    own = _own_task(config)
+    words += ["--task-type", own] if own else []
     return Stage(
         name=name,
         command=(sys.executable, "-m", "icm.pipeline.iteration", *words),
@@ -156,6 +160,11 @@ def _seed_draws_data(config: PipelineConfig) -> bool:
     return data.max_examples is not None or data.dataset.startswith("synthetic:")
 
 
+def _own_task(config: PipelineConfig) -> str | None:
+    """See `DataSource.own_task`: the experiment names it, so its later stages may run it."""
+    return config.settings(config.label.algorithms[0], config.label.seeds[0]).data.own_task
+
+
 def _adapter(config: PipelineConfig, algorithm: str, seed: int, source: str) -> Path:
     return config.output_dir / "adapters" / f"{algorithm}_seed{seed}_{source}"
 
@@ -166,6 +175,8 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> S
     # The whole test part is kept out of training, not only the items that this evaluation draws.
     held_out = {**_held_out(config), "max_examples": None}
     own = {"labels": str(labels), "label_source": source}
+    if (task := _own_task(config)) is not None:
+        own["task_type"] = task
     # Without an evaluation nothing need be held out, and then the test part of a file is the file.
     if config.eval is not None or held_out["holdout"]:
         own["eval_source"] = json.dumps(_not_default(DataSource(**held_out)))

@@ -142,7 +142,12 @@ class ICMExporter:
         return Export(Path(output_path), len(rows), dropped)
 
     def export_analysis_report(
-        self, labeled_examples: Labels, output_path: str | Path, include_examples: bool = True, public: bool = False
+        self,
+        labeled_examples: Labels,
+        output_path: str | Path,
+        include_examples: bool = True,
+        public: bool = False,
+        task_type: str | None = None,
     ) -> Export:
         """Write statistics and plots as .json, .html or .md; a result file's trace is used if it lies beside it.
 
@@ -151,13 +156,14 @@ class ICMExporter:
             output_path: the report; its ending decides the form.
             include_examples: list the least and the most confident labels.
             public: name no local paths.
+            task_type: see `ICMResult`.
         """
         from icm.results.report import write_report
 
         check_report_path(output_path)
         result = self._result(labeled_examples, output_path)
         if isinstance(labeled_examples, str | Path):
-            analysis = analyze_file(self.storage.find(labeled_examples))
+            analysis = analyze_file(self.storage.find(labeled_examples), task_type)
         else:
             analysis = analyze(result)
         write_report(

@@ -77,6 +77,7 @@ def push_file(
     file_name: str | None = None,
     private: bool = False,
     result: ICMResult | None = None,
+    task_type: str | None = None,
 ) -> str:
     """Publish one file in a data set repository with a card: of a result its labelled examples, as `push_labels` does,
     of an export the file, whose first line or metadata names no local paths.
@@ -87,6 +88,7 @@ def push_file(
         file_name: its name in the repository; None keeps it.
         result: what the file was exported from, for the card. Unknown for a file that is no result file: then a card
             is written only if the repository has none.
+        task_type: see `ICMResult`.
 
     Returns, Raises: see `push_labels`. DataError: `path` is not a file.
     """
@@ -95,7 +97,7 @@ def push_file(
         raise DataError(f"{path}: no such file; expected a file to upload")
     name = _checked_name(path.name if file_name is None else file_name)
     api = _connect(repo_id)
-    own = _result_of(path)
+    own = _result_of(path, task_type)
     result = result or own
     card = label_card(result, repo_id, name) if result else file_card(repo_id, name)
     content = _rows(own) if own else _public_json(path) if path.suffix == ".json" else path
@@ -110,21 +112,30 @@ def push_adapter(folder: str | Path, repo_id: str, *, private: bool = False) -> 
         folder: holds adapter_config.json, adapter_model.safetensors and README.md.
         repo_id, private: see `push_labels`.
 
-    Returns, Raises: see `push_labels`. DataError: a file is missing.
+    Returns, Raises: see `push_labels`. DataError: a file is missing, or is a link to one elsewhere.
     """
     folder = Path(folder)
     missing = [name for name in (*ADAPTER_FILES, CARD) if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: no {' and no '.join(missing)}; expected an adapter folder of train/run.py")
     paths = [folder / name for name in PUBLISHED_FILES if (folder / name).is_file()]
+    if elsewhere := [path for path in paths if path.resolve().parent != folder.resolve()]:
+        raise DataError(f"{elsewhere[0]}: a link to a file elsewhere; put what is to be published into {folder} itself")
     files = {path.name: _public_json(path) if path.name in _WITH_NAMES else path for path in paths}
     return _publish(_connect(repo_id), repo_id, "model", files, private)
 
 
-def push(path: str | Path, repo_id: str, *, file_name: str | None = None, private: bool = False) -> str:
+def push(
+    path: str | Path,
+    repo_id: str,
+    *,
+    file_name: str | None = None,
+    private: bool = False,
+    task_type: str | None = None,
+) -> str:
     """`push_adapter` for a folder, `push_file` for a file."""
     if not Path(path).is_dir():
-        return push_file(path, repo_id, file_name=file_name, private=private)
+        return push_file(path, repo_id, file_name=file_name, private=private, task_type=task_type)
     if file_name is not None:
         raise ConfigError(f"file_name: found {file_name!r}, but {path} is a folder; leave it out")
     return push_adapter(path, repo_id, private=private)
@@ -160,14 +171,14 @@ def _public_json(path: Path) -> Content:
     return path if public == document else (dump_json(public, indent=2) + "\n").encode()
 
 
-def _result_of(path: Path) -> ICMResult | None:
+def _result_of(path: Path, task_type: str | None) -> ICMResult | None:
     """The result that the file is; None for any other file."""
     with path.open("rb") as handle:
         try:
             _, first = next(parse_jsonl(handle, str(path)))
         except (DataError, StopIteration):
             return None
-    return read_result(path) if first.get("type") == "icm_metadata" or is_codelion(first) else None
+    return read_result(path, task_type) if first.get("type") == "icm_metadata" or is_codelion(first) else None
 
 
 def _checked_name(name: str) -> str:

@@ -140,22 +140,23 @@ def analyze(
     )
 
 
-def analyze_file(path: str | Path) -> Analysis:
-    """Statistics of a result file, with the trace beside it and the gold of its data source where there are such."""
+def analyze_file(path: str | Path, task_type: str | None = None) -> Analysis:
+    """Statistics of a result file, with the trace beside it and the gold of its data source where there are such.
+    `task_type`: see `ICMResult`."""
     path = Path(path)
-    result = read_result(path)
+    result = read_result(path, task_type)
     beside = trace_path(path)
     decisions = read_trace(beside) if beside.exists() else []
     gold, note = find_gold(result)
     return analyze(result, decisions, gold, path.stem, note)
 
 
-def analyze_folder(storage: ICMStorage) -> tuple[list[Analysis], list[StoredResult]]:
+def analyze_folder(storage: ICMStorage, task_type: str | None = None) -> tuple[list[Analysis], list[StoredResult]]:
     """Statistics of every sound result of the folder, newest first, and the files that are broken."""
     analyses, broken = [], []
     for stored in storage.list_results():
         try:
-            analyses.append(analyze_file(stored.path))
+            analyses.append(analyze_file(stored.path, task_type))
         except DataError as error:
             broken.append(replace(stored, error=str(error)))
     return analyses, broken

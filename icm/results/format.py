@@ -47,6 +47,7 @@ class ICMResult:
         task: task type.
         record: everything else on the first line: settings, model, data, versions, seed, iterations, usage.
         file: where it was read from; paths in the record may be relative to there.
+        task_type: module of a task that the user names for the file's data; the file alone names no code to run.
     """
 
     labeled_examples: Sequence[LabeledExample]
@@ -55,6 +56,7 @@ class ICMResult:
     task: str = "classification"
     record: RunRecord = field(default_factory=RunRecord)
     file: str | None = field(default=None, compare=False)
+    task_type: str | None = field(default=None, compare=False)
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -114,8 +116,12 @@ def write_result(path: str | Path, result: ICMResult) -> None:
     write_jsonl(path, [metadata_row(result), *map(example_row, result.labeled_examples)])
 
 
-def read_result(path: str | Path) -> ICMResult:
+def read_result(path: str | Path, task_type: str | None = None) -> ICMResult:
     """Read a result file of this project or of codelion/icm.
+
+    Args:
+        path: of the file.
+        task_type: see `ICMResult`.
 
     Raises:
         DataError: names the file, the line and the field.
@@ -130,7 +136,7 @@ def read_result(path: str | Path) -> ICMResult:
     _check_distinct(items, [line for line, _ in rows], path)
     _check_count(header.get("examples", len(items)), len(items), where)
     record = read_record({key: value for key, value in header.items() if key not in HEADER_FIELDS}, where)
-    return ICMResult(items, score, space, task, record, str(path))
+    return ICMResult(items, score, space, task, record, str(path), task_type)
 
 
 def _sections(path: str | Path) -> tuple[NumberedRow, list[NumberedRow]]:

@@ -33,14 +33,34 @@ def labelled_source(result: ICMResult, given: str | None = None) -> DataSource |
         None if the result does not say where its examples come from.
 
     Raises:
-        DataError: the source is a relative path, and there is no such file here or beside the result's file.
+        DataError: the source is a relative path, and there is no such file here or beside the result's file; or see
+            `user_task`.
     """
     source = result.record.data.source
     if source is None:
         return None
     found = source.task_type == "auto" and result.task in task_names() and not _built_in(source)
-    task = result.task if found else source.task_type
+    task = result.task if found else user_task(source, result)
     return replace(located(source, result, given), template=result.record.template, task_type=task)
+
+
+def user_task(source: DataSource, result: ICMResult) -> str:
+    """The task type of a result's source, if reading the data with it runs no code but ours and the user's.
+
+    A module that the file names is somebody's, until the user names it too.
+
+    Raises:
+        DataError: only the file names it.
+    """
+    name, own = source.task_type, result.task_type
+    if result.file is None or "." not in name:
+        return name
+    if own is not None:
+        return own
+    raise DataError(
+        f"{result.file}: its data are read by the module {name!r}, and a file does not decide which code runs; if you "
+        f"trust the module, name it: --task-type {name} (train/run.py: --task_type, eval/run.py: --data.task_type)"
+    )
 
 
 def other_part(source: DataSource) -> DataSource:

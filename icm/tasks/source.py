@@ -63,6 +63,11 @@ class DataSource:
     ignore_fields: list[str] | None = None
 
     @property
+    def own_task(self) -> str | None:
+        """The module of a task of the user's own; None for a task of ours, whose name has no dot."""
+        return self.task_type if "." in self.task_type else None
+
+    @property
     def whole(self) -> "DataSource":
         """All of the same side of the holdout: nothing drawn, nothing sliced."""
         return replace(self, max_examples=None, slice=None)
