@@ -130,11 +130,12 @@ def check_address(base_url: str | None, name: str = "base_url") -> str:
     wrong = ConfigError(f"{name}: found {found}, expected an address such as http://localhost:8000/v1")
     try:
         url = httpx.URL(base_url or "")
-    except httpx.InvalidURL:
+        known = url.scheme in ("http", "https") and url.host and 0 < (url.port or 1) < 2**16
+    except (httpx.InvalidURL, ValueError):  # `host` decodes what stands for letters outside ASCII
         raise wrong from None
     if url.userinfo or url.query or url.fragment:
         raise ConfigError(f"{name}: holds a user name, password or query; keys belong in the environment")
-    if url.scheme not in ("http", "https") or not url.raw_host or not 0 < (url.port or 1) < 2**16:
+    if not known:
         raise wrong
     return str(url).rstrip("/")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icm.errors import ConfigError, PrerequisiteError
-from icm.http import JsonClient, NoAnswer, Refused, check_address, key_in, key_name
+from icm.http import JsonClient, NoAnswer, Refused, check_address, key_in, key_name, server_key
 
 KEY = "sk-very-secret"
 Respond = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
@@ -88,6 +88,108 @@ def test_retry_after_is_honoured_in_seconds_alone() -> None:
             assert least <= time.monotonic() - started <= most
 
 
+KEYS = {
+    "OPENAI_API_KEY": "sk-openai",
+    "TOGETHER_API_KEY": "sk-together",
+    "OPENROUTER_API_KEY": "sk-openrouter",
+    "ICM_LLM_LAB__1_ORG_API_KEY": "sk-lab",
+    "SOME_KEY": "sk-some",
+    "HF_TOKEN": "hf",
+    "GITHUB_TOKEN": "gh",
+    "AWS_SECRET_ACCESS_KEY": "aws",
+}
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://api.openai.com/v1", "sk-openai"),
+        ("HTTPS://API.OpenAI.com:443/v1/", "sk-openai"),
+        ("https://api.together.xyz/v1", "sk-together"),
+        ("https://openrouter.ai/api/v1", "sk-openrouter"),
+        ("https://llm.lab-1.org:8443/v1", "sk-lab"),
+        ("http://localhost:8000/v1", "sk-openai"),
+        ("http://127.8.8.8:80/v1", "sk-openai"),
+        ("http://[::1]:8000/v1", "sk-openai"),
+    ],
+)
+def test_a_key_goes_to_its_host(url: str, key: str) -> None:
+    assert server_key(check_address(url)) == key
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/v1",
+        "http://example.org/v1",
+        "https://api.openai.com.evil.com/v1",
+        "https://evil-api.openai.com/v1",
+        "https://api.openai.com./v1",
+        "https://llm-lab.1.org/v1",
+        "https://llm.lab_1.org/v1",
+        "https://llm.lab--1.org/v1",
+        "http://localhost.evil.com/v1",
+        "http://localhost./v1",
+        "http://127.0.0.1.nip.io/v1",
+        "http://127.1/v1",
+        "http://2130706433/v1",
+        "http://0x7f000001/v1",
+        "http://0.0.0.0:8000/v1",
+        "http://[::]:8000/v1",
+        "http://192.168.1.2:8000/v1",
+        "http://%6cocalhost/v1",
+        "https://api.openai.com%00.evil.com/v1",
+        "https://bücher.example/v1",
+    ],
+)
+def test_no_key_goes_to_another_host(url: str) -> None:
+    address = check_address(url)
+    assert server_key(address) is None
+    for name in KEYS:
+        with pytest.raises(ConfigError, match=r"^server.api_key_env: names a variable that is not sent to "):
+            server_key(address, name)
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("url", ["http://api.openai.com/v1", "http://openrouter.ai/api/v1", "http://llm.lab-1.org"])
+def test_no_key_crosses_the_network_in_the_clear(url: str) -> None:
+    with pytest.raises(ConfigError, match="unencrypted; use https"):
+        server_key(check_address(url))
+
+
+@pytest.mark.usefixtures("keys")
+def test_settings_name_no_secret_but_the_key_of_a_server() -> None:
+    here = "http://127.0.0.1:8000/v1"
+    assert server_key(here, "SOME_KEY") == "sk-some"
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "PATH", "some_key", "SOME_KEY\n", "sk-abcdefgh"):
+        with pytest.raises(ConfigError, match="names a variable that is not sent") as caught:
+            server_key(here, name)
+        assert "sk-" not in str(caught.value)
+    with pytest.raises(ConfigError, match="expected OPENAI_API_KEY"):
+        server_key("https://api.openai.com/v1", "TOGETHER_API_KEY")
+
+
+def test_a_server_of_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key would pass the proxy in the clear."""
+    with (
+        serving(lambda _: (200, {}, b"{}")) as (proxy, passed),
+        serving(lambda _: (200, {}, b"{}")) as (address, asked),
+    ):
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.removesuffix("/v1"))
+        with client(address) as made:
+            ask(made)
+    assert not passed and len(asked) == 1
+
+
 def test_keys_by_host_and_what_no_key_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key_name("https://api.together.xyz/v1") == "TOGETHER_API_KEY"
     assert key_name("http://localhost:8000/v1") == "OPENAI_API_KEY"
@@ -112,6 +214,15 @@ def test_keys_by_host_and_what_no_key_has(monkeypatch: pytest.MonkeyPatch) -> No
         "http://[::1",
         "http://host:abc/v1",
         "http://me:pw@host:x",
+        "ftp://me:pw@host",
+        "http://localhost@evil.com",
+        "http://127.0.0.1:80@evil.com/v1",
+        "http://h/v1#pw",
+        "http://h:99999",
+        "https://xn--pi-8ka.openai.com",
+        "http://a b/\t",
+        "http:///v1",
+        "//h/v1",
     ],
 )
 def test_addresses(url: str | None) -> None:

@@ -1,6 +1,7 @@
 """The chat client against a real HTTP server on loopback that misbehaves on purpose."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,17 +14,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 from support.engine_models import plain_label_scores
 from transformers import AutoModelForCausalLM
 
 from eval.conditions.chat import LocalChat, label_words
 from eval.conditions.pool import EnginePool
 from eval.conditions.server import ServerChat, _label_log_probs, check_key
+from eval.run import main
 from eval.settings import ServerConfig
 from icm.config import EngineConfig
 from icm.engines import create_engine
 from icm.errors import ConfigError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
+from icm.files import write_jsonl
 from icm.prompts import LabelTrie, shared_context_tree, token_ids
 
 SPACE = LabelSpace(("negative", "positive"))
@@ -283,6 +287,91 @@ def test_a_missing_key_is_named_before_anything_runs(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(PrerequisiteError, match="SOME_KEY is not set"):
         check_key(ServerConfig("http://127.0.0.1:9/v1", api_key_env="SOME_KEY"))
+
+
+def evaluation(tmp_path: Path, address: str, **server: Any) -> tuple[list[str], Path]:
+    """Words of `eval/run.py` for one chat-server condition beside the majority, and its output folder."""
+    records = [{"text": f"thing {number} is {word}", "label": word} for number, word in enumerate(["good", "bad"] * 6)]
+    write_jsonl(tmp_path / "things.jsonl", records)
+    asked = {"base_url": address, "max_retries": 0, "retry_delay": 0.01, **server}
+    condition = {"name": "Chat", "kind": "chat-server", "model": "m", "server": asked}
+    data = {"dataset": str(tmp_path / "things.jsonl"), "holdout": 0.5}
+    settings = {"data": data, "conditions": [condition], "output_dir": str(tmp_path / "out")}
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return ["--config", str(tmp_path / "eval.yaml")], tmp_path / "out"
+
+
+@pytest.mark.parametrize("failure", [(500, b"out of order", {}), (200, completion("neither"), {})])
+def test_a_condition_in_which_every_item_failed_fails_the_run(
+    failure: tuple[int, bytes, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    well: list[bool] = []
+    with serving(lambda *_: (200, completion("good"), {}) if well else failure) as server:
+        words, folder = evaluation(tmp_path, server.address)
+        assert [main(words), main(words)] == [2, 2]
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 2 and re.search(r"'Chat': all \d+ items failed", lines[0])
+        assert not (folder / "results.json").exists()
+        well.append(True)
+        assert main(words) == (0 if failure[0] == 500 else 2)  # a reply is kept, and it names no label
+
+
+def test_an_item_that_failed_among_others_is_counted(tmp_path: Path) -> None:
+    with serving(lambda prompt, _: (500, b"", {}) if "thing 1" in prompt else (200, completion("good"), {})) as server:
+        words, folder = evaluation(tmp_path, server.address)
+        assert main(words) == 0
+    entry = json.loads((folder / "results.json").read_text())["results"]["chat"]
+    assert 0 < entry["failures"] < 6
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_ends_the_run_and_sends_nothing_on(
+    status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_API_KEY", "sesame-123")
+    with serving(lambda *_: (200, completion("good"), {})) as other:
+        target = {"Location": f"{other.address}/chat/completions"}
+        with serving(lambda *_: (status, b"", target)) as server:
+            words, _ = evaluation(tmp_path, server.address, api_key_env="SERVER_API_KEY")
+            assert main(words) == 2
+    assert "which is not followed" in capsys.readouterr().err and not other.prompts
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"base_url": "https://me:sesame@host.example/v1"}, "keys belong in the environment"),
+        ({"base_url": "ftp://me:sesame@host.example/v1"}, "server.base_url: "),
+        ({"base_url": "https://host.example/v1?key=sesame"}, "keys belong in the environment"),
+        ({"api_key_env": "HF_TOKEN"}, "names a variable that is not sent to"),
+        ({"api_key_env": "AWS_SECRET_ACCESS_KEY"}, "names a variable that is not sent to"),
+        ({"base_url": "https://evil.example/v1", "api_key_env": "OPENAI_API_KEY"}, "expected ICM_EVIL_EXAMPLE_API_KEY"),
+        ({"base_url": "http://api.together.xyz/v1", "api_key_env": "TOGETHER_API_KEY"}, "unencrypted"),
+    ],
+)
+def test_secrets_are_neither_sent_elsewhere_nor_repeated(
+    settings: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "TOGETHER_API_KEY"):
+        monkeypatch.setenv(name, "sesame")
+    words, folder = evaluation(tmp_path, "http://127.0.0.1:9/v1", **settings)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error and "sesame" not in error and not folder.exists()
+
+
+@pytest.mark.parametrize("url", ["http://me:sesame@127.0.0.1:9/v1", "https://token@host.example"])
+def test_no_password_of_an_engine_s_address_is_written(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the engine is none that asks a server."""
+    words, folder = evaluation(tmp_path, "http://127.0.0.1:9/v1")
+    assert main([*words, "--engine.base_url", url]) == 2
+    assert "base_url: " in (error := capsys.readouterr().err) and "sesame" not in error and not folder.exists()
 
 
 def test_the_key_is_sent_but_not_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

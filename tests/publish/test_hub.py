@@ -226,6 +226,18 @@ def test_adapter_goes_to_a_model_repository(hub: FakeHub, tmp_path: Path) -> Non
     assert files["adapter_model.safetensors"] == bytes(range(256)) * 8
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "loss.png", "adapter_model.safetensors"])
+def test_no_file_of_another_folder_is_published(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    """A link in somebody's adapter folder may point to a private file."""
+    folder = adapter(tmp_path / "out")
+    (tmp_path / "id_rsa").write_bytes(b"private")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(DataError, match=f"{name}: a link to a file elsewhere"):
+        push_adapter(folder, "me/adapter")
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors", "README.md"])
 def test_incomplete_adapter_is_refused_before_any_request(hub: FakeHub, tmp_path: Path, missing: str) -> None:
     (adapter(tmp_path / "out") / missing).unlink()

@@ -358,3 +358,46 @@ def test_recipes_have_only_known_keys() -> None:
         method = settings.label_arguments().method
         known = {action.dest for action in training_parser(method)._actions}
         assert set(settings.values) <= known, path
+
+
+SECRET = "hf_" + "aB3" * 12
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        (["--hub_token", "x"], {}),
+        (["--hub-token=x"], {}),
+        (["--push_to_hub_token", "x"], {}),
+        (["--wandb_api_key", "x"], {}),
+        (["--model_init_kwargs", '{"token": "x"}'], {}),
+        (["--model_init_kwargs", '{"storage_options": {"Secret-Key": "x"}}'], {}),
+        (["--run_name", f"run-{SECRET}"], {}),
+        (["--model_name_or_path", "https://me:pw@host/model"], {}),
+        ([], {"hub_token": "x"}),
+        ([], {"model_init_kwargs": {"use_auth_token": "x", "a": 1}}),
+        ([], {"report_to": ["none", SECRET]}),
+        ([], {"deepspeed": {"x": [{"password": "x"}]}}),
+    ],
+)
+def test_no_secret_is_a_setting(
+    words: list[str], recipe: dict[str, object], labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """run.json, config.yaml and the checkpoints' pickled settings hold every setting."""
+    write_json(tmp_path / "recipe.json", recipe)
+    given = ["--config", str(tmp_path / "recipe.json"), "--labels", str(labels), "--output_dir", str(tmp_path / "out")]
+    assert main([*given, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "settings are written to files, so they hold no secrets" in line and SECRET not in line and "pw" not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_called_a_token_and_is_text_is_a_setting(tmp_path: Path) -> None:
+    recipe = {
+        "eos_token": "<|im_end|>",
+        "pad_token": "<pad>",
+        "hub_token": None,
+        "include_num_input_tokens_seen": "all",
+    }
+    write_json(tmp_path / "recipe.json", recipe)
+    assert read_settings(["--config", str(tmp_path / "recipe.json")]).first("eos_token") == "<|im_end|>"
