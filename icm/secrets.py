@@ -41,7 +41,7 @@ def load_secrets(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        found = dotenv_values(path, interpolate=False) if path.is_file() else {}
+        found = dotenv_values(path, interpolate=False, encoding="utf-8-sig") if path.is_file() else {}
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
     except OSError as error:
