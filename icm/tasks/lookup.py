@@ -57,7 +57,7 @@ def find_task(name: str) -> Task:
     module = name if "." in name else dict(_modules()).get(name, f"{PACKAGES[0]}.{name}")
     try:
         task = (import_from_here if "." in name else importlib.import_module)(module).TASK
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, also leave
         near = difflib.get_close_matches(name, task_names(), n=1)
         reason = f"did you mean {near[0]}?" if near else str(error).partition("\n")[0]
         raise ConfigError(
