@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from eval.conditions.answers import AnswerFile, Batch
@@ -18,7 +16,8 @@ from eval.report import write_all
 from eval.report.tables import terminal
 from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig
-from icm.errors import ConfigError, PrerequisiteError
+from icm.doors.locks import held
+from icm.errors import PrerequisiteError
 from icm.labelling.claims import ClaimWriter
 from icm.tasks.written import stand_ins
 from icm.text import Console, say
@@ -89,7 +88,7 @@ def evaluate(settings: EvalConfig) -> Path:
     """
     plan, folder = Experiment(settings, stand_ins), Path(settings.output_dir)
     _ = plan.runs  # what is wrong is told before a model loads
-    with _only_one(folder):
+    with held(folder / ".lock", f"output_dir {folder}: another evaluation is writing there; wait, or give another"):
         experiment = _with_claims(plan)
         checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
         say(f"evaluate {checked} → {folder}", error=True)
@@ -97,7 +96,7 @@ def evaluate(settings: EvalConfig) -> Path:
         scored, chosen = Evaluator(experiment, folder).score_all()
         evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started)
         write_all(evaluation, folder)
-    Console().print(terminal(evaluation))
+    Console(markup=False, emoji=False, highlight=False).print(terminal(evaluation))
     return folder
 
 
@@ -120,18 +119,3 @@ def _with_claims(plan: Experiment) -> Experiment:
         load = partial(engines.get, settings.engine)
         _, source = ClaimWriter(settings.output_dir, settings.engine, settings.generation, load).load(plan.source)
     return Experiment(replace(settings, data=source))
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two evaluations in one folder would write over each other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"output_dir {folder}: another evaluation is writing there; wait, or give another") from None
-    try:
-        yield
-    finally:
-        lock.release()

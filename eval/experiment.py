@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from eval.conditions.base import Condition
 from eval.conditions.chat import LocalChat
@@ -17,13 +16,13 @@ from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.config import EngineConfig
 from icm.engines import check_engine
 from icm.engines.adapters import Adapter, read_adapter
+from icm.engines.common import model_folder
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.files import file_sha256, fingerprint, parse_object
-from icm.markdown import local_path
-from icm.models import is_embedded, model_label, resolve_model, weights_hash
+from icm.models import model_label, weights_hash
 from icm.results.accuracy import measure_accuracy
-from icm.results.format import ICMResult, read_result
+from icm.results.format import ICMResult, content_hash, read_result
 from icm.results.twins import need_gold, refuse_overlap
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate
@@ -223,7 +222,7 @@ def _id(entry: ICMExample | tuple[ICMExample, str]) -> object:
 
 def engine_identity(config: EngineConfig) -> dict[str, object]:
     """What decides an engine's scores: weights by content where they are local, by name and revision on the hub."""
-    folder = _model_folder(config)
+    folder = model_folder(config)
     alias = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
     return {
         "model": [config.model, config.revision] if folder is None else weights_hash(folder),
@@ -231,14 +230,6 @@ def engine_identity(config: EngineConfig) -> dict[str, object]:
         **alias,
         "engine": [config.engine, config.device, config.dtype, config.max_model_len, config.base_url],
     }
-
-
-def _model_folder(config: EngineConfig) -> Path | None:
-    """Where the model lies on this machine; None for one of the hub, or that only a server knows."""
-    if config.engine == "server" and not is_embedded(config.model):
-        return local_path(config.model)
-    folder = Path(resolve_model(config.model, config.revision))
-    return folder if folder.is_dir() else None
 
 
 def _check_adapter(adapter: Adapter, config: ConditionConfig, model: str, file: LabelFile) -> None:
@@ -256,7 +247,8 @@ def _check_adapter(adapter: Adapter, config: ConditionConfig, model: str, file: 
         raise ConfigError(
             f"{folder} was trained on label_source {trained['label_source']}, but labels_from is {config.labels_from}"
         )
-    if trained["labels_sha256"] != file_sha256(file.path):
+    same = trained.get("labels_content") == content_hash(file.result)
+    if not same and trained["labels_sha256"] != file_sha256(file.path):
         raise ConfigError(
             f"{folder} was trained on another label file ({trained['labels']}) than "
             f"{file.path}; name that file in the condition's `files`"

@@ -16,28 +16,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.held_out import read_settings
-from icm.errors import ICMError
+from icm.doors import door
 from icm.secrets import load_secrets
-from icm.text import log_visibly, say
+from icm.text import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        log_visibly()
-        load_secrets(Path.cwd())
-        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-        # Imported here: torch, plots and statistics take seconds that help and a wrong setting should not cost.
-        from eval.evaluator import evaluate
+    again = "; the same command continues where it was"
+    return door("error", lambda: _evaluate(sys.argv[1:] if arguments is None else arguments), again)
 
-        folder = evaluate(settings)
-    except ICMError as error:
-        say(f"error: {error}", error=True)
-        return 2
-    except KeyboardInterrupt:
-        say("interrupted; the same command continues where it was", error=True)
-        return 130
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    load_secrets(Path.cwd())
+    settings = read_settings(arguments)
+    # Imported here: torch, plots and statistics take seconds that help and a wrong setting should not cost.
+    from eval.evaluator import evaluate
+
+    folder = evaluate(settings)
     say(f"written  {folder}/results.json, figure_1.png, report.html")
     return 0
 

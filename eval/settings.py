@@ -10,9 +10,11 @@ from icm.errors import ConfigError
 from icm.http import check_address
 from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt, switched
 from icm.labelling.options import build, checked, class_options, nearest
+from icm.results.fields import shown
 from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, merged, read_mapping
 
+_LONGEST_NAME = 120  # bytes; file systems take 255 for a file's whole name
 Kind = Literal["majority", "surface", "zero-shot", "chat", "chat-server", "many-shot", "fine-tuned"]
 
 
@@ -159,6 +161,8 @@ class EvalConfig:
         for name in ("shots", "orders"):
             _at_least(name, getattr(self, name), 1)
         names = [condition.name for condition in self.conditions]
+        for name in names:
+            _check_name(name)
         if not names or len(set(map(slug, names))) != len(names):
             raise ConfigError(f"conditions: expected at least one, with distinct names; found {names}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -194,6 +198,15 @@ class EvalConfig:
 def slug(name: str) -> str:
     """Key of a condition in files: `Zero-shot Base` → `zero-shot-base`."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def _check_name(name: str) -> None:
+    """A name stands in file names, tables and figures."""
+    if not name.isprintable() or not 0 < len(slug(name).encode()) <= _LONGEST_NAME:
+        raise ConfigError(
+            f"condition name: found {shown(name)}, expected letters or digits, no control characters, and at most "
+            f"{_LONGEST_NAME} bytes"
+        )
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -1,21 +1,17 @@
 """The `icm` command. Heavy libraries are imported by the commands that need them, so that help is instant."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from icm.commands import add_commands
 from icm.commands.parser import canonical_arguments
-from icm.errors import ConfigError, ICMError
+from icm.doors import door
+from icm.errors import ConfigError
 from icm.labelling.arguments import CommandParser, refuse_rest
 from icm.labelling.options import nearest
 from icm.secrets import load_secrets
-from icm.text import log_visibly, say
-
-USER_ERROR = 2
-INTERRUPTED = 130
 
 
 def make_parser() -> tuple[CommandParser, list[str]]:
@@ -41,30 +37,11 @@ in the current folder, and for `icm run` from --settings FILE and --preset NAME.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    try:
-        return _run(sys.argv[1:] if argv is None else argv)
-    except ICMError as error:
-        return _fail(str(error), USER_ERROR)
-    except BrokenPipeError:  # `icm list | head`: the reader has left; nothing may be flushed at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        # A path the user named that cannot be opened or written. Without a file name it is not about a path: our bug.
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}", USER_ERROR)
-    except KeyboardInterrupt as interrupt:
-        return _fail(str(interrupt) or "interrupted", INTERRUPTED)
-
-
-def _fail(message: str, code: int) -> int:
-    say(f"icm: error: {' '.join(message.split(chr(10)))}", error=True)
-    return code
+    """Run one command. Returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    return door("icm: error", lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(argv: Sequence[str]) -> int:
-    log_visibly()
     load_secrets(Path.cwd())
     parser, commands = make_parser()
     if not argv:

@@ -4,10 +4,6 @@ Every command turns an `ICMError` into one line on standard error and exit code 
 our bug and keeps its traceback.
 """
 
-from collections.abc import Callable
-
-from icm.text import log_visibly, say
-
 
 class ICMError(ValueError):
     """Something the user can mend: the message names what was found, what is expected, and the fix."""
@@ -27,14 +23,3 @@ class PrerequisiteError(ICMError):
 
 class ResumeError(ICMError):
     """A checkpoint that does not belong to this run. The message names the field that differs."""
-
-
-def exit_code(run: Callable[[], object]) -> int:
-    """Run a command; 0, or 2 after the line that tells what the user can mend."""
-    log_visibly()
-    try:
-        run()
-    except ICMError as error:
-        say(f"error: {error}", error=True)
-        return 2
-    return 0

@@ -37,12 +37,38 @@ def import_from_here(name: str) -> ModuleType:
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors of the system that name no file, such as a full disk, are those of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file in `path`'s folder; on success fsync it and rename it to `path`.
 
-    A reader sees the old file or the whole new one, never a part. On an exception nothing is left behind.
+    A reader sees the old file or the whole new one, never a part. On an exception nothing is left behind. A device or a
+    pipe is written to as it is.
+
+    Raises:
+        OSError: `path` cannot be written (no room, no right, …); its `filename` is `path`.
     """
     path = Path(path)
+    with naming(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open(mode, encoding=None if "b" in mode else "utf-8") as handle:
+                yield handle
+            return
+        with _replacing(path, mode) as handle:
+            yield handle
+
+
+@contextmanager
+def _replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -80,10 +106,18 @@ def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> None:
         handle.writelines(dump_json(row) + "\n" for row in rows)
 
 
-def append_jsonl(handle: IO[str], row: JsonObject) -> None:
-    """Append one row and flush it, so that a killed process loses at most the line it was writing."""
-    handle.write(dump_json(row) + "\n")
-    handle.flush()
+def append_jsonl(handle: IO[str], *rows: JsonObject) -> None:
+    """Append rows at once and flush them, so that a killed process loses at most what it was writing."""
+    with naming(handle.name):
+        handle.write("".join(dump_json(row) + "\n" for row in rows))
+        handle.flush()
+
+
+@contextmanager
+def appending(path: str | Path) -> Iterator[IO[str]]:
+    """Open a log for `append_jsonl`."""
+    with naming(path), Path(path).open("a", encoding="utf-8") as handle:
+        yield handle
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
@@ -99,16 +133,27 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
 def read_log(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
     """`read_jsonl` over an append-only log, which may not exist yet: the line that a killed process was writing has
     no end and is passed over."""
-    raw = Path(path).read_bytes() if Path(path).exists() else b""
-    yield from parse_jsonl(raw.split(b"\n")[:-1], str(path))
+    yield from parse_jsonl(_whole_lines(_content(path)).split(b"\n")[:-1], str(path))
 
 
-def cut_torn_line(path: str | Path) -> None:
-    """Cut the unfinished last line off an append-only log, before more is appended."""
-    raw = Path(path).read_bytes() if Path(path).exists() else b""
-    if raw and not raw.endswith(b"\n"):
+def cut_log(path: str | Path, lines: int | None = None) -> None:
+    """Cut what is no whole line off the end of an append-only log, before more is appended; `lines` keeps the first
+    ones alone."""
+    raw = _content(path)
+    whole = b"".join(line + b"\n" for line in _whole_lines(raw).split(b"\n")[:-1][:lines])
+    if len(whole) < len(raw):
         with atomic_write(path, "wb") as handle:
-            handle.write(raw[: raw.rfind(b"\n") + 1])
+            handle.write(whole)
+
+
+def _content(path: str | Path) -> bytes:
+    return Path(path).read_bytes() if Path(path).exists() else b""
+
+
+def _whole_lines(raw: bytes) -> bytes:
+    """The lines that were written to their end. After a power cut a file may end in zeros, which JSON never holds."""
+    written = raw.partition(b"\0")[0]
+    return written[: written.rfind(b"\n") + 1]
 
 
 def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonObject]]:

@@ -28,6 +28,18 @@ SCHEME = "embedded"
 DEFAULT_EMBEDDED = "smollm2-135m-instruct"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_DECISIVE = (
+    "*.safetensors",
+    "*config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*_tokens*.json",
+    "*.jinja",
+)
+CONTENT = "content."
+"""Start of the names of hashes in what identifies a run; runs of earlier versions have none."""
 _SHOWN = 200  # characters of a name in messages
 
 
@@ -140,8 +152,8 @@ def models_cache() -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """Hash of a model's or adapter's configuration and safetensors files."""
-    files = sorted(p for p in folder.iterdir() if p.suffix == ".safetensors" or p.name.endswith("config.json"))
+    """Hash of what decides a model's or adapter's scores: configuration, safetensors files and tokenizer."""
+    files = sorted({path for pattern in _DECISIVE for path in folder.glob(pattern) if path.is_file()})
     return fingerprint([[path.name, _remembered_sha256(path)] for path in files])
 
 

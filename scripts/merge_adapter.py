@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from icm.doors import door
 from icm.engines.adapters import applying, check_fit, read_adapter
 from icm.engines.common import loading
-from icm.errors import ConfigError, exit_code
+from icm.errors import ConfigError
 from icm.models import resolve_model
 from icm.secrets import load_secrets
 from icm.text import say
@@ -34,7 +35,7 @@ def main(words: Sequence[str]) -> int:
         merge(**vars(arguments))
         say(f"merged model written to {arguments.output}")
 
-    return exit_code(run)
+    return door("error", run)
 
 
 def merge(adapter: str | Path, output: Path, base: str | None = None, dtype: str = "auto") -> None:

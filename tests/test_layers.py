@@ -18,7 +18,7 @@ LEVELS = (  # top down; a module imports from its own room and from levels below
     {"icm.prompts", "icm.consistency"},
     {"icm.examples"},
     {"icm.models"},
-    {"icm.config", "icm.files", "icm.yaml_files", "icm.http", "icm.markdown"},
+    {"icm.doors", "icm.config", "icm.files", "icm.yaml_files", "icm.http", "icm.markdown"},
     {"icm.secrets"},
     {"icm.errors", "icm.calibration", "icm.provenance"},
     {"icm.text"},

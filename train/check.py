@@ -8,9 +8,9 @@ from pathlib import Path
 from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.files import file_sha256, parse_json
 from icm.markdown import public_name
-from icm.models import resolve_model
+from icm.models import CONTENT, resolve_model, weights_hash
 from icm.results.fields import object_field
-from icm.results.format import ICMResult, read_result
+from icm.results.format import ICMResult, content_hash, read_result
 from icm.results.origin import held_out_source, labelled_source, other_part
 from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
@@ -61,6 +61,7 @@ class Plan:
         revision: its hub revision, None for local models and the default branch.
         model_path: what `from_pretrained` loads.
         labels_sha256: hash of the label file.
+        labels_content: hash of its labels, whenever they were made.
     """
 
     arguments: LabelArguments
@@ -73,6 +74,7 @@ class Plan:
     revision: str | None
     model_path: str
     labels_sha256: str
+    labels_content: str
 
     @property
     def identity(self) -> dict[str, object]:
@@ -82,6 +84,8 @@ class Plan:
             "model_name_or_path": [self.model],
             "model_revision": self.revision,
             "labels_sha256": self.labels_sha256,
+            "labels_content": self.labels_content,
+            **({f"{CONTENT}model": weights_hash(folder)} if (folder := Path(self.model_path)).is_dir() else {}),
             "processes": requested_processes(),
         }
 
@@ -118,6 +122,7 @@ def make_plan(settings: GivenSettings) -> Plan:
         revision=revision,
         model_path=resolve_model(model, revision),
         labels_sha256=file_sha256(arguments.labels),
+        labels_content=content_hash(found),
     )
     check_output_dir(plan.output_dir, plan.identity, arguments.overwrite_output_dir)
     _check_services(settings)

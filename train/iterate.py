@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from icm.config import LabelSource
-from icm.errors import ConfigError, exit_code
+from icm.doors import door
+from icm.errors import ConfigError
 from icm.labelling.settings import environment_values, file_values, resolve_settings
 from icm.pipeline.experiment import LabelStage, PipelineConfig, Scheme, TrainStage
 from icm.pipeline.run import run_pipeline
@@ -72,7 +73,7 @@ def main(words: Sequence[str]) -> int:
         load_secrets(Path.cwd())
         run_pipeline(experiment(**vars(arguments)))
 
-    return exit_code(run)
+    return door("error", run)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ def _provenance(plan: Plan) -> dict[str, str | None]:
         "method": plan.arguments.method,
         "labels": Path(plan.arguments.labels).name,
         "labels_sha256": plan.labels_sha256,
+        "labels_content": plan.labels_content,
         "label_source": plan.arguments.label_source,
     }
 

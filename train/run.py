@@ -7,16 +7,18 @@ Any setting of TRL's SFTConfig or DPOConfig and ModelConfig stands in the YAML f
 wins. Run the same command again to continue after a crash.
 """
 
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icm.errors import ICMError
+from icm.doors import door, storing
+from icm.doors.locks import held
+from icm.doors.signals import tether
 from icm.files import write_json
 from icm.secrets import load_secrets
-from icm.text import Console, log_visibly, say
+from icm.text import Console, say
 from train.arguments import (
     GivenSettings,
     TrainingConfig,
@@ -26,9 +28,17 @@ from train.arguments import (
     write_resolved,
 )
 from train.check import Plan, flip_probability, make_plan
-from train.checkpoints import RUN_FILE, is_finished, newest_complete, remove_torn
+from train.checkpoints import (
+    LOCK_FILE,
+    RUN_FILE,
+    check_output_dir,
+    empty,
+    is_finished,
+    newest_complete,
+    remove_torn,
+)
 from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
-from train.world import check_world_size, rank, started_processes
+from train.world import check_world_size, launch_words, rank, started_processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,26 +47,39 @@ if TYPE_CHECKING:
 
 def main(words: Sequence[str]) -> int:
     """Run the command; returns the exit code. What a user can mend becomes one line on standard error."""
-    try:
-        log_visibly()
-        load_secrets(Path.cwd())
-        settings = read_settings(words)
-        if settings.help:
-            _print_help(settings)
-            return 0
-        check_world_size(started_processes())
-        plan = make_plan(settings)
+    again = "; the same command continues from the newest complete checkpoint"
+    return door("error", lambda: _run(words), again, speaks=rank() == 0)
+
+
+def _run(words: Sequence[str]) -> int:
+    if launch_words() is not None:
+        tether()  # a launcher that is killed takes no rank along
+    load_secrets(Path.cwd())
+    settings = read_settings(words)
+    if settings.help:
+        _print_help(settings)
+        return 0
+    check_world_size(started_processes())
+    plan = make_plan(settings)
+    with _only_one(plan):
         if is_finished(plan.output_dir) and not plan.arguments.overwrite_output_dir:
             _say(f"{plan.output_dir}: finished before; --overwrite_output_dir trains again")
             _push_again(plan)
             return 0
         _say(plan.report())
-        train(plan)
-    except ICMError as error:
-        if rank() == 0:
-            say(f"error: {error}", error=True)
-        return 2
+        with storing(plan.output_dir):
+            train(plan)
     return 0
+
+
+@contextmanager
+def _only_one(plan: Plan) -> Iterator[None]:
+    """Two trainings in one folder would write over each other; the first rank holds the folder for all."""
+    folder = plan.output_dir
+    busy = f"output_dir {folder}: another training is writing there; wait, or choose another --output_dir"
+    with held(folder / LOCK_FILE, busy) if rank() == 0 else nullcontext():
+        check_output_dir(folder, plan.identity, plan.arguments.overwrite_output_dir)
+        yield
 
 
 def _push_again(plan: Plan) -> None:
@@ -124,8 +147,8 @@ def _prepare_folder(plan: Plan, training: TrainingConfig, model: "ModelConfig") 
     """Empty the folder if asked, name its run, remove torn checkpoints; the other ranks wait."""
     state = training.distributed_state
     if state.is_main_process:
-        if plan.arguments.overwrite_output_dir and plan.output_dir.exists():
-            shutil.rmtree(plan.output_dir)
+        if plan.arguments.overwrite_output_dir:
+            empty(plan.output_dir)
         write_json(plan.output_dir / RUN_FILE, plan.identity)
         write_resolved(plan.output_dir / "config.yaml", plan.arguments, training, model)
         for folder in remove_torn(plan.output_dir):

@@ -59,8 +59,10 @@ class RunFiles(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def metrics_rows(history: Sequence[dict[str, float]], epochs_a_step: float) -> list[dict[str, float]]:
-    """The trainer's log with true epochs: the trainer sees all epochs as one long one (see `row_order`)."""
-    return [{**row, "epoch": round(row["step"] * epochs_a_step, 4)} for row in history]
+    """The trainer's log with true epochs: the trainer sees all epochs as one long one (see `row_order`). Without TRL's
+    `num_tokens`, which counts from the last start, and in one order of keys, which a checkpoint sorts."""
+    rows = ({**row, "epoch": round(row["step"] * epochs_a_step, 4)} for row in history)
+    return [{key: row[key] for key in sorted(row) if key != "num_tokens"} for row in rows]
 
 
 def build_trainer(

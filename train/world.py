@@ -38,9 +38,14 @@ def accelerate_launch() -> Launch:
     The launcher sets WORLD_SIZE where it starts several ranks. `accelerate launch --cpu --num_processes 2` starts
     one and sets nothing, so its own command line has to be read.
     """
-    found = (launcher_words(process) for process in psutil.Process().parents())
-    words = next((words for words in found if words is not None), None)
+    words = launch_words()
     return Launch() if words is None else parse_launch(words)
+
+
+def launch_words() -> Sequence[str] | None:
+    """The arguments of the `accelerate launch` that started this process, or None."""
+    found = (launcher_words(process) for process in psutil.Process().parents())
+    return next((words for words in found if words is not None), None)
 
 
 def requested_processes() -> int:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from icm.files import JsonObject, append_jsonl, cut_torn_line, fingerprint, read_log
+from icm.files import JsonObject, append_jsonl, appending, cut_log, fingerprint, read_log
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class AnswerFile:
     def appending(self) -> Iterator["AnswerFile"]:
         """Open for `add`. A torn last line is cut off first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        cut_torn_line(self.path)
-        with self.path.open("a", encoding="utf-8") as self._handle:
+        cut_log(self.path)
+        with appending(self.path) as self._handle:
             yield self
 
     def add(self, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -110,14 +111,8 @@ def _legend_text(bars: Sequence[Bar]) -> str:
     return "; ".join(parts)
 
 
-def _wrapped(name: str, width: int = 12) -> str:
-    lines: list[str] = []
-    for word in name.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join(lines)
+def _wrapped(name: str) -> str:
+    return "\n".join(wrap(name, 12, max_lines=5, placeholder="…"))
 
 
 def draw_reliability(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> Figure:
@@ -134,7 +129,7 @@ def draw_reliability(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -
             axes.plot(means, shares, color=COLOUR, linewidth=1.2)
             axes.scatter(means, shares, s=[120 * count / sum(counts) + 6 for count in counts], color=COLOUR)
             axes.set(xlim=(max(0.0, least - 0.05), 1.03), ylim=(-0.03, 1.06))
-            axes.set_title(plain(name), loc="left", fontsize=9)
+            axes.set_title(plain(name, 40), loc="left", fontsize=9)
             axes.grid(color="#EEEEEE")
         for axes in panels[len(curves) :]:
             axes.set_axis_off()

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.config import EngineConfig
 from icm.errors import ConfigError, ICMError, PrerequisiteError
 from icm.markdown import local_path
-from icm.models import resolve_model, resolve_tokenizer
+from icm.models import CONTENT, is_embedded, resolve_model, resolve_tokenizer, weights_hash
 from icm.prompts import PromptTree
 
 if TYPE_CHECKING:
@@ -43,6 +44,25 @@ def model_files(config: EngineConfig) -> tuple[str, str | None]:
             f"model {config.model}: the server's own name, which does not say whose tokenizer it has; "
             "give --tokenizer NAME (a hub name or a folder)"
         ) from None
+
+
+def model_folder(config: EngineConfig) -> Path | None:
+    """Where the model lies on this machine; None for one of the hub, or that only a server knows."""
+    if config.engine == "server" and not is_embedded(config.model):
+        return local_path(config.model)
+    folder = Path(resolve_model(config.model, config.revision))
+    return folder if folder.is_dir() else None
+
+
+def content(config: EngineConfig) -> dict[str, str]:
+    """Hashes of what lies in folders of this machine, where a name says nothing of the content: model, adapter and
+    tokenizer, by setting."""
+    folders = {
+        "model": model_folder(config),
+        "adapter": config.adapter and local_path(config.adapter),
+        "tokenizer": config.tokenizer and local_path(config.tokenizer),
+    }
+    return {f"{CONTENT}{name}": weights_hash(folder) for name, folder in folders.items() if folder}
 
 
 @contextmanager

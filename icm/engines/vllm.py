@@ -12,9 +12,11 @@ import psutil
 from numpy.typing import NDArray
 
 from icm.config import EngineConfig, GenerationConfig
+from icm.doors.signals import kill
 from icm.engines.adapters import Adapter, read_adapter
 from icm.engines.base import Engine, Usage
 from icm.engines.common import check_lengths, check_room, context_length, loading
+from icm.engines.guard import guarded
 from icm.engines.worker_output import WorkerOutput
 from icm.errors import PrerequisiteError
 from icm.models import resolve_model
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 _BLOCK_SIZE = {"cpu": 32, "cuda": 16}
 _MOST_TOKEN_IDS = 128  # that vLLM takes in one request
 _GIB = 1024**3
-_GRACE = 10.0  # seconds for vLLM's processes to end by themselves
+_GRACE = 5.0  # seconds for vLLM's processes to end by themselves
 
 
 class VLLMEngine(Engine):
@@ -49,10 +51,10 @@ class VLLMEngine(Engine):
         before = _children()
         self._output = WorkerOutput()
         try:
-            with self._output.taken():
+            with self._output.taken(), guarded():
                 self._llm = LLM(model=folder, **_arguments(config, adapter), **_memory(config, platform))
         except BaseException as error:
-            _end(_children() - before)
+            kill(_children() - before)
             if isinstance(error, Exception):
                 cause = self._output.cause(error)
                 raise PrerequisiteError(f"vLLM did not start with model {config.model}: {cause}") from error
@@ -138,17 +140,14 @@ def _children() -> set[psutil.Process]:
 
 def _end(processes: Iterable[psutil.Process]) -> None:
     """Wait until processes are gone. vLLM's shutdown returns while its workers still hold their memory."""
-    _, alive = psutil.wait_procs(processes, timeout=_GRACE)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=_GRACE)
+    kill(psutil.wait_procs(processes, timeout=_GRACE)[1])
 
 
 def _set_environment(config: EngineConfig) -> None:
     """What vLLM reads at import. Without a thread list its CPU worker runs on one thread, four times slower."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # its processes bear the guard's mark
     if hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         ranks = config.tensor_parallel_size * config.pipeline_parallel_size

@@ -2,8 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +15,7 @@ from icm.consistency import LogicalConsistencyChecker
 from icm.engines import check_engine, choose_engine, create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
-from icm.engines.common import context_length, loading
+from icm.engines.common import content, context_length, loading
 from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.batches import batched, split_batches
@@ -24,7 +24,7 @@ from icm.labelling.metadata import run_record
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
 from icm.models import model_label, resolve_model
-from icm.results.folder import ICMStorage
+from icm.results.folder import ICMStorage, writing
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
 from icm.search.checks import named_rules, rule_checker
 
@@ -65,9 +65,10 @@ def label(
     check_engine(config)
     # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
     named = named_rules(settings.search)
-    if resume is not None or settings.output.output_name is not None:
-        _result_path(settings, "", created, resume)
     with ExitStack() as stack:
+        path = None
+        if resume is not None or settings.output.output_name is not None:
+            path = stack.enter_context(_reserved(settings, "", created, resume))
 
         @cache
         def engine() -> Engine:
@@ -75,7 +76,7 @@ def label(
 
         writer = ClaimWriter(settings.output.output_dir, config, settings.generation, engine)
         data, source = writer.load(settings.data)
-        path = _result_path(settings, data.dataset.name, created, resume)
+        path = path or stack.enter_context(_reserved(settings, data.dataset.name, created))
         checker = rule_checker(data.dataset.task, named)
         batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records)
         if batches is None:
@@ -86,8 +87,8 @@ def label(
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         record = run_record(result.record, settings, data, engine(), created)
-    record = replace(record, data=replace(record.data, source=source))
-    write_result(path, replace(result, record=record))
+        record = replace(record, data=replace(record.data, source=source))
+        write_result(path, replace(result, record=record))
     return path
 
 
@@ -102,7 +103,7 @@ def _labelled(
     on_progress: Callable[[Progress], None],
 ) -> ICMResult:
     config, trace = settings.engine, trace_path(path)
-    header = {**config.identity, "engine": engine.name}
+    header = {**config.identity, **content(config), "engine": engine.name}
     try:
         return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress, batches)
     except KeyboardInterrupt:
@@ -160,16 +161,18 @@ def check_writable(output: OutputConfig) -> None:
         ) from None
 
 
-def _result_path(settings: Settings, dataset: str, created: datetime, resume: Path | None) -> Path:
+@contextmanager
+def _reserved(settings: Settings, dataset: str, created: datetime, resume: Path | None = None) -> Iterator[Path]:
+    """Hold the path of the result, that of a resumed run included, until it is written."""
     if resume is None:
-        storage = ICMStorage(settings.output.output_dir)
-        path = storage.result_path(dataset, model_label(settings.engine.model), created, settings.output.output_name)
-        for existing in filter(Path.exists, (path, trace_path(path))):
-            raise ConfigError(f"output_name: {existing} exists; choose another name, or remove it, or use --resume")
-        return path
+        storage, model = ICMStorage(settings.output.output_dir), model_label(settings.engine.model)
+        with storage.reserved(dataset, model, created, settings.output.output_name) as path:
+            yield path
+        return
     if not resume.name.endswith(TRACE_SUFFIX) or not resume.is_file():
         raise ResumeError(f"--resume {resume}: expected the {TRACE_SUFFIX} file of an interrupted run")
     path = resume.with_name(resume.name.removesuffix(TRACE_SUFFIX) + ".jsonl")
-    if path.exists():
-        raise ResumeError(f"--resume {resume}: that run is complete, see {path}; leave --resume out to start a new one")
-    return path
+    with writing(path):
+        if path.exists():
+            raise ResumeError(f"--resume {resume}: that run is complete, see {path}; leave --resume out to start anew")
+        yield path

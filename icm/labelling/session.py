@@ -128,9 +128,8 @@ class _Labeler:
     def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
         def record(row: SearchRow) -> None:
             placed = replace(row, restart=restart, batch=number)
-            self.trace.append(placed)
+            self.trace.append(placed, self.cost())
             self.on_progress(Progress(placed, self.batches, self.engine.usage.computed_tokens))
-            self.trace.append(self.cost())
 
         history = self.trace.of_search(restart, number)
         if history and isinstance(history[-1], End):

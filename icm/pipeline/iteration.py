@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icm.errors import DataError, exit_code
+from icm.doors import door
+from icm.errors import DataError
 from icm.pipeline.experiment import LabelStage
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
 from icm.results.origin import user_task
@@ -110,8 +111,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--without", metavar="J/N", help="leave out the examples of this slice of the data")
     parser.add_argument("--task-type", metavar="MODULE", help="module of your own task, where the files name one")
     arguments = parser.parse_args(words)
-    return exit_code(
-        lambda: write_result(arguments.output, merge(arguments.files, arguments.without, arguments.task_type))
+    return door(
+        "error", lambda: write_result(arguments.output, merge(arguments.files, arguments.without, arguments.task_type))
     )
 
 

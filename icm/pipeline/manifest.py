@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icm.errors import ResumeError
+from icm.errors import DataError, ResumeError
 from icm.files import file_sha256, parse_object, write_json
+from icm.models import weights_hash
 from icm.pipeline.stages import Stage
+from icm.results.format import content_hash, is_result, read_result
+from train.checkpoints import FINISHED_FILE, training_hash
 
 MANIFEST = "pipeline.json"
 
@@ -67,10 +70,26 @@ def changed(stage: Stage, record: StageRecord) -> list[str]:
     now, then = flat(stage.settings), flat(record.settings)
     names = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
     found = [f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in names]
-    hashes = digests(stage.inputs)
-    found += [f"{path} has changed" for path, old in record.inputs.items() if hashes.get(path, old) != old]
-    made = digests(stage.outputs)
-    return found + [f"{path} was changed by hand" for path, old in record.outputs.items() if made.get(path, old) != old]
+    found += [f"{path} has changed" for path in _other(stage.inputs, record.inputs)]
+    return found + [f"{path} was changed by hand" for path in _other(stage.outputs, record.outputs)]
+
+
+def _other(paths: Sequence[Path], known: Mapping[str, str]) -> list[Path]:
+    """Those that are not what they were. A file may be known by its bytes, as earlier versions knew all of them."""
+    there = {path: known[str(path)] for path in paths if str(path) in known and path.exists()}
+    return [path for path, old in there.items() if old != digest(path) and (path.is_dir() or old != file_sha256(path))]
+
+
+def fits(stage: Stage, record: StageRecord | None) -> bool:
+    """Whether outputs that nobody recorded are those of this stage: it was started with the present settings and
+    inputs, and its file, which appears whole, says the same settings."""
+    if record is None or record.finished or not stage.written or changed(stage, record):
+        return False
+    try:
+        made = read_result(stage.outputs[0]).record.settings
+    except DataError:
+        return False
+    return flat(stage.settings) == flat({part: made.get(part) for part in stage.settings})
 
 
 def refuse_changed(stage: Stage, record: StageRecord | None) -> None:
@@ -100,5 +119,18 @@ def _renamed(content: dict[str, object]) -> dict[str, object]:
 
 
 def digests(paths: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of the files that are there."""
-    return {str(path): file_sha256(path) for path in paths if path.is_file()}
+    """Digests of the files and folders that are there."""
+    return {str(path): digest(path) for path in paths if path.exists()}
+
+
+def digest(path: Path) -> str:
+    """What a file or a model's folder is by content. Labels and trainings that are made again, at another time, are the
+    same where all that they decide is."""
+    if path.is_dir():
+        return weights_hash(path)
+    if path.name == FINISHED_FILE:
+        return training_hash(path)
+    try:
+        return content_hash(read_result(path)) if is_result(path) else file_sha256(path)
+    except DataError:
+        return file_sha256(path)

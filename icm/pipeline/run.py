@@ -10,17 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+import psutil
 from rich.table import Table
 
 from icm.config import GenerationConfig
-from icm.errors import ConfigError, ICMError
+from icm.doors.locks import held
+from icm.doors.signals import end, tethered
+from icm.errors import ConfigError, ICMError, ResumeError
 from icm.files import atomic_write
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.manifest import (
+    MANIFEST,
     StageRecord,
     changed,
     digests,
+    fits,
     is_done,
     read_manifest,
     refuse_changed,
@@ -54,10 +58,8 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
     if config.eval is not None:
         with atomic_write(eval_file(config)) as handle:
             handle.write(eval_yaml(config))
-    console = Console()
-    console.print(
-        f"[bold]{config.name}[/]: {len(stages)} stages, output in {config.output_dir}", highlight=False, soft_wrap=True
-    )
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(f"{config.name}: {len(stages)} stages, output in {config.output_dir}", style="bold", soft_wrap=True)
     console.print(_summary(config, run_stages(config.output_dir, stages, force, console)))
     return config.output_dir
 
@@ -69,17 +71,13 @@ def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Cons
         ResumeError: a stage was made differently, and `force` is not given. Nothing has run if it was known before.
         ICMError: a stage failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".pipeline.lock", timeout=0):
-            records = read_manifest(folder)
-            for stage in [] if force else stages:
-                refuse_changed(stage, records.get(stage.name))
-            for number, stage in enumerate(stages, start=1):
-                console.rule(f"{number}/{len(stages)} {stage.name}", align="left", style="dim")
-                _run_stage(folder, stage, records, force, console)
-    except Timeout:
-        raise ConfigError(f"output_dir {folder}: another pipeline is running there; wait for it") from None
+    with held(folder / ".pipeline.lock", f"output_dir {folder}: another pipeline is running there; wait for it"):
+        records = read_manifest(folder)
+        for stage in [] if force else stages:
+            refuse_changed(stage, records.get(stage.name))
+        for number, stage in enumerate(stages, start=1):
+            console.rule(f"{number}/{len(stages)} {stage.name}", align="left", style="dim")
+            _run_stage(folder, stage, records, force, console)
     console.rule("finished", align="left", style="dim")
     return {stage.name: records[stage.name] for stage in stages}
 
@@ -169,15 +167,25 @@ def _run_stage(folder: Path, stage: Stage, records: dict[str, StageRecord], forc
     """Run one stage unless it is finished, and record it."""
     record = records.get(stage.name)
     if is_done(stage, record):
-        console.print(f"finished before: {', '.join(map(str, stage.outputs))}", highlight=False, soft_wrap=True)
+        console.print(f"finished before: {', '.join(map(str, stage.outputs))}", soft_wrap=True)
         return
     if record is not None and not force:
         refuse_changed(stage, record)
-    if record is not None and changed(stage, record):
+    if fits(stage, record):
+        console.print(f"finished before, and recorded now: {', '.join(map(str, stage.outputs))}", soft_wrap=True)
+        _finish(folder, stage, records)
+        return
+    in_the_way = stage.trace is not None and stage.written
+    if in_the_way and record is None and not force:
+        raise ResumeError(
+            f"stage '{stage.name}': {stage.outputs[0]} exists, and {folder / MANIFEST} knows nothing of it; remove it, "
+            "or redo it with --force"
+        )
+    if in_the_way or (record is not None and changed(stage, record)):
         _delete_outputs(stage)
     records[stage.name] = started(stage, record)
     write_manifest(folder, records)
-    console.print(f"$ {stage.shown}", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"$ {stage.shown}", style="dim", soft_wrap=True)
     _execute(stage, folder, records)
     console.print(f"done in {records[stage.name].seconds:.0f} s")
 
@@ -204,19 +212,23 @@ def _execute(stage: Stage, folder: Path, records: dict[str, StageRecord]) -> Non
     if code or missing:
         problem = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
         raise ICMError(f"stage '{stage.name}' failed ({problem}), see above; the same command continues from here")
+    _finish(folder, stage, records)
+
+
+def _finish(folder: Path, stage: Stage, records: dict[str, StageRecord]) -> None:
     records[stage.name] = replace(records[stage.name], outputs=digests(stage.outputs))
     write_manifest(folder, records)
 
 
 def _call(command: Sequence[str]) -> int:
-    """Exit code of a child process. After Ctrl-C, which the child gets too, it is given time to end itself."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    """Exit code of a child process, which ends with this one: on a signal it is asked to, and if this process is killed
+    the system asks it."""
+    with subprocess.Popen(tethered(command), stdin=subprocess.DEVNULL) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=30)
-            process.terminate()
+            child = psutil.Process(process.pid)
+            end([child, *child.children(recursive=True)])
             raise KeyboardInterrupt("interrupted; the same command continues from here") from None
 
 

@@ -15,12 +15,14 @@ import icm
 from icm.config import EngineConfig, GenerationConfig
 from icm.errors import ConfigError
 from icm.labelling.options import Option, options
+from icm.markdown import local_path
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.iteration import rounds_of
 from icm.results.format import trace_path
 from icm.tasks.source import DataSource, written
-from icm.yaml_files import source_files
+from icm.yaml_files import mapping, read_mapping, source_files
 
+_MODELS = ("model", "model_name_or_path", "adapter", "tokenizer")
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
 
@@ -129,10 +131,16 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
         name=f"label {path.stem}",
         command=(sys.executable, "-m", "icm", "run", *preset, *words),
         settings={part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"},
-        inputs=(*filter(Path.is_file, named), *adapter),
+        inputs=(*filter(Path.is_file, named), *_folders(asdict(settings.engine)), *adapter),
         outputs=(path,),
         trace=trace_path(path),
     )
+
+
+def _folders(engine: Mapping[str, object]) -> list[Path]:
+    """Folders of this machine that an engine's settings name: what lies in them decides the result, not their name."""
+    found = (local_path(name) for key in _MODELS if isinstance(name := engine.get(key), str))
+    return [path for path in found if path is not None and path.is_dir()]
 
 
 def _flag(option: Option, value: object) -> list[str]:
@@ -186,10 +194,17 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> S
         name=f"train {folder.name}",
         command=(*launch, str(_HOME / "train" / "run.py"), "--config", train.recipe, *words),
         settings={"label_source": source, "held_out": held_out, "overrides": dict(train.overrides)},
-        inputs=(labels, *source_files(train.recipe), Path(train.accelerate)),
+        inputs=(labels, *source_files(train.recipe), Path(train.accelerate), *_folders(_trained_model(config, train))),
         outputs=(folder / "train_results.json",),
         folder=folder,
     )
+
+
+def _trained_model(config: PipelineConfig, train: TrainStage) -> Mapping[str, object]:
+    """The model of the recipe, else the one that labels."""
+    recipe = read_mapping(train.recipe)
+    labeler = config.settings(config.label.algorithms[0], config.label.seeds[0]).engine.model
+    return {"model": labeler, **recipe, **train.overrides}
 
 
 def train_words(settings: Mapping[str, object]) -> list[str]:
@@ -284,11 +299,16 @@ def _eval(config: PipelineConfig) -> Stage:
         label_file(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds
     ]
     adapters = [_adapter(config, *run) / "train_results.json" for run in _all_trainings(config)]
+    models = [
+        path
+        for entry in (mapping(settings["engine"], f"{config.path}: eval.engine"), *settings["conditions"])
+        for path in _folders(entry)
+    ]
     return Stage(
         name="eval",
         command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
         settings=settings,
-        inputs=(*labels, *adapters),
+        inputs=(*labels, *adapters, *dict.fromkeys(models)),
         outputs=(config.output_dir / "results.json",),
     )
 

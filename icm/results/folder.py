@@ -2,17 +2,22 @@
 
 import re
 from codecs import getincrementaldecoder
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
 
+from icm.doors.locks import BusyError, held
 from icm.errors import ConfigError, DataError
 from icm.files import parse_object
 from icm.results.codelion import is_codelion
+from icm.results.fields import shown
 from icm.results.format import TRACE_SUFFIX, ICMResult, read_result, trace_path, write_result
 
 _HEAD = 2**20  # bytes of a file that say what it is
+_LONGEST = 180  # characters of a name: file systems take 255 bytes, and temporary files add some
 _RESULT_WORDS = ('"icm_', '"label_space"', '"convergence_info"')
 
 
@@ -54,27 +59,41 @@ class ICMStorage:
     def __init__(self, results_dir: str | Path = "icm_results") -> None:
         self.results_dir = Path(results_dir)
 
-    def result_path(self, task: str, model: str, time: datetime, output_name: str | None = None) -> Path:
-        """Where a run writes: a free `<task>_<model>_<timestamp>.jsonl`, or `<output_name>.jsonl`, free or not.
+    @contextmanager
+    def reserved(self, task: str, model: str, time: datetime, output_name: str | None = None) -> Iterator[Path]:
+        """Hold the path that a run writes: a free `<task>_<model>_<timestamp>.jsonl`, or `<output_name>.jsonl`.
 
         Raises:
-            ConfigError: `output_name` is not a plain file name.
+            ConfigError: `output_name` is not a plain file name, or a result has it or is being written under it.
         """
-        if output_name is not None:
-            return self.results_dir / f"{_checked_name(output_name)}.jsonl"
-        return self._free_path(f"{_slug(task)}_{_slug(Path(model).name)}", time)
+        if output_name is None:
+            with self._free_path(f"{_short(task)}_{_short(Path(model).name)}", time) as path:
+                yield path
+            return
+        path = self.results_dir / f"{_checked_name(output_name)}.jsonl"
+        with writing(path):
+            for existing in filter(Path.exists, (path, trace_path(path))):
+                raise ConfigError(f"output_name: {existing} exists; choose another name, or remove it, or use --resume")
+            yield path
 
     def save_result(self, result: ICMResult, name: str) -> Path:
         """Write the result as `<name>_<timestamp>.jsonl` and return the path. Nothing is overwritten."""
-        path = self._free_path(_checked_name(name), datetime.now(UTC))
-        write_result(path, result)
+        with self._free_path(_checked_name(name), datetime.now(UTC)) as path:
+            write_result(path, result)
         return path
 
-    def _free_path(self, name: str, time: datetime) -> Path:
+    @contextmanager
+    def _free_path(self, name: str, time: datetime) -> Iterator[Path]:
+        """Hold the first name that no result has and nobody is writing."""
         stem = f"{name}_{time:%Y%m%d_%H%M%S}"
-        stems = chain([stem], (f"{stem}-{copy}" for copy in count(2)))
-        paths = (self.results_dir / f"{stem}.jsonl" for stem in stems)
-        return next(path for path in paths if not path.exists() and not trace_path(path).exists())
+        paths = (self.results_dir / f"{found}.jsonl" for found in chain([stem], (f"{stem}-{n}" for n in count(2))))
+        with ExitStack() as stack:
+            for path in paths:
+                with suppress(BusyError):
+                    stack.enter_context(writing(path))
+                    if not path.exists() and not trace_path(path).exists():
+                        break
+            yield path
 
     def find(self, path: str | Path) -> Path:
         """The result file given by path, or by its name in the folder, with or without `.jsonl`."""
@@ -110,13 +129,29 @@ class ICMStorage:
         return removed
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Hold the name of a result: nobody else writes it, or its trace, meanwhile.
+
+    Raises:
+        BusyError: another run holds it.
+    """
+    lock = path.with_name(f".{path.stem}.lock")
+    with held(lock, f"{path}: another run is writing it; wait for its end, or choose another name"):
+        yield
+
+
 def _checked_name(name: str) -> str:
-    if _slug(name) != name or f"{name}.jsonl".endswith(TRACE_SUFFIX):
+    if _slug(name) != name or f"{name}.jsonl".endswith(TRACE_SUFFIX) or len(name) > _LONGEST:
         raise ConfigError(
-            f"output_name: found {name!r}, expected a file name of letters, digits, '.', '-' and '_' "
-            "that does not end in .trace"
+            f"output_name: found {shown(name)}, expected a file name of letters, digits, '.', '-' and '_' "
+            f"that does not end in .trace and has at most {_LONGEST} characters"
         )
     return name
+
+
+def _short(text: str) -> str:
+    return _slug(text)[: _LONGEST // 3]
 
 
 def _slug(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icm.errors import DataError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
-from icm.files import read_jsonl, write_jsonl
+from icm.files import fingerprint, read_jsonl, write_jsonl
 from icm.results.codelion import NumberedRow, convert_rows, is_codelion
 from icm.results.fields import number_field, object_field, shown, text_field, texts_field
 from icm.results.record import RunRecord, read_record
@@ -116,6 +116,17 @@ def write_result(path: str | Path, result: ICMResult) -> None:
     write_jsonl(path, [metadata_row(result), *map(example_row, result.labeled_examples)])
 
 
+# When, where and at what cost a result was made. All else is what its examples and labels are.
+_INCIDENTAL = ("versions", "git", "peak_memory_gib", "created", "usage")
+
+
+def content_hash(result: ICMResult) -> str:
+    """Hash of what later stages take from a result: it is the same for labels that were made again."""
+    head = {name: value for name, value in metadata_row(result).items() if name not in _INCIDENTAL}
+    settings = {name: value for name, value in result.record.settings.items() if name != "output"}
+    return fingerprint([{**head, "settings": settings}, *map(example_row, result.labeled_examples)])
+
+
 def read_result(path: str | Path, task_type: str | None = None) -> ICMResult:
     """Read a result file of this project or of codelion/icm.
 
@@ -137,6 +148,14 @@ def read_result(path: str | Path, task_type: str | None = None) -> ICMResult:
     _check_count(header.get("examples", len(items)), len(items), where)
     record = read_record({key: value for key, value in header.items() if key not in HEADER_FIELDS}, where)
     return ICMResult(items, score, space, task, record, str(path), task_type)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file begins as a result does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as handle:
+        return b'"icm_metadata"' in handle.read(100)
 
 
 def _sections(path: str | Path) -> tuple[NumberedRow, list[NumberedRow]]:

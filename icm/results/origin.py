@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from icm.errors import DataError
-from icm.results.format import ICMResult
+from icm.results.format import ICMResult, is_result
 from icm.tasks.lookup import task_names
 from icm.tasks.reading import is_local
 from icm.tasks.source import DataSource
@@ -97,7 +97,7 @@ def located(source: DataSource, result: ICMResult, given: str | None = None) -> 
     if source.claims is not None and not Path(source.claims).expanduser().is_file():
         source = replace(source, claims=_claims_beside(Path(source.claims), result) or source.claims)
     path = Path(source.dataset)
-    here = path.exists() and not _is_result(path)
+    here = path.exists() and not is_result(path)
     if _built_in(source) or path.is_absolute() or source.dataset.startswith("~") or here:
         return source
     folders = _folders(result)
@@ -133,13 +133,5 @@ def _claims_beside(path: Path, result: ICMResult) -> str | None:
 
 def _holds_data(path: Path) -> bool:
     if path.is_file():
-        return not _is_result(path)
+        return not is_result(path)
     return any(next(path.glob(name), None) for name in _DATA_FOLDER)
-
-
-def _is_result(path: Path) -> bool:
-    """Whether a result lies there, which often has the name of the data that it labels."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as handle:
-        return b'"icm_metadata"' in handle.read(100)

@@ -42,9 +42,10 @@ def style() -> AbstractContextManager[None]:
     return rc_context(_STYLE)
 
 
-def plain(text: str) -> str:
-    """Any text for a drawing: a dollar sign would start a formula."""
-    return text.replace("$", r"\$")
+def plain(text: str, longest: int = 80) -> str:
+    """Any text for a drawing: cut where it would leave no room, and a dollar sign would start a formula."""
+    short = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def svg(figure: Figure) -> Markup:

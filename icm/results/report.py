@@ -166,7 +166,8 @@ def _drawn(draw: Callable[[Analysis, Axes], None], analysis: Analysis) -> Figure
 
 def _draw_balance(analysis: Analysis, axes: Axes) -> None:
     counts = analysis.labels.counts
-    bars = axes.barh([plain(label) for label in counts], list(counts.values()), color=COLOUR)
+    bars = axes.barh(range(len(counts)), list(counts.values()), color=COLOUR)
+    axes.set_yticks(range(len(counts)), map(plain, counts))
     axes.bar_label(bars, padding=3)
     axes.set_xlabel("examples")
 

@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from icm.engines.base import Usage
 from icm.errors import DataError, ResumeError
-from icm.files import JsonObject, append_jsonl, atomic_write, cut_torn_line, read_jsonl, read_log
+from icm.files import JsonObject, append_jsonl, appending, cut_log, read_log, write_jsonl
+from icm.models import CONTENT
 from icm.results.fields import count_field, flag_field, number_field, object_field, shown, text_field
 
 
@@ -200,7 +201,7 @@ def read_trace(path: str | Path) -> list[Decision]:
     Raises:
         DataError: names the file, the line and the field.
     """
-    lines = ((number, row) for number, row in read_jsonl(path) if row.get("type", "decision") == "decision")
+    lines = ((number, row) for number, row in read_log(path) if row.get("type", "decision") == "decision")
     rows = [read_row(row, f"{path}:{number}") for number, row in lines]
     return [row for row in rows if isinstance(row, Decision)]
 
@@ -216,10 +217,10 @@ class Trace:
         self._handle = handle
         self.history = history
 
-    def append(self, row: Row) -> None:
-        """Write one row through to the file."""
+    def append(self, *rows: Row) -> None:
+        """Write rows through to the file, together."""
         if self._handle is not None:
-            append_jsonl(self._handle, row_json(row))
+            append_jsonl(self._handle, *map(row_json, rows))
 
     def of_search(self, restart: int, batch: int) -> list[SearchRow]:
         """Rows of one search in the history."""
@@ -255,27 +256,36 @@ def open_trace(path: Path | None, header: Mapping[str, object], resume: bool) ->
     first = {"type": "icm_trace", **header}
     history = _read_history(path, first) if resume and path.exists() else None
     if history is None:
-        with atomic_write(path) as handle:
-            append_jsonl(handle, first)
-    with path.open("a", encoding="utf-8") as handle:
+        write_jsonl(path, [first])
+    with appending(path) as handle:
         yield Trace(handle, history or [])
 
 
 def _read_history(path: Path, header: JsonObject) -> list[Row] | None:
-    """Rows behind the header; None if there is not even that. A torn last line (the process died while writing it) is
-    cut off the file."""
+    """Rows behind the header; None if there is not even that. What the process was writing when it died is cut off the
+    file: a torn line, and a row without the cost that belongs to it."""
     lines = list(read_log(path))
     if not lines:
         return None
     _check_header(path, lines[0][1], header)
-    cut_torn_line(path)
+    lines = _with_cost(lines)
+    cut_log(path, lines[-1][0])
     rows = (read_row(content, f"{path}:{number}") for number, content in lines[1:])
     return [row for row in rows if row is not None]
 
 
+def _with_cost(lines: list[tuple[int, JsonObject]]) -> list[tuple[int, JsonObject]]:
+    """Header and rows up to the last cost. Traces of early versions, of several rows and no cost, are whole."""
+    costs = [place for place, (_, row) in enumerate(lines) if row.get("type") == KIND_NAMES[Cost]]
+    if not costs:
+        return lines if len(lines) > 2 else lines[:1]
+    return lines[: costs[-1] + 1]
+
+
 def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
     found, expected = _UNSAID | found, _UNSAID | json.loads(json.dumps(expected))
-    for key in sorted(found.keys() | expected.keys()):
+    since = {key for key in expected if key.startswith(CONTENT)}  # older traces do not say
+    for key in sorted(found.keys() | expected.keys() - since):
         if found.get(key) != expected.get(key):
             raise ResumeError(
                 f"{path}: cannot resume: {key} was {found.get(key)!r} and is now {expected.get(key)!r}; "

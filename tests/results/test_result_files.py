@@ -264,19 +264,29 @@ def test_bad_codelion_rows_are_named(tmp_path: Path, change: dict[str, Any], nam
 def test_names_of_runs(tmp_path: Path) -> None:
     storage = ICMStorage(tmp_path / "new")
     time = datetime(2024, 1, 15, 14, 30, 22, tzinfo=UTC)
-    path = storage.result_path("truthfulqa", "meta-llama/Llama-3.1-8B", time)
-    assert path == tmp_path / "new" / "truthfulqa_Llama-3.1-8B_20240115_143022.jsonl"
-    assert not path.parent.exists()
-    write_result(path, claims(1, 2, seed=1))
-    second = storage.result_path("truthfulqa", "other/Llama-3.1-8B", time)
-    assert second.name == "truthfulqa_Llama-3.1-8B_20240115_143022-2.jsonl"
-    trace_path(second).touch()
-    assert storage.result_path("truthfulqa", "Llama-3.1-8B", time).stem.endswith("143022-3")
-    assert storage.result_path("my task", "embedded:gemma", time).name == "my-task_embedded-gemma_20240115_143022.jsonl"
-    assert storage.result_path("t", "m", time, "my_run").name == "my_run.jsonl"
+
+    def name(*words: str) -> str:
+        with storage.reserved(*words[:2], time, *words[2:]) as reserved:
+            return reserved.name
+
+    with storage.reserved("truthfulqa", "meta-llama/Llama-3.1-8B", time) as path:
+        assert path == tmp_path / "new" / "truthfulqa_Llama-3.1-8B_20240115_143022.jsonl"
+        # A name is taken from its choice on, though nothing has been written yet.
+        assert name("truthfulqa", "Llama-3.1-8B") == "truthfulqa_Llama-3.1-8B_20240115_143022-2.jsonl"
+        write_result(path, claims(1, 2, seed=1))
+    second = name("truthfulqa", "other/Llama-3.1-8B")
+    assert second == "truthfulqa_Llama-3.1-8B_20240115_143022-2.jsonl"
+    trace_path(storage.results_dir / second).touch()
+    assert name("truthfulqa", "Llama-3.1-8B").endswith("143022-3.jsonl")
+    assert name("my task", "embedded:gemma") == "my-task_embedded-gemma_20240115_143022.jsonl"
+    assert len(name("d" * 300, "m" * 300).encode()) < 200
+    with storage.reserved("t", "m", time, "my_run") as path, pytest.raises(ConfigError, match="another run is writing"):
+        name("t", "m", path.stem)
+    assert name("t", "m", "my_run") == "my_run.jsonl"
+    assert [path.name for path in storage.results_dir.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden", "x.trace", "ünï"])
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "a b", ".hidden", "x.trace", "ünï", "n" * 300])
 def test_nonsense_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="output_name"):
         ICMStorage(tmp_path).save_result(claims(1, 2, seed=1), name)

@@ -72,8 +72,8 @@ def test_a_broken_row_of_a_trace_to_resume_is_named(kind: type[Row], field: str,
 
 def test_a_history_is_of_one_run_search_by_search(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    rows = resumed(path, [*LINES.values(), LINES[Start].replace('"restart": 0', '"restart": 1')])
-    assert len(rows) == 6
+    rows = resumed(path, [*LINES.values(), LINES[Start].replace('"restart": 0', '"restart": 1'), LINES[Cost]])
+    assert len(rows) == 7
     with open_trace(path, {"data": "d"}, resume=True) as trace:
         assert [type(row) for row in trace.of_search(0, 1)] == [Start, FreshOrder, Decision, End]
         assert [row.restart for row in trace.of_search(1, 1)] == [1]
@@ -99,11 +99,15 @@ def test_traces_of_first_tokens_are_not_continued_with_whole_labels(tmp_path: Pa
 
 def test_a_torn_line_is_cut_off_and_a_new_trace_has_no_history(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    resumed(path, [LINES[Start], LINES[Decision]])
-    path.write_text(path.read_text()[:-9])
-    with open_trace(path, {"data": "d"}, resume=True) as trace:
-        trace.append(Cost())
-    assert [json.loads(line)["type"] for line in path.read_text().splitlines()] == ["icm_trace", "start", "usage"]
+    resumed(path, [LINES[Start], LINES[Cost], LINES[Decision], LINES[Cost]])
+    whole = path.read_bytes()
+    ends = (whole[:-9], whole[:-9] + bytes(4096), whole.rpartition(b'{"type": "usage"')[0])
+    for torn in ends:  # a cut line, a page that the disk never got, a row whose cost is lost
+        path.write_bytes(torn)
+        with open_trace(path, {"data": "d"}, resume=True) as trace:
+            trace.append(Cost())
+        lines = path.read_text().split("\n")[:-1]
+        assert [json.loads(line)["type"] for line in lines] == ["icm_trace", "start", "usage", "usage"]
     with open_trace(path, {"data": "d"}, resume=False) as trace:
         assert trace.history == [] and trace.cost == Cost()
     assert len(path.read_text().splitlines()) == 1

@@ -1,0 +1,56 @@
+"""Ends the processes of an engine when the process that started them is killed (vllm-project/vllm#55510)."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from secrets import token_hex
+
+_MARK = "_ICM_ENGINE_OF"
+# In a session of its own: what kills a whole group does not reach it. It ends with the process that it watches.
+_GUARD = f"""
+import os, psutil, sys, time
+parent, mark = int(sys.argv[1]), sys.argv[2]
+while os.getppid() == parent:
+    time.sleep(0.5)
+alive = True
+while alive:
+    alive = False
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get({_MARK!r}) == mark:
+                alive = True
+                process.kill()
+        except psutil.Error:
+            pass
+    time.sleep(0.1)
+"""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """What is started inside, and whatever that starts later, dies when this process does: a mark in its environment
+    tells a guard, however deep it lies and whoever has adopted it since. Processes that are forked and run no program
+    of their own bear no mark."""
+    os.environ[_MARK] = _guard()
+    try:
+        yield
+    finally:
+        del os.environ[_MARK]
+
+
+@cache
+def _guard() -> str:
+    """Start the guard of this process; returns its mark."""
+    mark = token_hex(8)
+    nothing = subprocess.DEVNULL
+    subprocess.Popen(
+        [sys.executable, "-c", _GUARD, str(os.getpid()), mark],
+        stdin=nothing,
+        stdout=nothing,
+        stderr=nothing,
+        start_new_session=True,
+    )
+    return mark
