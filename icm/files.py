@@ -78,8 +78,10 @@ def _replacing(path: Path, mode: str) -> Iterator[IO[Any]]:
             handle.flush()
             os.fsync(handle.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename = str(path)
         raise
 
 

@@ -182,13 +182,15 @@ def test_finished_conditions_are_not_run_again_unless_asked(evaluated: tuple[Pat
     assert again == first
 
 
-def test_a_failed_save_fails_the_run(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_failed_save_fails_the_run(
+    evaluated: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "blocked"
     (folder / "figure_1.png").mkdir(parents=True)
     one = tmp_path / "one.yaml"
     one.write_text(yaml.safe_dump({"extends": str(evaluated[1]), "conditions": CONDITIONS[:1]}), encoding="utf-8")
-    with pytest.raises(OSError):
-        main(["--config", str(one), "--output_dir", str(folder)])
+    assert main(["--config", str(one), "--output_dir", str(folder)]) == 2
+    assert capsys.readouterr().err.endswith(f"error: {folder}/figure_1.png: Is a directory\n")
     assert not (folder / "results.json").exists()
 
 
