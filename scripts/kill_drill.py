@@ -28,6 +28,7 @@ from secrets import token_hex
 import psutil
 import yaml
 
+from icm.doors.signals import tethered
 from icm.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,10 +138,10 @@ def left(mark: str) -> list[psutil.Process]:
 
 
 def start(command: Sequence[str], folder: Path, mark: str) -> "subprocess.Popen[bytes]":
-    """A run in a session of its own, as from a terminal; what it says is appended to `log`."""
+    """A run in a session of its own, as from a terminal, that ends with the drill; what it says goes to `log`."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=folder, env=environment(mark), stdout=log, stderr=log, start_new_session=True
+            tethered(command), cwd=folder, env=environment(mark), stdout=log, stderr=log, start_new_session=True
         )
 
 
