@@ -22,10 +22,10 @@ def markdown(evaluation: Evaluation) -> str:
     data = evaluation.experiment.data.dataset
     parts = [
         f"# {literal(data.name)}: {len(data)} held-out items, {len({example.group for example in data})} questions",
-        table(_HEAD, [_literal(_row(evaluation, condition)) for condition in evaluation.conditions]),
+        table(_HEAD, [_row(evaluation, condition) for condition in evaluation.conditions]),
     ]
     if evaluation.chosen:
-        parts.append(table(_MULTIPLE_CHOICE, [_literal(_multiple_choice_row(run)) for run in evaluation.chosen]))
+        parts.append(table(_MULTIPLE_CHOICE, map(_multiple_choice_row, evaluation.chosen)))
     return "\n\n".join([*parts, "\n".join(f"- {literal(note)}" for note in evaluation.notes)]).rstrip() + "\n"
 
 
@@ -38,10 +38,6 @@ def terminal(evaluation: Evaluation) -> Table:
     for condition in evaluation.conditions:
         made.add_row(Text(one_line(condition.name)), *_main_figures(condition), _gap(evaluation, condition))
     return made
-
-
-def _literal(cells: Sequence[str]) -> list[str]:
-    return [literal(cell) for cell in cells]
 
 
 def _main_figures(condition: ConditionScores) -> list[str]:
