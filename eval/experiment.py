@@ -19,7 +19,7 @@ from icm.engines.adapters import Adapter, read_adapter
 from icm.engines.common import model_folder
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
-from icm.files import file_sha256, fingerprint, parse_object
+from icm.files import file_sha256, fingerprint, read_object
 from icm.models import model_label, weights_hash
 from icm.results.accuracy import measure_accuracy
 from icm.results.format import ICMResult, content_hash, read_result
@@ -237,7 +237,7 @@ def _check_adapter(adapter: Adapter, config: ConditionConfig, model: str, file: 
     folder, record = adapter.name, adapter.folder / "train_results.json"
     if not record.is_file():
         return
-    trained = parse_object(record.read_bytes().decode(errors="replace"), str(record))
+    trained = read_object(record)
     for name in ("model", "label_source", "labels_sha256", "labels"):
         if not isinstance(trained.get(name), str):
             raise DataError(f"{record}: field {name!r}: expected text; train the adapter again, or remove the file")

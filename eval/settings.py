@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Literal
 
-from icm.config import EngineConfig, GenerationConfig, LabelSource
+from icm.config import MOST_REPEATS, EngineConfig, GenerationConfig, LabelSource
 from icm.errors import ConfigError
 from icm.http import check_address
 from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt, switched
@@ -15,6 +15,8 @@ from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, merged, read_mapping
 
 _LONGEST_NAME = 120  # bytes; file systems take 255 for a file's whole name
+_LONGEST = 86_400  # seconds: a day
+
 Kind = Literal["majority", "surface", "zero-shot", "chat", "chat-server", "many-shot", "fine-tuned"]
 
 
@@ -51,6 +53,8 @@ class ServerConfig:
         for name in ("timeout", "concurrency", "max_tokens"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_retries", self.max_retries, 0)
+        _at_most("max_retries", self.max_retries, MOST_REPEATS)
+        _at_most("timeout", self.timeout, _LONGEST)
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         for name in ("shots", "orders"):
             _at_least(name, getattr(self, name), 1)
+        _at_most("orders", self.orders, MOST_REPEATS)
         names = [condition.name for condition in self.conditions]
         for name in names:
             _check_name(name)
@@ -212,6 +217,11 @@ def _check_name(name: str) -> None:
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
         raise ConfigError(f"{name}: found {value}, expected at least {least}")
+
+
+def _at_most(name: str, value: float, most: float) -> None:
+    if value > most:
+        raise ConfigError(f"{name}: found {value}, expected at most {most:,}")
 
 
 EXAMPLES = """\

@@ -10,6 +10,10 @@ LabelSource = Literal["labels", "gold", "random", "perturbed"]
 """Whose labels the same examples bear: those found, gold, random ones, or gold with as many errors as those found."""
 
 
+MOST_REPEATS = 10_000
+"""Of anything that is done again and again: more is a slip of the finger that would run for ever."""
+
+
 def _check(config: object, name: str, holds: bool, expected: str) -> None:
     if not holds:
         raise ConfigError(f"{name}: found {getattr(config, name)}, expected {expected}")
@@ -163,6 +167,8 @@ class SearchConfig:
             _check(self, name, getattr(self, name) > 0, "a number above 0")
         for name in ("beta", "max_fix_steps", "seed"):
             _check(self, name, getattr(self, name) >= 0, "a number of at least 0")
+        for name in ("final_orders", "lookahead", "restarts", "bootstrap_rounds", "max_fix_steps"):
+            _check(self, name, getattr(self, name) <= MOST_REPEATS, f"at most {MOST_REPEATS:,}")
         _check(self, "cooling_rate", 0 < self.cooling_rate <= 1, "above 0 and at most 1")
         coolest = self.final_temperature <= self.initial_temperature
         _check(self, "final_temperature", coolest, f"at most initial_temperature {self.initial_temperature}")

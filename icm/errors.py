@@ -4,9 +4,18 @@ Every command turns an `ICMError` into one line on standard error and exit code 
 our bug and keeps its traceback.
 """
 
+_HALF = 600
+
 
 class ICMError(ValueError):
-    """Something the user can mend: the message names what was found, what is expected, and the fix."""
+    """Something the user can mend: the message names what was found, what is expected, and the fix.
+
+    What was found may be of any length; of a message that is longer than a screen, the middle is left out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= 2 * _HALF else f"{text[:_HALF]} […] {text[-_HALF:]}"
 
 
 class DataError(ICMError):

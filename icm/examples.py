@@ -1,14 +1,16 @@
 """The data classes between the stages: examples without gold, the label space, gold labels kept apart."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TypeVar, overload
 
 import numpy as np
 
 from icm.errors import DataError
-from icm.files import fingerprint
+from icm.files import fingerprint, fingerprint_of_rows
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class LabelSpace:
         return self.labels.index(label)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Relations:
     """What the task's data says about how examples hang together; never derived from gold.
 
@@ -60,7 +62,7 @@ class Relations:
     inverse: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ICMExample:
     """One unlabelled item.
 
@@ -102,14 +104,16 @@ def rank(group: str, seed: int) -> str:
 
 def draw_groups(items: Sequence[T], group: Callable[[T], str], count: int, seed: int) -> list[T]:
     """At most `count` items: whole groups in random order (see `rank`). A group that does not fit is passed over."""
-    groups: dict[str, list[T]] = {}
+    sizes, left = Counter(map(group, items)), count
+    chosen: dict[str, list[T]] = {}
+    for name in sorted(sizes, key=lambda name: rank(name, seed)):
+        if sizes[name] <= left:
+            chosen[name] = []
+            left -= sizes[name]
     for item in items:
-        groups.setdefault(group(item), []).append(item)
-    chosen: list[T] = []
-    for name in sorted(groups, key=lambda name: rank(name, seed)):
-        if len(chosen) + len(groups[name]) <= count:
-            chosen += groups[name]
-    return chosen
+        if (found := chosen.get(group(item))) is not None:
+            found.append(item)
+    return [item for found in chosen.values() for item in found]
 
 
 class GoldLabels(Mapping[str, str]):
@@ -148,8 +152,11 @@ class ICMDataset(Sequence[ICMExample]):
     def __post_init__(self) -> None:
         if not self.examples:
             raise DataError(f"{self.name}: no examples; expected at least one")
-        unique = {example.id: example for example in self.examples}
-        object.__setattr__(self, "examples", tuple(unique[key] for key in sorted(unique)))
+        examples = self.examples  # sorted already, they need no second table of a million ids
+        if any(one.id >= next_one.id for one, next_one in pairwise(examples)):
+            unique = {example.id: example for example in examples}
+            examples = tuple(unique[key] for key in sorted(unique))
+        object.__setattr__(self, "examples", tuple(examples))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -168,8 +175,8 @@ class ICMDataset(Sequence[ICMExample]):
     @property
     def fingerprint(self) -> str:
         """Content hash of ids, relations and label space; gold does not enter."""
-        rows = [[e.id, e.relations.group, e.relations.answer, e.relations.inverse] for e in self.examples]
-        return fingerprint([rows, self.label_space.labels, self.label_space.verbalisers])
+        rows = ([e.id, e.relations.group, e.relations.answer, e.relations.inverse] for e in self.examples)
+        return fingerprint_of_rows(rows, self.label_space.labels, self.label_space.verbalisers)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,24 @@ import importlib
 import json
 import math
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from icm.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
 AS_UTF8 = "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`"
+LONGEST_LINE = 16 * 2**20
+"""Bytes of one record. Python needs up to 25 times as much memory for what stands in them."""
+LONGEST_DOCUMENT = 128 * 2**20
+"""Bytes of one JSON document: a file that cannot be read line by line."""
 JsonObject = dict[str, Any]
 """A JSON object whose values are checked where they are read."""
 
@@ -122,14 +127,57 @@ def appending(path: str | Path) -> Iterator[IO[str]]:
         yield handle
 
 
+@contextmanager
+def open_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for reading. Every file that somebody else may have written is opened here.
+
+    Raises:
+        DataError: it cannot be read, or is no file: a folder, or a pipe or device, which could be waited on for ever.
+    """
+    try:
+        # Not opened before it is known to be a file: opening a pipe waits for somebody who writes.
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{path}: found {'a directory' if stat.S_ISDIR(mode) else 'a pipe or device'}; give a file")
+        handle = Path(path).open("rb")  # noqa: SIM115
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    with handle:
+        yield handle
+
+
+def read_text(path: str | Path, most: int = LONGEST_DOCUMENT) -> str:
+    """The text of a file of at most so many bytes. Raises DataError, see `open_file`."""
+    with open_file(path) as handle:
+        raw = handle.read(most + 1)
+    if len(raw) > most:
+        raise DataError(f"{path}: longer than {most // 2**10:,} KiB; is it the right file?")
+    return _decoded(raw.removeprefix(BOM), str(path))
+
+
+def read_object(path: str | Path) -> JsonObject:
+    """The one JSON object in a file. Raises DataError that starts with the file's name."""
+    return parse_object(read_text(path), str(path))
+
+
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
     """Yield (line number from 1, object). Blank lines are skipped.
 
     Raises:
-        DataError: not UTF-8, not JSON, NaN or infinity, or not an object; names the file and the line.
+        DataError: not readable, not UTF-8, not JSON, NaN or infinity, or not an object; names the file and the line.
     """
-    with Path(path).open("rb") as handle:
-        yield from parse_jsonl(handle, str(path))
+    with open_file(path) as handle:
+        yield from parse_jsonl(bounded_lines(handle), str(path))
+
+
+def bounded_lines(handle: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long to be a record, as much as `parse_line` needs to say so."""
+    while line := handle.readline(LONGEST_LINE + 1):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = handle.readline(LONGEST_LINE + 1)
 
 
 def read_log(path: str | Path) -> Iterator[tuple[int, JsonObject]]:
@@ -148,14 +196,17 @@ def cut_log(path: str | Path, lines: int | None = None) -> None:
             handle.write(whole)
 
 
-def _content(path: str | Path) -> bytes:
-    return Path(path).read_bytes() if Path(path).exists() else b""
-
-
 def _whole_lines(raw: bytes) -> bytes:
     """The lines that were written to their end. After a power cut a file may end in zeros, which JSON never holds."""
     written = raw.partition(b"\0")[0]
     return written[: written.rfind(b"\n") + 1]
+
+
+def _content(path: str | Path) -> bytes:
+    if not Path(path).exists():
+        return b""
+    with open_file(path) as handle:
+        return handle.read()
 
 
 def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonObject]]:
@@ -168,11 +219,17 @@ def parse_jsonl(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, JsonO
 
 def parse_line(raw: bytes, where: str, nan: bool = False) -> JsonObject | None:
     """The object on a line of JSONL, None if it is blank; `where` and `nan` are those of `parse_json`."""
+    if len(raw) > LONGEST_LINE:
+        raise DataError(f"{where}: a line of more than {LONGEST_LINE // 2**20} MiB, which is no record; cut the file")
+    text = _decoded(raw, where).strip()
+    return parse_object(text, where, nan) if text else None
+
+
+def _decoded(raw: bytes, where: str) -> str:
     try:
-        text = raw.decode("utf-8").strip()
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason}); {AS_UTF8}") from None
-    return parse_object(text, where, nan) if text else None
 
 
 def parse_object(text: str, where: str, nan: bool = False) -> JsonObject:
@@ -215,8 +272,21 @@ def _finite_float(text: str) -> float:
 
 def fingerprint(value: object) -> str:
     """SHA-256 (first 16 hex digits) of a JSON-serialisable value, independent of key order."""
+    return hashlib.sha256(_canonical(value)).hexdigest()[:16]
+
+
+def fingerprint_of_rows(rows: Iterable[object], *rest: object) -> str:
+    """`fingerprint([list(rows), *rest])`, a row at a time."""
+    digest = hashlib.sha256(b"[[")
+    for number, row in enumerate(rows):
+        digest.update((b", " if number else b"") + _canonical(row))
+    digest.update(b"]" + b"".join(b", " + _canonical(value) for value in rest) + b"]")
+    return digest.hexdigest()[:16]
+
+
+def _canonical(value: object) -> bytes:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+    return text.encode("utf-8", errors="surrogatepass")
 
 
 def file_sha256(path: str | Path) -> str:

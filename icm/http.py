@@ -32,6 +32,8 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxstring, _BRIEF.maxother = 4, 6, 4, 100, 60
 _ROUNDING, _LEAST_LOG_PROB = 1e-3, -1e5  # servers write -9999 for minus infinity
 _MOST_TOKENS = 2**40
+_MOST_BYTES = 32 * 2**20  # of a reply, unpacked
+_HEADERS = (b"content-type", b"location", b"retry-after")
 
 Reply = TypeVar("Reply")
 
@@ -195,14 +197,14 @@ class JsonClient:
             NoAnswer: every try failed.
         """
         for attempt in range(self._tries):
-            asked_wait = None
+            asked_wait, response = None, None
             self._wait_for_turn()
             try:
-                response = self._http.request(method, path, json=body)
+                response = self._reply(method, path, body)
                 self._check_status(response)
                 return read(_decoded(response))
             except UnusableReply as error:
-                failure, asked_wait = str(error), _retry_after(response)
+                failure, asked_wait = str(error), None if response is None else _retry_after(response)
             except httpx.RequestError as error:
                 failure = f"{type(error).__name__}: {error}"
             with self._lock:
@@ -212,6 +214,17 @@ class JsonClient:
                 backoff = self._first_wait * 2**attempt * random.uniform(0.75, 1.25)
                 time.sleep(min(LONGEST_WAIT, backoff if asked_wait is None else asked_wait))
         raise NoAnswer(self.shown(failure))
+
+    def _reply(self, method: str, path: str, body: object) -> httpx.Response:
+        """The reply, read as far as a reply goes: a few packed kilobytes can unpack to any size."""
+        content = bytearray()
+        with self._http.stream(method, path, json=body) as response:
+            for part in response.iter_bytes():
+                content += part
+                if len(content) > _MOST_BYTES:
+                    raise UnusableReply(f"status {response.status_code}: more than {_MOST_BYTES // 2**20} MiB")
+        kept = [(name, value) for name, value in response.headers.raw if name.lower() in _HEADERS]
+        return httpx.Response(response.status_code, headers=kept, content=bytes(content))
 
     def _wait_for_turn(self) -> None:
         """Count the request, and space requests evenly over a minute where there is a rate limit."""

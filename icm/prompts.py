@@ -158,18 +158,20 @@ class LabelTrie:
             below = tuple(built[id(child)] for child in node.children)
             if node.query is not None:
                 rows = {prefix: node.query * len(self._followers) + k for k, prefix in enumerate(self._followers)}
-                asking = self._asking(node.segment, (), rows)
+                asking = self._asking(node.segment, rows)
                 built[id(node)] = replace(asking, children=asking.children + below)
             else:
                 built[id(node)] = replace(node, children=below)
         return built[id(tree)]
 
-    def _asking(self, segment: Segment, prefix: Segment, rows: Mapping[Segment, int]) -> PromptTree:
-        """The prompt behind `prefix` with those behind the longer ones."""
-        tokens = self._followers[prefix]
-        longer = [token for token in tokens if (*prefix, token) in rows]
-        children = tuple(self._asking((token,), (*prefix, token), rows) for token in longer)
-        return PromptTree(segment, children, rows[prefix], tokens)
+    def _asking(self, segment: Segment, rows: Mapping[Segment, int]) -> PromptTree:
+        """The query's own prompt with those of the prefixes below it."""
+        built: dict[Segment, PromptTree] = {}
+        for prefix in sorted(rows, key=len, reverse=True):  # children before parents: labels may be of any length
+            tokens = self._followers[prefix]
+            children = tuple(built[longer] for token in tokens if (longer := (*prefix, token)) in rows)
+            built[prefix] = PromptTree(prefix[-1:] or segment, children, rows[prefix], tokens)
+        return built[()]
 
     def combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Natural-log probabilities [prompts, sequences] from those of `tokens` in the expanded tree."""
@@ -313,6 +315,10 @@ class PromptEncoder:
     def demonstration(self, example: ICMExample, label: str) -> Segment:
         """Ids of the example with its label and the separator behind it."""
         return self.query(example) + self._labels[self.label_space.index(label)] + self._separator
+
+    def longest_demonstration(self, example: ICMExample) -> int:
+        """Tokens of the example with its longest label. Nothing is kept: a million examples are measured so."""
+        return len(self.encode(example.input)) + max(map(len, self._labels)) + len(self._separator)
 
     def context(self, demonstrations: Sequence[tuple[ICMExample, str]]) -> Segment:
         """Ids of the BOS token and the demonstrations in the given order."""

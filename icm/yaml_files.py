@@ -6,8 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from icm.errors import ConfigError
+from icm.errors import ConfigError, DataError
+from icm.files import read_text
 
+LONGEST = 64 * 2**10
+"""Bytes of a settings file; the parser takes seconds for a few times as many."""
+MOST_VALUES = 50_000
+"""Keys and values of a settings file, those of an alias counted each time that it stands there."""
 EXTENDS = "extends"
 """Key that names the file whose settings a file changes; relative to that file."""
 
@@ -50,15 +55,67 @@ def mapping(content: object, where: str) -> dict[str, object]:
 
 
 def parse_yaml(text: str, where: str) -> object:
-    """What YAML says; JSON is YAML too. Raises ConfigError starting with `where`, and the line if it is known."""
+    """What YAML says, in the types that JSON has; JSON is YAML too.
+
+    Raises:
+        ConfigError: starts with `where`, and the line if it is known.
+    """
     try:
-        content: object = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        content: object = yaml.load(text, _Loader)
+        _check_text(content)
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         place = f"{where}:{mark.line + 1}" if mark else where
-        raise ConfigError(f"{place}: not valid YAML ({problem})") from None
+        raise ConfigError(f"{place}: not valid YAML ({problem[:300]})") from None
     return content
+
+
+class _Loader(yaml.SafeLoader):
+    """`yaml.SafeLoader` that does not let aliases multiply, and makes of a date the text that stands there."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """See `yaml.SafeLoader`. A few lines of aliases to aliases can stand for more values than any memory holds."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _values(node, {})
+        return node
+
+
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if not (tag or "").endswith((":timestamp", ":binary", ":set", ":omap", ":pairs"))
+}
+_Loader.yaml_implicit_resolvers = {
+    start: [entry for entry in found if not entry[0].endswith(":timestamp")]
+    for start, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many keys and values a node stands for."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # what an alias within its own node stands for
+        pairs = isinstance(node, yaml.MappingNode)
+        members = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_values(member, known) for member in members)
+    if known[id(node)] > MOST_VALUES:
+        found = f"it stands for more than {MOST_VALUES:,} values, or for itself"
+        raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
+    return known[id(node)]
+
+
+def _check_text(value: object) -> None:
+    """Raise ValueError for text that no file, name or prompt can hold."""
+    if isinstance(value, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError(f"{reprlib.repr(value)} holds a zero byte or half a character")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    for member in value if isinstance(value, list) else ():
+        _check_text(member)
 
 
 def _chain(path: Path, advice: str) -> list[tuple[Path, dict[str, object]]]:
@@ -80,8 +137,6 @@ def _chain(path: Path, advice: str) -> list[tuple[Path, dict[str, object]]]:
 
 def _text(path: Path, advice: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', error)}; {advice}") from None
+        return read_text(path, LONGEST)
+    except DataError as error:
+        raise ConfigError(f"{error}; {advice}") from None

@@ -1,30 +1,42 @@
-"""Cost of leave-one-out scoring: tokens and seconds.
+"""Cost of leave-one-out scoring, of loading large data, and of reading many results: tokens, seconds, memory.
 
     python scripts/benchmark.py scoring --model embedded --engine transformers --examples 64 --order tree --json
     python scripts/benchmark.py growth --model embedded --engine accounting --from 8 --to 256 --json
+    python scripts/benchmark.py loading --lines 1000000 [--max-examples 256]
+    python scripts/benchmark.py analysis --results 2000
 
 `scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
 shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as
-the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model.
+the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model. `loading`
+makes a file of so many texts, loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many
+results.
 """
 
 import argparse
+import io
 import json
+import resource
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer
 
+from icm.commands.results import show_analysis
 from icm.config import EngineConfig, SearchConfig
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample
+from icm.files import write_jsonl
+from icm.labelling.batches import split_batches
 from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment
+from icm.results.format import ICMResult, LabeledExample, write_result
+from icm.results.record import DataRecord, RunRecord
 from icm.search.scoring import Labels, Scorer
 from icm.search.trees import Order, draw_order
 from icm.secrets import load_secrets
@@ -51,10 +63,33 @@ class Measurement:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Load:
+    """Cost of one step over large data.
+
+    Attributes:
+        step: what was done.
+        count: examples, batches or results that it led to.
+        cpu_seconds: of the step.
+        peak_mib: largest resident memory of the process so far.
+    """
+
+    step: str
+    count: int
+    cpu_seconds: float
+    peak_mib: int
+
+
 def main() -> None:
     """Parse the command line, run, print."""
     load_secrets(Path.cwd())
     arguments = _parser().parse_args()
+    if arguments.benchmark in ("loading", "analysis"):
+        with tempfile.TemporaryDirectory() as folder:
+            steps = _loading if arguments.benchmark == "loading" else _analysis
+            for load in steps(arguments, Path(folder)):
+                _print(load, arguments.json)
+        return
     with _engine(arguments) as engine:
         scorer = _scorer(engine, arguments.examples if arguments.benchmark == "scoring" else arguments.to)
         before, started = (engine.usage.prompt_tokens, engine.usage.computed_tokens), time.perf_counter()
@@ -81,6 +116,14 @@ def _parser() -> argparse.ArgumentParser:
     growth = commands.add_parser("growth", help="a whole growth phase")
     growth.add_argument("--from", type=int, default=8)
     growth.add_argument("--to", type=int, default=256)
+    loading = commands.add_parser("loading", help="a large file")
+    loading.add_argument("--lines", type=int, default=1_000_000)
+    loading.add_argument("--max-examples", type=int)
+    analysis = commands.add_parser("analysis", help="a folder of many results")
+    analysis.add_argument("--results", type=int, default=2000)
+    analysis.add_argument("--examples", type=int, default=64)
+    for command in (loading, analysis):
+        command.add_argument("--json", action="store_true", help="print one JSON object a step")
     for command in (scoring, growth):
         command.add_argument("--model", default="embedded")
         command.add_argument("--engine", choices=["accounting", "transformers", "vllm"], default="accounting")
@@ -88,9 +131,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _loading(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
+    path = folder / "large.jsonl"
+    texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.lines))
+    write_jsonl(path, ({"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts)))
+    started = time.process_time()
+    dataset = load_task(DataSource(str(path), max_examples=arguments.max_examples)).dataset
+    yield _load("load", len(dataset), started)
+    engine, started = _accounting("embedded"), time.process_time()
+    yield _load("split into batches", len(split_batches(dataset, engine, SearchConfig())), started)
+
+
+def _analysis(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
+    """Results of the built-in reviews with gold for labels; a run would take a second each."""
+    data = load_task(DataSource("reviews", max_examples=arguments.examples))
+    items = [LabeledExample(example, data.gold[example.id], 1.0) for example in data.dataset]
+    record = RunRecord(data=DataRecord(DataSource("reviews")))
+    for number in range(arguments.results):
+        result = ICMResult(items, None, data.dataset.label_space, data.dataset.task, record)
+        write_result(folder / f"made{number}.jsonl", result)
+    started = time.process_time()
+    with redirect_stdout(io.StringIO()):
+        show_analysis(argparse.Namespace(output_path=None, result_file=None, results_dir=str(folder)))
+    yield _load("icm analyze", arguments.results, started)
+
+
+def _load(step: str, count: int, started: float) -> Load:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
+    return Load(step, count, round(time.process_time() - started, 1), peak)
+
+
+def _accounting(model: str) -> AccountingEngine:
+    from transformers import AutoTokenizer  # not part of what loading takes
+
+    return AccountingEngine(AutoTokenizer.from_pretrained(resolve_model(model)))
+
+
 def _engine(arguments: argparse.Namespace) -> Engine:
     if arguments.engine == "accounting":
-        return AccountingEngine(AutoTokenizer.from_pretrained(resolve_model(arguments.model)))
+        return _accounting(arguments.model)
     return create_engine(EngineConfig(model=arguments.model, engine=arguments.engine))
 
 
@@ -161,12 +240,13 @@ def _mean_length(scorer: Scorer) -> float:
     return float(np.mean([len(demonstration(scorer.dataset[p], label)) for p, label in labels.items()]))
 
 
-def _print(found: Measurement, as_json: bool) -> None:
+def _print(found: Measurement | Load, as_json: bool) -> None:
     if as_json:
         print(json.dumps(vars(found)))
         return
     for name, value in vars(found).items():
-        print(f"{name:28} {value:,.1f}" if isinstance(value, float) else f"{name:28} {value:,}")
+        shown = value if isinstance(value, str) else f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+        print(f"{name:28} {shown}")
 
 
 if __name__ == "__main__":

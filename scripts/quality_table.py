@@ -24,7 +24,7 @@ from scipy import stats
 from eval.evaluator import evaluate
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.errors import ICMError
-from icm.files import parse_object
+from icm.files import read_object
 from icm.labelling.options import Settings
 from icm.labelling.run import label
 from icm.labelling.settings import resolve_settings
@@ -108,7 +108,7 @@ def _labelled(settings: Settings) -> Path:
 def _evaluated(settings: Settings, conditions: list[ConditionConfig], items: int) -> Mapping[str, Any]:
     """Figures by condition. Answers that are there are not asked for again, so one more labeler costs its own."""
     path = Path(settings.output.output_dir, "results.json")
-    found = parse_object(path.read_text(encoding="utf-8"), str(path))["results"] if path.exists() else {}
+    found = read_object(path)["results"] if path.exists() else {}
     if {slug(condition.name) for condition in conditions} <= set(found):
         return found
     test = replace(settings.data, part="test", max_examples=items)

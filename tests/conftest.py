@@ -19,6 +19,14 @@ from icm.models import resolve_model
 pytest_plugins = ["support.fake_hub", "support.tiny_training"]
 
 
+SHORT_FUZZ = 120
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many damaged files the readers get."""
+    parser.addoption("--fuzz-examples", type=int, default=SHORT_FUZZ, help="inputs of tests/fuzz in all")
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own ICM_ variables do not change what is tested; where models are cached stays."""

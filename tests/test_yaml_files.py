@@ -1,5 +1,6 @@
 """One reader of YAML mappings: every mistake is one line, and files go on from others."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,14 @@ def write(folder: Path, **files: str) -> Path:
     [
         ("a: [1\nb: 2", ["a.yaml:2: not valid YAML"]),
         ('{"a": {"b": }}{', ["a.yaml", "not valid YAML"]),
-        ("a: 2026-13-45", ["not valid YAML", "month"]),
+        ("a: !!binary aGk=", ["a.yaml:1: not valid YAML", "binary"]),
+        ("a: !!bool x", ["not valid YAML"]),
+        ("a: &a [1, *a]", ["a.yaml:1: not valid YAML", "for itself"]),
+        ("a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 9)), ["50,000 values"]),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1},' * 9}]}}\n" for n in range(1, 9)), ["50,000"]),
+        ('a: "\\ud800"', ["half a character"]),
+        ('"\\0": 1', ["zero byte"]),
+        ("a: " + "b" * 70_000, ["longer than 64 KiB"]),
         ("a: !!timestamp x", ["not valid YAML"]),
         ("? [a, b]\n: 1", ["a.yaml:1: not valid YAML"]),
         ("? {a: b}\n: 1", ["not valid YAML"]),
@@ -48,8 +56,11 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path: Path, text: str, wo
 def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: No such file or directory; --config takes a recipe"):
         read_mapping(tmp_path / "absent.yaml", "--config takes a recipe")
-    with pytest.raises(ConfigError, match="directory"):
-        read_mapping(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, found in ((tmp_path, "a directory"), (tmp_path / "pipe", "a pipe"), (tmp_path / "loop", "symbolic")):
+        with pytest.raises(ConfigError, match=found):
+            read_mapping(path)
     with pytest.raises(ConfigError, match="null byte"):
         read_mapping("a\0b")
 
@@ -61,6 +72,8 @@ def test_encodings(tmp_path: Path) -> None:
         read_mapping(path)
     path.write_bytes("a: é".encode("utf-8-sig"))
     assert read_mapping(path) == {"a": "é"}
+    path.write_text("a: &a [2026-11-26, 1]\nb: [*a, *a]")  # as it stands there: JSON has no dates
+    assert read_mapping(path) == {"a": ["2026-11-26", 1], "b": [["2026-11-26", 1]] * 2}
 
 
 def test_files_extend_others_beside_them(tmp_path: Path) -> None:

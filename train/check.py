@@ -137,7 +137,7 @@ def _base_model(settings: GivenSettings, result: ICMResult) -> tuple[str, str | 
         return named, revision
     labeler = result.record.model
     if labeler.name is None:
-        raise ConfigError("model_name_or_path: not set, and the label file names no model; give the base model")
+        raise ConfigError(f"model_name_or_path: not set, and {result.file} names no model; give the base model")
     return labeler.name, revision or labeler.revision
 
 

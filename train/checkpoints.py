@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError, ResumeError
-from icm.files import file_sha256, fingerprint, parse_object, write_json
+from icm.files import file_sha256, fingerprint, read_object, write_json
 from icm.models import CONTENT, weights_hash
 
 RUN_FILE = "run.json"
@@ -127,6 +127,6 @@ def _differing(earlier: Mapping[str, object], now: Mapping[str, object]) -> list
 
 def _read(path: Path) -> dict[str, object] | None:
     try:
-        return parse_object(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, DataError, UnicodeDecodeError):
+        return read_object(path)
+    except DataError:
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from icm.files import atomic_write, parse_object, write_json, write_jsonl
+from icm.files import atomic_write, read_object, write_json, write_jsonl
 from icm.provenance import git_revision, machine, package_versions, peak_memory_gib
 from icm.publish.hub import push_adapter
 from icm.text import say
@@ -84,7 +84,7 @@ def _save_weights(plan: Plan, trainer: "Trainer") -> None:
         (plan.output_dir / name).unlink(missing_ok=True)
     path = plan.output_dir / "adapter_config.json"
     if path.is_file():
-        config = parse_object(path.read_text(encoding="utf-8"), str(path))
+        config = read_object(path)
         write_json(path, config | {"base_model_name_or_path": plan.model, "revision": plan.revision})
 
 

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from icm.errors import DataError
 from icm.files import JsonObject, append_jsonl, appending, cut_log, fingerprint, read_log
 
 
@@ -40,8 +43,11 @@ class Batch:
     """
 
     answers: tuple[Answer, ...]
-    usage: Mapping[str, float] = field(default_factory=dict)
+    usage: Mapping[str, int | float] = field(default_factory=dict)
     facts: Mapping[str, int] = field(default_factory=dict)
+
+
+_BATCH = TypeAdapter(Batch)
 
 
 class AnswerFile:
@@ -57,8 +63,8 @@ class AnswerFile:
         self.answers: dict[str, Answer] = {}
         self.usage: dict[str, float] = {}
         self.facts: dict[str, int] = {}
-        for _, row in read_log(self.path):
-            self._take(_batch(row))
+        for number, row in read_log(self.path):
+            self._take(_batch(row, f"{self.path}:{number}"))
 
     def unanswered(self, ids: Iterable[str]) -> list[str]:
         """The ids without an answer, in order. A failed item counts as unanswered until the condition is complete, and
@@ -93,11 +99,12 @@ class AnswerFile:
         self.facts.update(batch.facts)
 
 
-def _batch(row: JsonObject) -> Batch:
-    answers = (
-        Answer(**{**entry, "log_probs": entry["log_probs"] and tuple(entry["log_probs"])}) for entry in row["answers"]
-    )
-    return Batch(tuple(answers), row["usage"], row["facts"])
+def _batch(row: JsonObject, where: str) -> Batch:
+    try:
+        return _BATCH.validate_python(row)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise DataError(f"{where}: {place}: {error.errors()[0]['msg']}; remove the file to ask again") from None
 
 
 def prompt_hash(prompt: object) -> str:

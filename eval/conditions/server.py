@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from eval.conditions.answers import Answer, Batch, prompt_hash
 from eval.conditions.base import parts
 from eval.conditions.chat import Messages, chat_messages, label_words
 from eval.conditions.pool import EnginePool
 from eval.settings import ServerConfig
-from icm.errors import ConfigError, PrerequisiteError
+from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
-from icm.files import fingerprint, parse_object, write_json
+from icm.files import fingerprint, read_object, write_json
 from icm.http import (
     JsonClient,
     NoAnswer,
@@ -49,6 +51,9 @@ class Reply:
     input_tokens: int = 0
     output_tokens: int = 0
     cut: bool = False
+
+
+_REPLY = TypeAdapter(Reply)
 
 
 class ChatClient:
@@ -235,5 +240,7 @@ def _cache_path(server: ServerConfig, model: str, messages: Messages) -> Path:
 
 
 def _read_reply(path: Path) -> Reply:
-    row = parse_object(path.read_text(encoding="utf-8"), str(path))
-    return Reply(**{**row, "first_token": tuple((token, log_prob) for token, log_prob in row["first_token"])})
+    try:
+        return _REPLY.validate_python(read_object(path))
+    except ValidationError:
+        raise DataError(f"{path}: not a kept reply of this version; remove it to ask again") from None

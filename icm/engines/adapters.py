@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icm.errors import ConfigError, DataError
-from icm.files import JsonObject, parse_object
+from icm.errors import ConfigError
+from icm.files import JsonObject, read_object
 from icm.markdown import is_local_name, local_path
 from icm.models import is_hub_name, model_label, resolve_model
 
@@ -87,10 +87,7 @@ def read_adapter(name: str | Path) -> Adapter:
         model = (folder / "config.json").is_file()
         found = "a model, not an adapter: give it as model" if model else f"no {CONFIG_FILE}; {_FOLDER}"
         raise ConfigError(f"adapter {name}: {found}")
-    try:
-        settings = parse_object(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}); save the adapter again") from None
+    settings = read_object(path)
     _check_settings(settings, path)
     _check_weights(folder, name)
     return Adapter(str(name), folder, settings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from heapq import heapreplace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def split_batches(
         ConfigError: a group does not fit.
     """
     encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
-    length = {e.id: max(len(encoder.demonstration(e, y)) for y in dataset.label_space.labels) for e in dataset}
+    length = {example.id: encoder.longest_demonstration(example) for example in dataset}
     budget = engine.context_length - len(encoder.prefix)
     if config.calibration == "contextual":  # it asks a query of its own behind all examples of a batch
         budget -= max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
@@ -37,7 +38,8 @@ def split_batches(
     for example in dataset:
         groups.setdefault(example.group, []).append(example)
     order = np.random.default_rng(config.seed).permutation(len(groups))
-    shuffled = [list(groups.values())[number] for number in order]
+    names = list(groups)
+    shuffled = [groups[names[number]] for number in order]
     fitting = sound([_fitting(group, length, budget) for group in shuffled], bad_records, "questions")
     batches = _packed(fitting, length, budget, config.batch_size)
     return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
@@ -83,14 +85,28 @@ def _packed(
             f"{_place(most[0])}: one question's {len(most)} examples do not fit the batch size ({size}); "
             f"raise --batch-size to {len(most)}"
         )
-    needed = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget))
-    while True:  # ends: with as many batches as groups, each group has its own
-        batches: list[list[ICMExample]] = [[] for _ in range(needed)]
-        filled = np.zeros((needed, 2))  # share of the batch size and of the context
-        for group, cost in zip(groups, tokens, strict=True):
-            emptiest = int(filled.max(axis=1).argmin())
-            batches[emptiest].extend(group)
-            filled[emptiest] += len(group) / size, cost / budget
-        if (filled <= 1 + 1e-9).all():
-            return [batch for batch in batches if batch]
-        needed += 1
+    shares = [(len(group) / size, cost / budget) for group, cost in zip(groups, tokens, strict=True)]
+    needed, tries = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget)), 0
+    while (places := _places(shares, needed)) is None:  # ends: with as many batches as groups, each has its own
+        tries += 1
+        needed += max(1, tries // 32)  # of thousands of batches a few more than needed is no harm
+    batches: list[list[ICMExample]] = [[] for _ in range(needed)]
+    for group, place in zip(groups, places, strict=True):
+        batches[place].extend(group)
+    return [batch for batch in batches if batch]
+
+
+def _places(shares: Sequence[tuple[float, float]], count: int) -> list[int] | None:
+    """The batch of each group, the emptiest of so many, by its shares of the batch size and of the context; None if a
+    batch overflows."""
+    heap = [(0.0, place, 0.0, 0.0) for place in range(count)]
+    places = []
+    for examples, tokens in shares:
+        _, place, held, filled = heap[0]
+        held, filled = held + examples, filled + tokens
+        fullest = max(held, filled)
+        if fullest > 1 + 1e-9:
+            return None
+        heapreplace(heap, (fullest, place, held, filled))
+        places.append(place)
+    return places

@@ -8,8 +8,9 @@ from pathlib import Path
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines import choose_engine
 from icm.engines.base import Engine
+from icm.errors import DataError
 from icm.examples import TaskData
-from icm.files import fingerprint, parse_json, write_json
+from icm.files import fingerprint, parse_json, read_text, write_json
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from icm.tasks.written import keep_claims
@@ -66,6 +67,9 @@ class ClaimWriter:
                 written = self.engine().generate(part, self.sampling, seed)
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_json(path, written)
-            texts += parse_json(path.read_text(encoding="utf-8"), str(path))
+            kept = parse_json(read_text(path), str(path))
+            if not isinstance(kept, list) or len(kept) != len(part) or not all(isinstance(text, str) for text in kept):
+                raise DataError(f"{path}: expected a list of {len(part)} texts; remove it to have them written again")
+            texts += kept
             _log.info("%d of %d solutions are there", len(texts), len(prompts))
         return texts

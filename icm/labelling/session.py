@@ -11,6 +11,7 @@ import numpy as np
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
+from icm.errors import ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.batches import split_batches, why_batches
 from icm.prompts import PromptEncoder
@@ -132,6 +133,7 @@ class _Labeler:
             self.on_progress(Progress(placed, self.batches, self.engine.usage.computed_tokens))
 
         history = self.trace.of_search(restart, number)
+        _check_history(history, batch, f"restart {restart}, batch {number}")
         if history and isinstance(history[-1], End):
             return _read_end(history[-1], batch)
         scorer = Scorer(self.engine, batch, self.config, self.plain)
@@ -139,6 +141,21 @@ class _Labeler:
         outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
         record(_end_row(outcome, batch))
         return outcome
+
+
+def _check_history(history: Sequence[SearchRow], batch: ICMDataset, search: str) -> None:
+    """Raise ResumeError for rows that speak of other examples or labels than those of the batch."""
+    ids, labels = {example.id for example in batch}, batch.label_space.labels
+    for number, row in enumerate(history, start=1):
+        texts = row.labels if isinstance(row, End) else getattr(row, "changes", {})
+        rows: Mapping[str, Sequence[float]] = getattr(row, "preferences", {})
+        fits = {*texts, *rows} <= ids and {*texts.values()} <= {*labels}
+        fits = fits and all(len(values) == len(labels) for values in rows.values())
+        if not fits or (isinstance(row, End) and (len(texts) < len(ids) or not row.log_odds.keys() <= ids)):
+            raise ResumeError(
+                f"--resume: row {number} of {search} in the trace does not fit the examples and labels of this run; "
+                "leave --resume out to start anew"
+            )
 
 
 def _outcome(problem: Problem, record: Callable[[SearchRow], None], history: Sequence[SearchRow]) -> SearchOutcome:

@@ -1,11 +1,11 @@
 """An experiment file: one YAML that describes label → train → eval, checked as a whole before anything runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from icm.config import LabelSource
+from icm.config import MOST_REPEATS, LabelSource
 from icm.errors import ConfigError
 from icm.labelling.options import Settings, build, check_keys
 from icm.labelling.settings import SECTIONS, resolve_settings, section_values
@@ -151,8 +151,8 @@ def _check(config: PipelineConfig) -> None:
 
 def _check_rounds(config: PipelineConfig) -> None:
     where, label = f"{config.path}: label", config.label
-    if label.rounds < 1:
-        raise ConfigError(f"{where}.rounds: found {label.rounds}, expected at least 1")
+    if not 1 <= label.rounds <= MOST_REPEATS:
+        raise ConfigError(f"{where}.rounds: found {label.rounds}, expected 1 to {MOST_REPEATS:,}")
     if label.rounds == 1 and label.scheme == "kfold":
         raise ConfigError(f"{where}.scheme: found kfold, but one round; give label.rounds, the number of folds")
     if label.rounds > 1 and config.train is None:
@@ -177,7 +177,7 @@ def _check_eval(config: PipelineConfig, content: Mapping[str, object]) -> None:
     """What the stages read of it; `eval.settings` checks the rest."""
     where = f"{config.path}: eval"
     held_out = mapping(content.get("data", {}), f"{where}.data")
-    check_keys(held_out, {entry.name for entry in fields(DataSource)}, f"{where}.data")
+    build(DataSource, held_out, str(config.path), "eval.data")
     conditions = content.get("conditions")
     if not isinstance(conditions, list) or not conditions:
         raise ConfigError(f"{where}.conditions: found {conditions!r}, expected a list of conditions")

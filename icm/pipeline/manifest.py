@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from icm.errors import DataError, ResumeError
-from icm.files import file_sha256, parse_object, write_json
+from icm.files import file_sha256, read_object, write_json
 from icm.models import weights_hash
 from icm.pipeline.stages import Stage
 from icm.results.format import content_hash, is_result, read_result
@@ -37,16 +39,19 @@ class StageRecord:
         return bool(self.outputs)
 
 
+_STAGES = TypeAdapter(dict[str, StageRecord])
+
+
 def read_manifest(folder: Path) -> dict[str, StageRecord]:
     """Stage name → record; empty for a new experiment."""
     path = folder / MANIFEST
     if not path.exists():
         return {}
-    content = parse_object(path.read_text(encoding="utf-8"), str(path))
     try:
-        return {name: StageRecord(**entry) for name, entry in content["stages"].items()}
-    except (KeyError, TypeError, AttributeError):
-        raise ResumeError(f"{path}: not a manifest of this version; choose another output_dir") from None
+        return _STAGES.validate_python(read_object(path).get("stages"))
+    except ValidationError as error:
+        place = ".".join(map(str, ("stages", *error.errors()[0]["loc"])))
+        raise ResumeError(f"{path}: {place}: not a manifest of this version; choose another output_dir") from None
 
 
 def write_manifest(folder: Path, records: Mapping[str, StageRecord]) -> None:

@@ -18,6 +18,7 @@ from icm.doors.locks import held
 from icm.doors.signals import end, tethered
 from icm.errors import ConfigError, ICMError, ResumeError
 from icm.files import atomic_write
+from icm.labelling.options import build
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.manifest import (
     MANIFEST,
@@ -102,7 +103,9 @@ def plan_pipeline(config: PipelineConfig) -> str:
         lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan_run(settings))]
     if config.eval is not None:
         asked = eval_settings(config)
-        writing = plan_writing(DataSource(**asked["data"]), GenerationConfig(**asked.get("generation", {})))
+        source = build(DataSource, asked["data"], str(config.path), "eval.data")
+        sampling = build(GenerationConfig, asked.get("generation", {}), str(config.path), "eval.generation")
+        writing = plan_writing(source, sampling)
         lines += ["", "eval, of the held-out part:", f"{'to be written':20} {writing}"] if writing else []
     return "\n".join(lines)
 
@@ -143,8 +146,10 @@ def _check_training(config: PipelineConfig) -> None:
 @contextlib.contextmanager
 def _world_size(accelerate: Path) -> Iterator[None]:
     """The number of ranks as the launcher will tell it to each of them."""
-    layout = read_mapping(accelerate)
-    os.environ["WORLD_SIZE"] = str(layout.get("num_processes", 1))
+    processes = read_mapping(accelerate).get("num_processes", 1)
+    if isinstance(processes, bool) or not isinstance(processes, int) or not 0 < processes < 2**20:
+        raise ConfigError(f"{accelerate}: num_processes: found {processes!r:.80}, expected a whole number above 0")
+    os.environ["WORLD_SIZE"] = str(processes)
     try:
         yield
     finally:

@@ -7,16 +7,19 @@ from statistics import fmean
 
 import numpy as np
 
-from icm.errors import ConfigError, DataError, ICMError
+from icm.errors import ConfigError, ICMError
 from icm.examples import GoldLabels
 from icm.results.accuracy import Accuracy, measure_accuracy
-from icm.results.folder import ICMStorage, StoredResult
+from icm.results.folder import ICMStorage, StoredResult, stored_result
 from icm.results.format import ICMResult, LabeledExample, read_result, trace_path
+from icm.results.record import DataRecord
 from icm.results.trace import Decision, read_trace
 from icm.results.twins import load_gold
 
 REPORT_ENDINGS = (".json", ".html", ".md")
 HISTOGRAM_BINS = 20
+FoundGold = tuple[GoldLabels | None, str]
+"""Gold, or None and why there is none."""
 WINDOW = 50
 """Decisions over which the share of accepted changes is taken."""
 
@@ -143,23 +146,30 @@ def analyze(
 def analyze_file(path: str | Path, task_type: str | None = None) -> Analysis:
     """Statistics of a result file, with the trace beside it and the gold of its data source where there are such.
     `task_type`: see `ICMResult`."""
-    path = Path(path)
-    result = read_result(path, task_type)
+    return _analysis_of(Path(path), read_result(path, task_type), {})
+
+
+def _analysis_of(path: Path, result: ICMResult, known: dict[str, FoundGold]) -> Analysis:
     beside = trace_path(path)
     decisions = read_trace(beside) if beside.exists() else []
-    gold, note = find_gold(result)
+    gold, note = find_gold(result, known)
     return analyze(result, decisions, gold, path.stem, note)
 
 
 def analyze_folder(storage: ICMStorage, task_type: str | None = None) -> tuple[list[Analysis], list[StoredResult]]:
-    """Statistics of every sound result of the folder, newest first, and the files that are broken."""
-    analyses, broken = [], []
-    for stored in storage.list_results():
-        try:
-            analyses.append(analyze_file(stored.path, task_type))
-        except DataError as error:
-            broken.append(replace(stored, error=str(error)))
-    return analyses, broken
+    """Statistics of every sound result of the folder, newest first, and the files that are broken. Each file is read
+    once, and so is the data of all results that name the same."""
+    found: dict[Path, Analysis] = {}
+    known: dict[str, FoundGold] = {}
+
+    def summary(path: Path) -> StoredResult:
+        result = read_result(path, task_type)
+        found[path] = _analysis_of(path, result, known)
+        return stored_result(path, result)
+
+    stored = storage.list_results(summary)
+    analyses = [found[entry.path] for entry in stored if entry.error is None]
+    return analyses, [entry for entry in stored if entry.error is not None]
 
 
 def label_statistics(result: ICMResult) -> LabelStatistics:
@@ -228,10 +238,26 @@ def acceptance(decisions: Sequence[Decision]) -> list[float]:
     return shares
 
 
-def find_gold(result: ICMResult) -> tuple[GoldLabels | None, str]:
-    """Gold of the data that the result names as its source, or None and why there is none."""
-    if result.record.data.source is None:
+def find_gold(result: ICMResult, known: dict[str, FoundGold] | None = None) -> FoundGold:
+    """Gold of the data that the result names as its source, or None and why there is none.
+
+    Args:
+        result: with the source.
+        known: what was found for earlier results, by source; the new one is added.
+    """
+    source = result.record.data.source
+    if source is None:
         return None, "the result does not name its data source"
+    known = {} if known is None else known
+    # What was drawn from the data, and by which seed, does not change their gold; what is made from a seed is its own.
+    whole = source.whole if source.dataset.startswith("synthetic:") else replace(source.whole, seed=0)
+    key = repr((whole, result.task, result.record.template, result.file and Path(result.file).parent))
+    if key not in known:
+        known[key] = _loaded_gold(replace(result, record=replace(result.record, data=DataRecord(whole))))
+    return known[key]
+
+
+def _loaded_gold(result: ICMResult) -> FoundGold:
     try:
         gold = load_gold(result)
     except (ICMError, OSError) as error:

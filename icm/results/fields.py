@@ -81,6 +81,6 @@ def object_field(value: object, where: str, known: Sequence[str] = ()) -> dict[s
 
 def _check_encodable(value: object, where: str) -> None:
     try:
-        dump_json(value).encode()
+        (value if isinstance(value, str) else dump_json(value)).encode()
     except (UnicodeEncodeError, RecursionError):
         raise DataError(f"{where}: {shown(value)} cannot be written as UTF-8 JSON; remove the broken part") from None

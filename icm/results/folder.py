@@ -2,7 +2,7 @@
 
 import re
 from codecs import getincrementaldecoder
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from icm.doors.locks import BusyError, held
 from icm.errors import ConfigError, DataError
-from icm.files import parse_object
+from icm.files import open_file, parse_object
 from icm.results.codelion import is_codelion
 from icm.results.fields import shown
 from icm.results.format import TRACE_SUFFIX, ICMResult, read_result, trace_path, write_result
@@ -105,14 +105,21 @@ class ICMStorage:
         """Read the result file that `find` finds. Raises DataError."""
         return read_result(self.find(path))
 
-    def list_results(self) -> list[StoredResult]:
+    def list_results(self, read: Callable[[Path], StoredResult] | None = None) -> list[StoredResult]:
         """All result files of the folder, newest first; a file that cannot be read says why in `error`.
 
         Other JSON lines that lie there, such as exports, are passed over.
+
+        Args:
+            read: what reads a file, and raises DataError for a broken one.
         """
         named = [file for file in self.results_dir.glob("*.jsonl") if not file.name.endswith(TRACE_SUFFIX)]
         files = [file for file in named if not _is_something_else(file)]
-        return sorted(map(_summary, files), key=lambda stored: (stored.created, stored.name), reverse=True)
+        return sorted(
+            (_listed(file, read or _summary) for file in files),
+            key=lambda stored: (stored.created, stored.name),
+            reverse=True,
+        )
 
     def clean_old_results(self, keep_latest: int = 10) -> list[Path]:
         """Remove all but the latest results, each with its trace; returns the removed files.
@@ -161,9 +168,9 @@ def _slug(text: str) -> str:
 def _is_something_else(path: Path) -> bool:
     """Whether a file is plainly no result, not even a broken one: text that holds no word of a result's lines."""
     try:
-        with path.open("rb") as handle:
+        with open_file(path) as handle:
             text = getincrementaldecoder("utf-8-sig")().decode(handle.read(_HEAD)).strip()
-    except (OSError, UnicodeDecodeError):
+    except (DataError, UnicodeDecodeError):
         return False
     if not text or any(word in text for word in _RESULT_WORDS):
         return False
@@ -173,14 +180,25 @@ def _is_something_else(path: Path) -> bool:
         return not text.startswith("{")  # what begins like a result may be one that is cut
 
 
-def _summary(path: Path) -> StoredResult:
-    written = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+def _listed(path: Path, read: Callable[[Path], StoredResult]) -> StoredResult:
     try:
-        result = read_result(path)
+        return read(path)
     except DataError as error:
-        return StoredResult(path, written, error=str(error))
+        return StoredResult(path, _written(path), error=str(error))
+
+
+def _summary(path: Path) -> StoredResult:
+    return stored_result(path, read_result(path))
+
+
+def _written(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+
+
+def stored_result(path: Path, result: ICMResult) -> StoredResult:
+    """The line of a result that was read."""
     size, record = len(result.labeled_examples), result.record
-    created = _time(record.created) or written
+    created = _time(record.created) or _written(path)
     return StoredResult(path, created, result.task, record.model_name, size, result.score)
 
 

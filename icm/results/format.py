@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from icm.errors import DataError
@@ -99,7 +99,7 @@ def metadata_row(result: ICMResult) -> dict[str, object]:
 
 def example_row(item: LabeledExample) -> dict[str, object]:
     """One example's line of a result file."""
-    relations = {key: value for key, value in vars(item.example.relations).items() if value is not None}
+    relations = {key: value for key, value in asdict(item.example.relations).items() if value is not None}
     return {
         "type": "icm_example",
         "id": item.example.id,
@@ -160,10 +160,7 @@ def is_result(path: Path) -> bool:
 
 def _sections(path: str | Path) -> tuple[NumberedRow, list[NumberedRow]]:
     """The numbered metadata row and example rows, in our format whoever wrote the file."""
-    try:
-        rows = list(read_jsonl(path))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected an ICM result file") from None
+    rows = list(read_jsonl(path))
     if rows and is_codelion(rows[0][1]):
         return convert_rows(rows, str(path))
     if not rows or rows[0][1].get("type") != "icm_metadata":

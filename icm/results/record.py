@@ -181,11 +181,14 @@ def _part(value: object, kind: type[Part], where: str) -> dict[str, Any]:
     return {**checked, "other": rest}
 
 
+_SOURCE = TypeAdapter(DataSource)
+
+
 def read_source(value: object, where: str) -> DataSource:
     """A data source from a mapping. Raises DataError: `where`, then the field."""
     values = object_field(value, where, [f.name for f in fields(DataSource)])
     try:
-        return TypeAdapter(DataSource).validate_json(dump_json(values), strict=True)
+        return _SOURCE.validate_json(dump_json(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -216,6 +216,10 @@ class Trace:
     def __init__(self, handle: IO[str] | None, history: Sequence[Row]) -> None:
         self._handle = handle
         self.history = history
+        self._searches: dict[tuple[int, int], list[SearchRow]] = {}
+        for row in history:
+            if isinstance(row, SearchRow):
+                self._searches.setdefault((row.restart, row.batch), []).append(row)
 
     def append(self, *rows: Row) -> None:
         """Write rows through to the file, together."""
@@ -224,8 +228,7 @@ class Trace:
 
     def of_search(self, restart: int, batch: int) -> list[SearchRow]:
         """Rows of one search in the history."""
-        rows = [row for row in self.history if isinstance(row, SearchRow)]
-        return [row for row in rows if (row.restart, row.batch) == (restart, batch)]
+        return self._searches.get((restart, batch), [])
 
     @property
     def cost(self) -> Cost:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 CLAIM_TEMPLATE = "Question: {question}\nClaim: {claim}\nI think this Claim is"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One claim of a record.
 

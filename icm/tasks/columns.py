@@ -121,10 +121,10 @@ def holds_labels(column: str, records: Sequence[Record], source: DataSource) -> 
     return 1 < len(names) <= max(2, len(values) // 2)
 
 
-def renamed(records: Iterable[Record], names: Mapping[str, str]) -> list[Record]:
+def renamed(records: Sequence[Record], names: Mapping[str, str]) -> Sequence[Record]:
     """The records under the names that the task reads."""
     if not names:
-        return list(records)
+        return records
     called = {new: old for old, new in names.items()}
     return [
         replace(record, fields={names.get(name, name): value for name, value in record.fields.items()}, called=called)
@@ -132,7 +132,7 @@ def renamed(records: Iterable[Record], names: Mapping[str, str]) -> list[Record]
     ]
 
 
-def with_labels_mapped(records: list[Record], task: Task, source: DataSource) -> list[Record]:
+def with_labels_mapped(records: Sequence[Record], task: Task, source: DataSource) -> Sequence[Record]:
     """The records of a task whose labels are fixed, with those of the source's `label_map` replaced or left out."""
     names = source.label_map
     if not names or task.label_space is None:

@@ -9,19 +9,20 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 
 from icm.errors import ConfigError, DataError
 from icm.examples import ICMExample, draw_groups, example_id
 from icm.files import fingerprint
-from icm.tasks.soundness import first_few
+from icm.tasks.soundness import drained, first_few
 from icm.tasks.source import DataSource
 from icm.text import normalised_text
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """An example, its gold, and where it came from."""
 
@@ -36,12 +37,11 @@ def unique(claims: Iterable[Claim]) -> list[Claim]:
     A text whose gold labels contradict each other loses them, since nothing can be measured on it. It stays among the
     examples: what is loaded must not depend on gold.
     """
-    same: dict[str, list[Claim]] = {}
-    for claim in claims:
-        same.setdefault(claim.example.id, []).append(claim)
-    for found in same.values():
+    same = [list(found) for _, found in groupby(sorted(claims, key=_id), key=_id)]
+    several = [found for found in same if len(found) > 1]
+    for found in several:
         _check_distinct(found)
-    disputed = [found for found in same.values() if len({c.gold for c in found} - {None}) > 1]
+    disputed = [found for found in several if len({c.gold for c in found} - {None}) > 1]
     if disputed:
         first = [claim.where for claim in disputed[0]]
         _log.warning(
@@ -49,7 +49,11 @@ def unique(claims: Iterable[Claim]) -> list[Claim]:
             len(disputed),
             first_few(first),
         )
-    return [_merged(found) for _, found in sorted(same.items())]
+    return [_merged(found) for found in drained(same)]
+
+
+def _id(claim: Claim) -> str:
+    return claim.example.id
 
 
 def _check_distinct(found: list[Claim]) -> None:
@@ -67,7 +71,7 @@ def _merged(found: list[Claim]) -> Claim:
         return found[0]
     golds = {claim.gold for claim in found} - {None}
     # The same one whatever the order of the file; gold has no say in it.
-    first = min(found, key=lambda c: fingerprint([dict(c.example.metadata), vars(c.example.relations)]))
+    first = min(found, key=lambda c: fingerprint([dict(c.example.metadata), asdict(c.example.relations)]))
     return replace(first, gold=golds.pop() if len(golds) == 1 else None)
 
 

@@ -7,10 +7,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING
 
 from icm.errors import DataError
-from icm.files import AS_UTF8, BOM, parse_json, parse_line
+from icm.files import AS_UTF8, BOM, LONGEST_DOCUMENT, LONGEST_LINE, open_file, parse_json, parse_line
 from icm.tasks.record import Record
 from icm.tasks.shapes import flat, rows_of
 from icm.tasks.soundness import sound
@@ -37,6 +38,8 @@ _MAGIC: Mapping[bytes, str] = {
     b"<!DOCTYPE": "found a web page; download the file itself (on the hub, the address with /resolve/)",
     b"<html": "found a web page; download the file itself (on the hub, the address with /resolve/)",
 }
+MOST_BYTES, MOST_RECORDS = 2**30, 5_000_000
+"""Of one data file, unpacked: what fits the memory of a laptop, and more than anybody labels."""
 _Row = tuple[str, Mapping[str, object]]
 
 
@@ -62,23 +65,37 @@ def file_records(path: Path, bad_records: str = "refuse") -> list[Record]:
 
 def records(rows: Iterator[_Row | DataError], bad_records: str) -> list[Record]:
     """Rows as records, out of the shapes of tools."""
-    return sound([row if isinstance(row, DataError) else _record(*row) for row in rows], bad_records)
+    return sound((_record(row, number) for number, row in enumerate(rows, start=1)), bad_records)
 
 
-def _record(where: str, fields: Mapping[str, object]) -> Record | DataError:
+def _check_size(size: int, count: int, where: str) -> None:
+    if size > MOST_BYTES or count > MOST_RECORDS:
+        raise DataError(
+            f"{where}: more than {MOST_RECORDS:,} records, or {MOST_BYTES // 2**20:,} MiB when unpacked; cut the file"
+        )
+
+
+def _record(row: _Row | DataError, number: int) -> Record | DataError:
+    if isinstance(row, DataError):
+        return row
+    where, fields = row
+    _check_size(0, number, where)
     try:
-        return Record(where, flat(fields))
+        return Record(where, {intern(name): value for name, value in flat(fields).items()})
     except DataError as error:
         return DataError(f"{where}: {error}")
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz" or data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    with open_file(path) as handle:
+        packed = path.suffix.lower() == ".gz" or handle.read(2) == b"\x1f\x8b"
+        handle.seek(0)
+        try:
+            # Never more than that: a few megabytes can unpack to terabytes.
+            data = (gzip.GzipFile(fileobj=handle) if packed else handle).read(MOST_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from None
+    _check_size(len(data), 0, str(path))
     for start, found in _MAGIC.items():
         if data.startswith(start):
             raise DataError(f"{path}: {found}")
@@ -90,7 +107,7 @@ def _read_bytes(path: Path) -> bytes:
 def _is_lines(data: bytes) -> bool:
     """Whether the first of several lines is a JSON document of its own."""
     start = re.search(rb"\S[^\n]*", data)
-    if start is None or re.compile(rb"\S").search(data, start.end()) is None:
+    if start is None or len(start[0]) > LONGEST_LINE or re.compile(rb"\S").search(data, start.end()) is None:
         return False
     try:
         json.loads(start[0])
@@ -119,6 +136,9 @@ def _json_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
 
 
 def _document_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
+    if len(data) > LONGEST_DOCUMENT:
+        most = LONGEST_DOCUMENT // 2**20
+        raise DataError(f"{where}: one JSON document of more than {most} MiB; save it as JSON lines")
     document = parse_json(_decode(data, where), where, nan=True)
     try:
         rows = rows_of(document)
@@ -146,11 +166,21 @@ def _parquet_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
     import pyarrow
     import pyarrow.parquet
 
+    batches, size = [], 0
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-    except (pyarrow.ArrowException, OSError) as error:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        _check_size(0, file.metadata.num_rows, where)
+        for batch in file.iter_batches(1024):  # a text that is stored once may stand in every row
+            size += batch.nbytes
+            _check_size(size, 0, where)
+            batches.append(batch)
+        table = pyarrow.Table.from_batches(batches, file.schema_arrow)
+        rows = datasets.Dataset(table)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{where}: not a Parquet file ({first_line(error)})") from None
-    yield from dataset_rows(datasets.Dataset(table), where)
+    yield from dataset_rows(rows, where)
 
 
 def dataset_rows(data: "Dataset", where: str) -> Iterator[_Row]:

@@ -6,11 +6,10 @@ What is said of gold here is said to the user alone: which examples are loaded d
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from icm.errors import DataError
 from icm.examples import LabelSpace
-from icm.tasks.base import Item, Record, Task
+from icm.tasks.base import Task
 from icm.tasks.drawing import Claim
 from icm.tasks.record import UNLABELLED, label_name
 from icm.tasks.source import DataSource
@@ -23,12 +22,12 @@ FEW, OFTEN = 2, 5
 _log = logging.getLogger(__name__)
 
 
-def with_gold_named(items: Sequence[tuple[Item, Record]], task: Task, source: DataSource) -> list[tuple[Item, Record]]:
-    """The items with gold as the source's `label_map` and verbalisers spell it; -1 is no label unless they name it."""
+def gold_names(found: Mapping[str, int], task: Task, source: DataSource) -> dict[str, str | None]:
+    """Gold label (of those found, with their counts) → as the source's `label_map` and verbalisers spell it, None for
+    no label; -1 is none unless they name it."""
     names = {label_name(old): new for old, new in (source.label_map or {}).items()} if task.label_space is None else {}
     spelt = {label_name(label): label for label in source.verbalisers or ()}
-    found = Counter(item.gold for item, _ in items if item.gold is not None)
-    if found[UNLABELLED] and UNLABELLED not in names.keys() | spelt.keys():
+    if UNLABELLED in found and UNLABELLED not in names.keys() | spelt.keys():
         _log.warning(
             "label -1 counts as unlabelled (%d records); --verbalisers '-1= NAME' … keeps it", found[UNLABELLED]
         )
@@ -37,14 +36,8 @@ def with_gold_named(items: Sequence[tuple[Item, Record]], task: Task, source: Da
         _log.warning(
             "label_map: no record has the label %s; there are %s", ", ".join(map(repr, absent)), _counts(found)
         )
-    return [(replace(item, gold=_named(item.gold, names, spelt)), record) for item, record in items]
-
-
-def _named(gold: str | None, names: Mapping[str, str], spelt: Mapping[str, str]) -> str | None:
-    if gold is None:
-        return None
-    name = names.get(gold, gold)
-    return spelt.get(name, name) or None
+    mapped = {gold: names.get(gold, gold) for gold in found}
+    return {gold: spelt.get(name, name) or None for gold, name in mapped.items()}
 
 
 def check_labels(claims: Sequence[Claim], space: LabelSpace, task: Task, source: DataSource) -> None:

@@ -1,9 +1,9 @@
 """From a `DataSource` to examples without gold, and gold apart."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import chain, groupby
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError, ICMError
@@ -14,15 +14,13 @@ from icm.tasks.columns import columns_of, find_column
 from icm.tasks.drawing import Claim, draw, group_id, of_part, of_slice, slice_place, unique
 from icm.tasks.fields import field_use, refuse_left_out
 from icm.tasks.formats import SUFFIXES
-from icm.tasks.labels import check_labels, with_gold_named
+from icm.tasks.labels import check_labels, gold_names
 from icm.tasks.lookup import find_task, recognised, signatures_of, task_names
 from icm.tasks.reading import is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
-from icm.tasks.soundness import first_few, sound
+from icm.tasks.soundness import drained, first_few, sound
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate, stand_ins, with_claims
-
-Claimed = tuple[Item, Record]
 
 _log = logging.getLogger(__name__)
 
@@ -49,21 +47,28 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     if use.writing is not None and generate not in (None, stand_ins):
         _log.info("what a model writes claims for:\n%s", account_of_questions(task, use, source))
     answered, written = with_claims(task, records, source, generate)
-    items = with_gold_named(_items(task, answered, source), task, source)
-    space = label_space(task, source, items)
+    sound_records, survey = _surveyed(task, answered, source)
+    names = gold_names(survey.golds, task, source)
+    space = label_space(task, source, survey.declared, {name for name in names.values() if name})
     template = Template(source.template or own_template(task, space), task, records[0].called)
     group_field = source.group_field and _group_field(source.group_field, records)
-    by_record = (list(found) for _, found in groupby(items, key=lambda claimed: id(claimed[1])))
-    rendered = sound([_claims(found, template, group_field) for found in by_record], source.bad_records)
-    claims = unique(chain.from_iterable(rendered))
+    del records, answered  # a million examples are held once, not as records too
+    claimed = (_claims(task, record, names, template, group_field) for record in drained(sound_records))
+    rendered = sound(claimed, source.bad_records)
+    claims = unique(claim for claims in drained(rendered) for claim in claims)
     forecast = written and generate is stand_ins
     if not forecast:
         check_labels(claims, space, task, source)
     chosen = of_slice(draw(of_part(claims, source), source), source)
-    gold = {claim.example.id: claim.gold for claim in chosen if claim.gold is not None}
+    del claims
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
-    dataset = ICMDataset(tuple(c.example for c in chosen), space, _data_name(source), task_type)
     said = account_of_questions(task, use, source) if forecast else account(task, use, chosen, space, source)
+    examples, gold = list[ICMExample](), dict[str, str]()
+    for claim in drained(chosen):
+        examples.append(claim.example)
+        if claim.gold is not None:
+            gold[claim.example.id] = claim.gold
+    dataset = ICMDataset(examples, space, _data_name(source), task_type)
     return TaskData(dataset, GoldLabels(gold), template.text, said, written)
 
 
@@ -89,7 +94,7 @@ def _check(source: DataSource) -> None:
     slice_place(source)
 
 
-def _task_and_records(source: DataSource) -> tuple[Task, list[Record]]:
+def _task_and_records(source: DataSource) -> tuple[Task, Sequence[Record]]:
     name = source.dataset.partition(":")[0]
     if name in task_names() and (built_in := find_task(name)).records is not None:
         if source.task_type not in ("auto", name):
@@ -120,38 +125,71 @@ def _hub_data(source: DataSource, known: tuple[Task, HubData] | None) -> HubData
     return replace(data, config=source.config or data.config, split=split)
 
 
-def _items(task: Task, records: Sequence[Record], source: DataSource) -> list[Claimed]:
-    """The claims of all sound records. A warning counts the records that hold none, such as two equal responses."""
-    tried = [_tried(task, record) for record in records]
+@dataclass
+class _Survey:
+    """What all records say together, before any of them is rendered.
+
+    Attributes:
+        golds: gold label → claims.
+        declared: label spaces that records declare.
+        problems: for each record, what is wrong with its gold.
+        empty: places of the records that hold no claim, such as two equal responses.
+    """
+
+    golds: Counter[str] = field(default_factory=Counter)
+    declared: set[tuple[str, ...]] = field(default_factory=set)
+    problems: list[DataError | None] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+
+    def read(self, task: Task, record: Record) -> Record | DataError | None:
+        """The record, None if it holds no claim; what is wrong with it."""
+        try:
+            items, problem = _items(task, record)
+        except DataError as error:
+            return error
+        self.problems.append(problem)
+        self.golds.update(item.gold for item in items if item.gold is not None)
+        self.declared.update(item.labels for item in items if item.labels)
+        if not items:
+            self.empty.append(record.where)
+        return record if items else None
+
+
+def _surveyed(task: Task, records: Sequence[Record], source: DataSource) -> tuple[list[Record], _Survey]:
+    """The sound records that hold claims, and what they say together. A warning counts the others."""
+    survey = _Survey()
+    tried = [survey.read(task, record) for record in records]
     if source.task_type == "auto" and task.records is None and all(isinstance(one, DataError) for one in tried):
         raise DataError(f"{tried[0]} (taken for task {task.name} by the fields; --task-type names another)")
     found = sound(tried, source.bad_records)
-    sound([problem or record for record, _, problem in found], source.bad_records, fate="counted as unlabelled")
-    empty = [record.where for record, items, _ in found if not items]
+    sound(survey.problems, source.bad_records, fate="counted as unlabelled")
+    empty = survey.empty
     if len(empty) == len(found):
         expected = f"records of task {task.name}: {signatures_of(task)}"
         raise DataError(f"{source.dataset}: found no claim in {len(found)} records; expected {expected}")
     if empty:
         _log.warning("left out: %d of %d records that hold no claim (%s)", len(empty), len(found), first_few(empty))
-    return [(item, record) for record, items, _ in found for item in items]
+    return [record for record in found if record is not None], survey
 
 
-def _tried(task: Task, record: Record) -> tuple[Record, list[Item], DataError | None] | DataError:
-    """A record, its claims, and what is wrong with its gold, without which it is then read: gold does not decide
+def _items(task: Task, record: Record) -> tuple[list[Item], DataError | None]:
+    """The claims of a record, and what is wrong with its gold, without which it is then read: gold does not decide
     whether a record is there."""
     try:
-        return record, task.claims(record), None
+        return task.claims(record), None
     except DataError as error:
         bare = {name: value for name, value in record.fields.items() if name not in task.gold_fields}
         try:
-            return record, task.claims(replace(record, fields=bare)), error
+            return task.claims(replace(record, fields=bare)), error
         except DataError:
-            return error
+            raise error from None
 
 
-def _claims(found: Sequence[Claimed], template: Template, group_field: str | None) -> list[Claim] | ICMError:
+def _claims(
+    task: Task, record: Record, names: Mapping[str, str | None], template: Template, group_field: str | None
+) -> tuple[Claim, ...] | ICMError:
     try:
-        return [_claim(item, record, template, group_field) for item, record in found]
+        return tuple(_claim(item, record, names, template, group_field) for item in _items(task, record)[0])
     except ICMError as error:  # a column of the template that is empty here, or that no record has
         return error
 
@@ -163,7 +201,9 @@ def _group_field(given: str, records: Sequence[Record]) -> str:
     return columns[find_column(given, list(columns), "group_field")]
 
 
-def _claim(item: Item, record: Record, template: Template, group_field: str | None) -> Claim:
+def _claim(
+    item: Item, record: Record, names: Mapping[str, str | None], template: Template, group_field: str | None
+) -> Claim:
     values = template.values(item.fields, record)
     pair = {"prompt": item.prompt, "completion": item.completion} if item.prompt and item.completion else {}
     inverse = None
@@ -173,7 +213,7 @@ def _claim(item: Item, record: Record, template: Template, group_field: str | No
     group = record.text(group_field) if group_field else item.group or prompt
     relations = Relations(group_id(group), item.answer, inverse)
     example = ICMExample(prompt, {**item.fields, **values, **pair}, relations, record.where)
-    return Claim(example, item.gold, record.where)
+    return Claim(example, None if item.gold is None else names[item.gold], record.where)
 
 
 def _data_name(source: DataSource) -> str:

@@ -69,7 +69,7 @@ def find_task(name: str) -> Task:
     return task
 
 
-def recognised(records: Sequence[Record], source: DataSource, named: Task | None) -> tuple[Task, list[Record]]:
+def recognised(records: Sequence[Record], source: DataSource, named: Task | None) -> tuple[Task, Sequence[Record]]:
     """The task that reads the records, and the records under its names for their fields.
 
     Args:
@@ -84,7 +84,9 @@ def recognised(records: Sequence[Record], source: DataSource, named: Task | None
     columns = columns_of(records)
     ignored = {find_column(name, columns, "ignore_fields") for name in source.ignore_fields or ()}
     columns = [name for name in columns if name not in ignored]
-    kept = [replace(r, fields={k: v for k, v in r.fields.items() if k not in ignored}) for r in records]
+    kept = records
+    if ignored:
+        kept = [replace(r, fields={k: v for k, v in r.fields.items() if k not in ignored}) for r in records]
     names = named_columns(columns, source)
     task = named or _by_fields(kept, columns, names, source)
     names = _forgiven(columns, names, [task], source) | names

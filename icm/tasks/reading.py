@@ -1,14 +1,17 @@
 """Raw records from local files, local `datasets` folders and the hub."""
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError, PrerequisiteError
+from icm.files import read_text
 from icm.tasks.base import HubData, Record
 from icm.tasks.formats import SUFFIXES, UNREAD, dataset_rows, file_records, first_line, format_of, records
 from icm.tasks.shapes import SPLIT_NAMES
 from icm.tasks.source import DataSource
+from icm.yaml_files import parse_yaml
 
 _SAVED = ("dataset_dict.json", "state.json")
 """Files by which `datasets.save_to_disk` is known."""
@@ -143,14 +146,15 @@ def _files_by_split(path: Path, config: str | None) -> Mapping[str, list[str]]:
 
 def _listed(path: Path, config: str | None) -> dict[str, object] | list[object] | str | None:
     """The data files that the folder's card names for a configuration; None without a card that does."""
-    from huggingface_hub import metadata_load
-
     card = path / "README.md"
+    header = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", read_text(card), re.DOTALL) if card.is_file() else None
     try:
-        entries = (metadata_load(card) or {}).get("configs") if card.is_file() else None
-    except ValueError as error:
-        raise DataError(f"{card}: its header cannot be read ({first_line(error)})") from None
-    configs = {entry.get("config_name"): entry for entry in entries or () if entry.get("data_files")}
+        found = parse_yaml(header[1], f"{card}: its header") if header else None
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+    listed = found.get("configs") if isinstance(found, dict) else None
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    configs = {str(entry.get("config_name")): entry for entry in entries if entry.get("data_files")}
     if not configs:
         return None
     usual = [name for name, entry in configs.items() if name == "default" or entry.get("default")]

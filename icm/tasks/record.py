@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from icm.errors import DataError
 
@@ -15,6 +16,8 @@ _TRUTH = {
 UNLABELLED = "-1"
 """What a class number is where there is no label, as in a `datasets` folder."""
 
+_AS_READ: Mapping[str, str] = MappingProxyType({})
+
 
 def label_name(text: str) -> str:
     """A label without the decimals that whole numbers get on the way through a table."""
@@ -22,7 +25,7 @@ def label_name(text: str) -> str:
     return number[1] if number else text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One raw record and where it stands.
 
@@ -34,7 +37,7 @@ class Record:
 
     where: str
     fields: Mapping[str, object]
-    called: Mapping[str, str] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=lambda: _AS_READ)
 
     def error(self, name: str, expected: str) -> DataError:
         """The error for a field whose value cannot be used."""

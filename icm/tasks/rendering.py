@@ -1,19 +1,20 @@
 """Label spaces, and prompts rendered from items by the task's template or the user's."""
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from icm.errors import ConfigError, DataError
 from icm.examples import LabelSpace
-from icm.tasks.base import Item, Record, Task
+from icm.tasks.base import Record, Task
 from icm.tasks.source import DataSource
 
 
-def label_space(task: Task, source: DataSource, items: Sequence[tuple[Item, Record]]) -> LabelSpace:
+def label_space(
+    task: Task, source: DataSource, declared: Collection[tuple[str, ...]], golds: Collection[str]
+) -> LabelSpace:
     """The task's labels, else those that the records declare, else the verbalisers', else those seen (sorted)."""
     texts = source.verbalisers
-    declared = {item.labels for item, _ in items if item.labels}
     if len(declared) > 1:
         raise DataError(
             f"{source.dataset}: records declare different labels {sorted(declared)}; expected the same ones"
@@ -24,7 +25,7 @@ def label_space(task: Task, source: DataSource, items: Sequence[tuple[Item, Reco
     for label, text in (texts or {}).items():
         if not text.strip():
             raise ConfigError(f"verbalisers: label {label!r}: found {text!r}, expected text that is not blank")
-    labels = fixed or tuple(sorted(texts or {item.gold for item, _ in items if item.gold is not None}))
+    labels = fixed or tuple(sorted(texts or golds))
     if len(labels) < 2:
         found = f"one class only, {labels[0]!r}" if labels else "no labels"
         given = f"'{labels[0]}= {labels[0]}' 'OTHER= OTHER'" if labels else "'negative= negative' 'positive= positive'"

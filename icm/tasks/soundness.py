@@ -1,7 +1,7 @@
 """One bad record does not refuse a file: a few are left out, counted and named; many are a mistake in the file."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from icm.errors import ICMError
@@ -15,11 +15,11 @@ NAMED = 3
 _log = logging.getLogger(__name__)
 
 
-def sound(found: Sequence[T | ICMError], policy: str, what: str = "records", fate: str = "left out") -> list[T]:
-    """What could be used of `found`, with one warning that counts and names the rest.
+def sound(tried: Iterable[T | ICMError], policy: str, what: str = "records", fate: str = "left out") -> list[T]:
+    """What could be used, with one warning that counts and names the rest.
 
     Args:
-        found: in order, each as read, or the error that says what is wrong with it.
+        tried: in order, each as read, or the error that says what is wrong with it.
         policy: `DataSource.bad_records`.
         what: name of what is counted.
         fate: what becomes of the bad ones.
@@ -27,12 +27,20 @@ def sound(found: Sequence[T | ICMError], policy: str, what: str = "records", fat
     Raises:
         ICMError: the first one found, if the policy leaves out no more or not as many.
     """
+    found = list(tried)
     problems = [one for one in found if isinstance(one, ICMError)]
     if len(problems) > _allowed(len(found), policy):
         raise _too_many(problems, len(found), policy, what, fate)
     if problems:
         _log.warning("%s: %d of %d %s (%s)", fate, len(problems), len(found), what, first_few(map(str, problems)))
     return [one for one in found if not isinstance(one, ICMError)]
+
+
+def drained(items: list[T]) -> Iterator[T]:
+    """The items in order, each forgotten by the list as it is given: of a million, one stage at a time is kept."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def first_few(names: Iterable[str]) -> str:

@@ -13,6 +13,8 @@ from icm.files import AS_UTF8
 _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
 """Excel's own first line, which names the separator."""
+_HEADER = 100_000
+"""Bytes: longer than any header, and short enough for a field of `csv`."""
 _LOST = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8, as `surrogateescape` keeps them."""
 
@@ -22,21 +24,21 @@ _Line = tuple[int, int, list[str] | DataError]
 
 def table_rows(data: bytes, where: str) -> Iterator[tuple[str, Mapping[str, object]] | DataError]:
     """Rows by column name, without empty cells; rows of empty cells are none."""
-    text = data.decode("utf-8", errors="surrogateescape")
-    excel = _SEP.match(text)
-    mark = excel[1] if excel else _separator(text)
-    lines = _lines(text, where, mark, csv.QUOTE_MINIMAL)
+    start = data[:_HEADER].decode("utf-8", errors="surrogateescape")
+    excel = _SEP.match(start)
+    mark = excel[1] if excel else _separator(start)
+    lines = _lines(data, where, mark, csv.QUOTE_MINIMAL)
     if mark == "\t":
         # Many tools write quotation marks into tab-separated files as they are.
         quoted = list(lines)
-        plain = list(_lines(text, where, mark, csv.QUOTE_NONE)) if _spoilt(quoted) else quoted
+        plain = list(_lines(data, where, mark, csv.QUOTE_NONE)) if _spoilt(quoted) else quoted
         lines = iter(plain if _spoilt(plain) < _spoilt(quoted) else quoted)
     yield from _named(islice(lines, 1 if excel else 0, None), where, mark)
 
 
 def _separator(text: str) -> str:
     """What divides the first line into the most columns."""
-    found = re.search(r"[^\r\n]{1,99999}", text)  # longer than any header, and short enough for a field of `csv`
+    found = re.search(r"[^\r\n]+", text)
     header = found[0] if found else ""
     return max(_MARKS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
 
@@ -47,8 +49,9 @@ def _spoilt(lines: list[_Line]) -> int:
     return sum(span for _, span, cells in lines if isinstance(cells, DataError) or len(cells) != width)
 
 
-def _lines(text: str, where: str, mark: str, quoting: Literal[0, 3]) -> Iterator[_Line]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=quoting, strict=True)
+def _lines(data: bytes, where: str, mark: str, quoting: Literal[0, 3]) -> Iterator[_Line]:
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
+    reader = csv.reader(text, delimiter=mark, quoting=quoting, strict=True)
     while True:
         before = reader.line_num
         try:

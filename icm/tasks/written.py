@@ -47,8 +47,8 @@ def stand_ins(prompts: Sequence[str]) -> list[str]:
 
 
 def with_claims(
-    task: Task, records: list[Record], source: DataSource, generate: Generate | None
-) -> tuple[list[Record], Written]:
+    task: Task, records: Sequence[Record], source: DataSource, generate: Generate | None
+) -> tuple[Sequence[Record], Written]:
     """The records, with written claims where the task asks a model for them (`Task.question`), and what was written
     now rather than read from the source's file of claims.
 
@@ -84,7 +84,7 @@ def _kept(waiting: Mapping[str, _Open], source: DataSource) -> Written:
     path = Path(source.claims).expanduser()
     if not path.is_file():
         raise DataError(f"claims {path}: no such file; label the data anew, or give the path of its file of claims")
-    rows = {group_id(row.text("question")): [*map(str, row.values("generated"))] for row in file_records(path)}
+    rows = {group_id(row.text("question")): _texts(row) for row in file_records(path)}
     found = {group: texts for group, texts in rows.items() if group in waiting and in_part(group, source)}
     if not found and source.part == "train":
         raise DataError(
@@ -92,6 +92,14 @@ def _kept(waiting: Mapping[str, _Open], source: DataSource) -> Written:
             f"{source.part}); name the file that was kept for these data, or none to let the model write"
         )
     return found
+
+
+def _texts(row: Record) -> list[str]:
+    """What was written for a question; a model may have written nothing."""
+    texts = [str(text) for text in row.values("generated")]
+    if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+        raise row.error("generated", "valid Unicode (no lone surrogates)")
+    return texts
 
 
 def _ask(waiting: Mapping[str, _Open], task: Task, source: DataSource, generate: Generate | None) -> Written:
