@@ -34,9 +34,12 @@ class EngineConfig:
         max_model_len: context length in tokens; None takes the model's own.
         tensor_parallel_size: GPUs over which vLLM splits each layer.
         pipeline_parallel_size: GPUs over which vLLM splits the layers.
-        gpu_memory_utilization: share of GPU memory that vLLM may use.
-        kv_cache_gib: memory for cached prefixes, in GiB; vLLM on a GPU sizes its own from `gpu_memory_utilization`.
+        gpu_memory_utilization: share of GPU memory that may be used.
+        kv_cache_gib: memory for cached prefixes in GiB, where no CUDA GPU is used; there it is what
+            `gpu_memory_utilization` leaves beside the model.
         enforce_eager: vLLM without compilation: starts faster, runs slower.
+        deterministic: on a GPU, the same bits whatever is computed together: slower (transformers: prompt parts one by
+            one; vLLM: VLLM_BATCH_INVARIANT). A CPU always keeps them.
         base_url: address of an OpenAI-compatible server, for `engine: server`.
         tokenizer: for `engine: server`, whose tokenizer the served model has, where its name does not say (an alias, an
             Ollama tag): hub name, local folder or `embedded[:NAME]`.
@@ -54,6 +57,7 @@ class EngineConfig:
     gpu_memory_utilization: float = 0.9
     kv_cache_gib: float = 4.0
     enforce_eager: bool = False
+    deterministic: bool = False
     base_url: str | None = None
     tokenizer: str | None = None
 
@@ -70,8 +74,9 @@ class EngineConfig:
         same."""
         names = ("model", "revision", "adapter", "device", "dtype", "max_model_len", "kv_cache_gib")
         found = {name: getattr(self, name) for name in names}
-        # Named only where it is set, so that traces from before there was one go on.
-        return found if self.tokenizer is None else {**found, "tokenizer": self.tokenizer}
+        # Named only where they are set, so that traces from before there were any go on.
+        given = {"tokenizer": self.tokenizer, "deterministic": self.deterministic or None}
+        return found | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

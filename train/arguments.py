@@ -210,9 +210,16 @@ def _parser(*kinds: Any) -> _Parser:
 
 
 def training_arguments(
-    settings: GivenSettings, method: Method, output_dir: Path
+    settings: GivenSettings, method: Method, output_dir: Path, touch_gpus: bool = True
 ) -> "tuple[TrainingConfig, ModelConfig]":
     """TRL's training configuration and model configuration.
+
+    Args:
+        settings: as given.
+        method: which trainer's.
+        output_dir: of the run.
+        touch_gpus: False for who checks the settings only: transformers starts CUDA for a configuration, and it would
+            hold memory for as long as the process lives.
 
     Raises:
         ConfigError: an unknown key (with the nearest known one), a value of the wrong type, or one that TRL refuses.
@@ -223,7 +230,7 @@ def training_arguments(
         if name not in known:
             raise ConfigError(f"{settings.origin[name]}: unknown key {name!r}{nearest(name, known)}")
     nulls = {name: None for name, words in settings.values.items() if words is None}
-    parser.set_defaults(**_machine_defaults(), **nulls)
+    parser.set_defaults(**_machine_defaults(touch_gpus), **nulls)
     values = {**settings.values, "output_dir": [str(output_dir)], _DERIVED: [str(accumulation_steps(settings))]}
     _, training, model = _parse(parser, values)
     _refuse_unsupported(training)
@@ -267,11 +274,13 @@ def accumulation_steps(settings: GivenSettings) -> int:
     return steps
 
 
-def _machine_defaults() -> dict[str, object]:
+def _machine_defaults(touch_gpus: bool) -> dict[str, object]:
     """Defaults that depend on the machine, so that one recipe runs on a laptop and on a GPU."""
     import torch
 
     defaults: dict[str, object] = {"train_sampling_strategy": "sequential"}
+    if not touch_gpus:
+        return defaults | {"use_cpu": True}
     check_gpu(torch.accelerator.is_available())
     if torch.accelerator.is_available():
         return defaults

@@ -38,7 +38,7 @@ from train.checkpoints import (
     remove_torn,
 )
 from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
-from train.world import check_world_size, launch_words, rank, started_processes
+from train.world import check_world_size, launch_words, rank, show_one_gpu, started_processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,6 +97,7 @@ def train(plan: Plan) -> None:
     Raises:
         ICMError: settings that TRL refuses, rows that do not fit, or ranks that are missing.
     """
+    show_one_gpu()
     training, model = training_arguments(plan.settings, plan.arguments.method, plan.output_dir)
     check_world_size(training.distributed_state.num_processes)
     _set_flip_probability(plan, training)

@@ -58,6 +58,16 @@ def started_processes() -> int:
     return max(int(os.environ.get(name, "1")) for name in _WORLD_SIZES)
 
 
+def show_one_gpu() -> None:
+    """Let a process that is to train alone see one GPU: TRL spreads the model over all that it sees.
+
+    Call it before torch asks for GPUs.
+    """
+    if requested_processes() == 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+
+
 def launcher_words(process: psutil.Process) -> Sequence[str] | None:
     """The arguments behind `accelerate launch` in a process's command line, or None."""
     try:

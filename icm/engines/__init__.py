@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from icm.config import EngineConfig
 from icm.engines.base import Engine
+from icm.engines.devices import cuda_problem, gpus
 from icm.errors import ConfigError, PrerequisiteError
 from icm.http import check_address
 from icm.models import resolve_model, resolve_tokenizer
@@ -19,7 +20,12 @@ def create_engine(config: EngineConfig) -> Engine:
         ConfigError: settings that contradict each other or do not fit the model.
         PrerequisiteError: a device, package or server that is not there.
     """
-    name = check_engine(config)
+    engine = _start(check_engine(config), config)
+    logger.info("engine %s on %s", engine.name, getattr(engine, "device", config.base_url))
+    return engine
+
+
+def _start(name: str, config: EngineConfig) -> Engine:
     if name == "server":
         from icm.engines.server import ServerEngine
 
@@ -27,6 +33,7 @@ def create_engine(config: EngineConfig) -> Engine:
     if name == "vllm":
         from icm.engines.vllm import VLLMEngine
 
+        logger.info("vLLM starts: a minute or two, several for a large model")
         return VLLMEngine(config)
     from icm.engines.transformers import TransformersEngine
 
@@ -61,31 +68,29 @@ def choose_engine(config: EngineConfig) -> str:
     """Name of the engine that `create_engine` starts: `vllm`, `transformers` or `server`. Checks devices only."""
     if config.engine == "server":
         return "server"
-    gpus = _gpus()
+    found = gpus()
     ranks = config.tensor_parallel_size * config.pipeline_parallel_size
-    if config.device == "cuda" and not gpus:
+    if config.device == "cuda" and not found:
         raise PrerequisiteError("device cuda: no CUDA GPU on this machine; use --device cpu, or run where a GPU is")
-    if ranks > 1 and config.device in ("auto", "cuda") and gpus < ranks:
+    if ranks > 1 and config.device in ("auto", "cuda") and found < ranks:
         raise PrerequisiteError(
-            f"tensor_parallel_size x pipeline_parallel_size: needs {ranks} CUDA GPUs, found {gpus}; "
+            f"tensor_parallel_size x pipeline_parallel_size: needs {ranks} CUDA GPUs, found {found}; "
             "lower them, or run where the GPUs are"
         )
-    name = _automatic(config, gpus) if config.engine == "auto" else config.engine
+    name = _automatic(config, found) if config.engine == "auto" else config.engine
     if name == "transformers" and ranks > 1:
         raise ConfigError(f"engine transformers: runs on one device, found {ranks} ranks; use --engine vllm")
     return name
 
 
-def _automatic(config: EngineConfig, gpus: int) -> str:
-    if not gpus or config.device in ("cpu", "mps"):
+def _automatic(config: EngineConfig, found: int) -> str:
+    if config.device in ("cpu", "mps"):
+        return "transformers"
+    if not found:
+        if problem := cuda_problem():
+            logger.warning("--engine auto runs on the CPU: %s", problem)
         return "transformers"
     if find_spec("vllm") is None:
         logger.warning("A CUDA GPU, but no vllm: using --engine transformers; `pip install icm[vllm]` is faster")
         return "transformers"
     return "vllm"
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -6,6 +6,7 @@ node by node, each over its own path, in shapes that no other node in the pass c
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from transformers import AttentionInterface
@@ -53,12 +54,14 @@ class PackedNode:
 
 
 class Pack:
-    """Nodes whose tokens stand one behind the other in a forward pass."""
+    """Nodes whose tokens stand one behind the other in a forward pass, and the attention of each over its own path."""
 
     def __init__(self, nodes: Sequence[PackedNode]) -> None:
         self.nodes = nodes
-        self._later: dict[int, torch.Tensor] = {}
-        self._apart: dict[tuple[int, ...], torch.Tensor] = {}
+        ends = list(accumulate(len(node.segment) for node in nodes))
+        self.spans = list(zip([0, *ends], ends, strict=False))
+        self._later: dict[tuple[int, torch.device], torch.Tensor] = {}
+        self._apart: dict[tuple[tuple[int, ...], torch.device], torch.Tensor] = {}
 
     def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Token ids and positions, each [1, tokens]."""
@@ -71,20 +74,56 @@ class Pack:
 
     def later(self, tokens: int, device: torch.device) -> torch.Tensor:
         """[tokens, tokens], True where the column's token comes after the row's."""
-        if tokens not in self._later:
-            self._later[tokens] = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu_(1)
-        return self._later[tokens]
+        if (tokens, device) not in self._later:
+            places = torch.arange(tokens, device=device)
+            self._later[tokens, device] = places > places[:, None]
+        return self._later[tokens, device]
 
     def apart(self, parents: tuple[int, ...], device: torch.device) -> torch.Tensor:
         """[tokens, tokens] of a tree of tokens, True where the column's token is not on the way to the row's."""
-        if parents not in self._apart:
+        if (parents, device) not in self._apart:
             rows: list[list[bool]] = []
             for place, parent in enumerate(parents):
                 row = list(rows[parent]) if parent >= 0 else [True] * len(parents)
                 row[place] = False
                 rows.append(row)
-            self._apart[parents] = torch.tensor(rows, device=device)
-        return self._apart[parents]
+            self._apart[parents, device] = torch.tensor(rows, device=device)
+        return self._apart[parents, device]
+
+    def attend(self, layer: int, query: torch.Tensor, own: torch.Tensor, window: int | None) -> torch.Tensor:
+        """One layer's attention, and the keys and values of the nodes that keep theirs.
+
+        Args:
+            layer: its number.
+            query: [heads, tokens, head size], scaled.
+            own: keys and values of all tokens, [2, key heads, tokens, head size].
+            window: tokens that a token sees, itself included; None for all.
+
+        Returns:
+            [heads, tokens, head size].
+        """
+        for node, (begin, end) in zip(self.nodes, self.spans, strict=True):
+            if node.keep:
+                node.kv.append(own[:, :, begin:end].clone())
+        return torch.cat([self.of_node(place, layer, query, own, window) for place in range(len(self.nodes))], dim=1)
+
+    def of_node(
+        self, place: int, layer: int, query: torch.Tensor, own: torch.Tensor, window: int | None
+    ) -> torch.Tensor:
+        """`attend` of one node."""
+        node, (begin, end) = self.nodes[place], self.spans[place]
+        new = own[:, :, begin:end]
+        path = torch.cat([*(above[layer] for above in node.path), new], dim=2) if node.path else new
+        if node.parents is not None:
+            hidden = _hidden(node, self, window, path.shape[2], query.device)
+            return _attend(query[:, begin:end], path[0], path[1], None, hidden)
+        outputs = []
+        for first in range(begin, end, _BLOCK):
+            last = min(first + _BLOCK, end)
+            seen = path[:, :, : path.shape[2] - (end - last)]
+            later = self.later(last - first, query.device)
+            outputs.append(_attend(query[:, first:last], seen[0], seen[1], window, later))
+        return torch.cat(outputs, dim=1)
 
 
 def packed_attention(
@@ -105,24 +144,8 @@ def packed_attention(
         raise ConfigError(f"the model's attention uses {unsupported[0]}, which --engine transformers lacks; use vllm")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    own = torch.stack((key[0], value[0]))
-    outputs, end = [], 0
-    for node in pack.nodes:
-        begin, end = end, end + len(node.segment)
-        new = own[:, :, begin:end]
-        if node.keep:
-            node.kv.append(new.clone())
-        path = torch.cat([*(above[layer] for above in node.path), new], dim=2) if node.path else new
-        if node.parents is not None:
-            hidden = _hidden(node, pack, sliding_window, path.shape[2], query.device)
-            outputs.append(_attend(scaled[0, :, begin:end], path[0], path[1], None, hidden))
-            continue
-        for first in range(begin, end, _BLOCK):
-            last = min(first + _BLOCK, end)
-            seen = path[:, :, : path.shape[2] - (end - last)]
-            later = pack.later(last - first, query.device)
-            outputs.append(_attend(scaled[0, :, first:last], seen[0], seen[1], sliding_window, later))
-    return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
+    outputs = pack.attend(layer, scaled[0], torch.stack((key[0], value[0])), sliding_window)
+    return outputs.transpose(0, 1)[None], None
 
 
 def _hidden(node: PackedNode, pack: Pack, window: int | None, path: int, device: torch.device) -> torch.Tensor:

@@ -23,6 +23,7 @@ from transformers import (
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.adapters import applying, read_adapter
 from icm.engines.base import Engine, Usage
+from icm.engines.batching import BatchedPack
 from icm.engines.common import (
     check_lengths,
     check_room,
@@ -32,6 +33,7 @@ from icm.engines.common import (
     loading,
     path_key,
 )
+from icm.engines.devices import check_cuda, gpus
 from icm.engines.kv_cache import NodeKV, NodeStore
 from icm.engines.packing import ATTENTION, Pack, PackedNode
 from icm.errors import ConfigError, PrerequisiteError
@@ -41,6 +43,8 @@ from icm.prompts import PromptTree, Segment, prompt_ids, shared_context_tree
 _GIB = 1024**3
 _PASS_TOKENS = 512  # from here on, reading the weights is a small part of a pass,
 _FEWEST_TOKENS = 128  # and below this a large one
+_BATCH_TOKENS = 2048  # of a pass on a GPU, where a pass takes the same few milliseconds with fewer
+_CACHE_SHARE = 0.75  # of the GPU memory that may be used beside the model; the rest is for what a pass computes
 _HEAD_ROWS = 32  # label tokens at a time: their products take as much memory as so many hidden states
 _TRIAL = shared_context_tree(
     tuple(range(40)), [tuple(token % 100 for token in range(length)) for length in (2, 5, 24, 61, 127, 300)]
@@ -128,7 +132,8 @@ class TransformersEngine(Engine):
     """Walks the tree depth first and keeps the contexts, nodes with children and no query, between calls.
 
     A score is a function of the segments on its path and of the queries right behind its query (tokens of labels, which
-    are computed together) alone, to the last bit: alone or with others, computed or kept.
+    are computed together) alone: alone or with others, computed or kept. To the last bit, but for a GPU without
+    `deterministic`, where nodes are batched.
     """
 
     name = "transformers"
@@ -143,14 +148,18 @@ class TransformersEngine(Engine):
         self._head = LabelHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
         self.context_length = context_length(self._model.config, config.max_model_len)
-        capacity = int(config.kv_cache_gib * _GIB)
+        capacity = _cache_bytes(config, self.device)
         self._store = NodeStore(capacity)
         self.cache_tokens = capacity / (kv_numbers_per_token(self._model.config) * self.dtype.itemsize)
-        self._pass_tokens = 0
+        text = self._model.config.get_text_config()
+        key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        self._heads_a_key = text.num_attention_heads // key_heads
+        self._batched = self.device.type == "cuda" and not config.deterministic
+        self._pass_tokens = _BATCH_TOKENS if self._batched else 0
         # Small products leave the threads of one pass waiting for each other, so each thread has a pass of its own.
         self._workers = torch.get_num_threads() if self.device.type == "cpu" else 1
         self._threads = ThreadPoolExecutor(self._workers, "pass", torch.set_num_threads, (1,))
-        if self.context_length >= _TRIAL.longest_prompt and self._packing_keeps_bits():
+        if not self._batched and self.context_length >= _TRIAL.longest_prompt and self._packing_keeps_bits():
             self._pass_tokens = _PASS_TOKENS
         self.usage = Usage()
 
@@ -211,10 +220,10 @@ class TransformersEngine(Engine):
         last = torch.tensor(asked, dtype=torch.long, device=self.device)
         if begins[-1] == 1:  # a single row goes through other kernels than two, so it never goes alone
             nodes.append(PackedNode(nodes[0].segment, (), keep=False))
-        pack = Pack(nodes)
+        pack = BatchedPack(nodes, self._heads_a_key) if self._batched else Pack(nodes)
         logits = self._model(**pack.inputs(self.device), use_cache=False, logits_to_keep=last, pack=pack).logits[0]
-        log_probs = torch.log_softmax(logits.float(), dim=-1)[:, self._head.label_ids].double().cpu().numpy()
-        return visits, [node.kv for node in nodes[: len(visits)]], log_probs
+        log_probs = torch.log_softmax(logits.float(), dim=-1)[:, self._head.label_ids]
+        return visits, [node.kv for node in nodes[: len(visits)]], as_doubles(log_probs)
 
     def _finish(
         self,
@@ -288,13 +297,34 @@ def _shares(visits: Sequence[_Visit], count: int) -> list[list[_Visit]]:
     ]
 
 
+def as_doubles(values: torch.Tensor) -> NDArray[np.float64]:
+    """A tensor of any device as an array. MPS has no float64: the processor widens (pytorch/pytorch#122602)."""
+    return values.cpu().double().numpy()
+
+
 def _device(name: str) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, present in available.items() if present))
-    if not available[name]:
+    available = {"cuda": gpus() > 0, "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = next(device for device, present in available.items() if present) if name == "auto" else name
+    if not available[found]:
         raise PrerequisiteError(f"device {name}: not present on this machine; use --device cpu or --device auto")
-    return torch.device(name)
+    if found == "cuda":
+        check_cuda()
+    return torch.device(found)
+
+
+def _cache_bytes(config: EngineConfig, device: torch.device) -> int:
+    """Room for keys and values, now that the model is loaded."""
+    if device.type != "cuda":
+        return int(config.kv_cache_gib * _GIB)
+    free, total = torch.cuda.mem_get_info(device)
+    usable = free - (1 - config.gpu_memory_utilization) * total
+    if usable < _GIB:
+        raise PrerequisiteError(
+            f"model {config.model}: {free / _GIB:.1f} of {total / _GIB:.1f} GiB of GPU memory are free beside it, of "
+            f"which --gpu-memory-utilization {config.gpu_memory_utilization} allows {max(usable, 0) / _GIB:.1f}; at "
+            "least 1 is needed: end other programs on the GPU, or raise it"
+        )
+    return int(_CACHE_SHARE * usable)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

@@ -44,6 +44,9 @@ class VLLMEngine(Engine):
         _set_environment(config)
         platform, LLM = _import_vllm()
         _check_device(config, platform)
+        self.device: str = platform.device_type
+        if platform.is_cpu():
+            _set_threads(config)
         adapter = None if config.adapter is None else read_adapter(config.adapter)
         self._adapter = _lora_request(adapter)
         # vLLM keeps one position for the token that follows the prompt.
@@ -144,10 +147,18 @@ def _end(processes: Iterable[psutil.Process]) -> None:
 
 
 def _set_environment(config: EngineConfig) -> None:
-    """What vLLM reads at import. Without a thread list its CPU worker runs on one thread, four times slower."""
+    """What vLLM reads at import."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # its processes bear the guard's mark
+    # vLLM forks unless it sees that CUDA has started, and sees only part of that (vllm-project/vllm#8893, #15681).
+    # The guard's mark is borne by what is spawned.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    if config.deterministic:
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
+
+
+def _set_threads(config: EngineConfig) -> None:
+    """Without a thread list vLLM's CPU worker runs on one thread, four times slower."""
     if hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         ranks = config.tensor_parallel_size * config.pipeline_parallel_size
@@ -196,6 +207,8 @@ def _arguments(config: EngineConfig, adapter: Adapter | None) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "load_format": "safetensors",
+        # Logits in bfloat16 are 1/16 to 1/8 apart: coarser than what the search compares, with ties.
+        "hf_overrides": {"head_dtype": "float32"},
         **({} if adapter is None else {"enable_lora": True, "max_lora_rank": adapter.vllm_rank}),
     }
 

@@ -138,7 +138,7 @@ def _check_training(config: PipelineConfig) -> None:
     settings = read_settings(["--config", config.train.recipe, *words])
     with _world_size(Path(config.train.accelerate)):
         accumulation_steps(settings)
-    _, model = training_arguments(settings, settings.label_arguments().method, config.output_dir)
+    _, model = training_arguments(settings, settings.label_arguments().method, config.output_dir, touch_gpus=False)
     if config.label.rounds > 1 and not model.use_peft:
         raise ConfigError(f"{config.path}: label.rounds: {config.train.recipe} trains no adapter; set use_peft there")
 
@@ -146,14 +146,21 @@ def _check_training(config: PipelineConfig) -> None:
 @contextlib.contextmanager
 def _world_size(accelerate: Path) -> Iterator[None]:
     """The number of ranks as the launcher will tell it to each of them."""
+<<<<<<< HEAD
     processes = read_mapping(accelerate).get("num_processes", 1)
     if isinstance(processes, bool) or not isinstance(processes, int) or not 0 < processes < 2**20:
         raise ConfigError(f"{accelerate}: num_processes: found {processes!r:.80}, expected a whole number above 0")
     os.environ["WORLD_SIZE"] = str(processes)
+=======
+    layout, own = read_mapping(accelerate), os.environ.get("WORLD_SIZE")
+    os.environ["WORLD_SIZE"] = str(layout.get("num_processes", 1))
+>>>>>>> a501fce (GPU: spawned workers, batched nodes, float32 head, one visible card, scripts/gpu_check.sh)
     try:
         yield
     finally:
         del os.environ["WORLD_SIZE"]
+        if own is not None:
+            os.environ["WORLD_SIZE"] = own
 
 
 def _check_evaluation(config: PipelineConfig) -> None:

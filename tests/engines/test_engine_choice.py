@@ -14,7 +14,7 @@ from icm.errors import ConfigError, PrerequisiteError
 
 def _with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """No GPU here: only their number is made up."""
-    monkeypatch.setattr(icm.engines, "_gpus", lambda: count)
+    monkeypatch.setattr(icm.engines, "gpus", lambda: count)
 
 
 @pytest.mark.parametrize(

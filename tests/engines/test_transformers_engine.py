@@ -4,16 +4,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from support.engine_models import CONFIGS, Reviews, only, plain_scores, save_tiny_model, words_tokenizer
+from support.engine_models import CONFIGS, DEVICES, Reviews, only, plain_scores, save_tiny_model, words_tokenizer
 from transformers import AutoModelForCausalLM, FalconConfig, Phi3Config, PreTrainedConfig
 
 from icm.config import EngineConfig, GenerationConfig
-from icm.engines import create_engine
-from icm.engines.transformers import TransformersEngine
+from icm.engines import batching, create_engine
+from icm.engines.transformers import TransformersEngine, as_doubles
 from icm.errors import ConfigError
 from icm.models import resolve_model
 from icm.prompts import LabelTrie, PromptTree, shared_context_tree
@@ -24,9 +26,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: save_tiny_model(kind, tmp_path_factory.mktemp(kind)) for kind in CONFIGS}
 
 
-@pytest.fixture
-def llama(folders: dict[str, Path]) -> Iterator[TransformersEngine]:
-    with TransformersEngine(EngineConfig(model=str(folders["llama"]), device="cpu")) as engine:
+@pytest.fixture(params=DEVICES)
+def llama(folders: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[TransformersEngine]:
+    """An engine that keeps bits."""
+    config = EngineConfig(model=str(folders["llama"]), device=request.param, deterministic=True)
+    with TransformersEngine(config) as engine:
         yield engine
 
 
@@ -45,10 +49,24 @@ def _trees(reviews: Reviews) -> dict[str, PromptTree]:
     }
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_every_tree_scores_as_plain_prompts_do(kind: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("batched", [None, (2**26, 2**18), (4000, 300), (200, 40)])
+def test_every_tree_scores_as_plain_prompts_do(
+    kind: str,
+    device: Literal["cpu", "cuda"],
+    batched: tuple[int, int] | None,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nodes packed, and batched as on a GPU, with limits that put all in one chunk, some, or none."""
     model = AutoModelForCausalLM.from_pretrained(folders[kind], dtype="float32")
-    with TransformersEngine(EngineConfig(model=str(folders[kind]), dtype="float32", device="cpu")) as engine:
+    config = EngineConfig(model=str(folders[kind]), dtype="float32", device=device, deterministic=batched is None)
+    with TransformersEngine(config) as engine:
+        if batched is not None:
+            monkeypatch.setattr(batching, "_SCORES", batched[0])
+            monkeypatch.setattr(batching, "_KEYS", batched[1])
+            engine._batched, engine._workers, engine._pass_tokens = True, 1, 2048
         reviews = Reviews(words_tokenizer(), 12, seed=len(kind))
         for name, tree in _trees(reviews).items():
             expected = plain_scores(model, tree, reviews.labels)
@@ -58,7 +76,9 @@ def test_every_tree_scores_as_plain_prompts_do(kind: str, folders: dict[str, Pat
 
 
 def test_bits_do_not_depend_on_company_cache_or_memory(llama: TransformersEngine) -> None:
-    assert llama._pass_tokens > 0, "packing is off on this machine, so company is not tested"
+    assert llama._pass_tokens > 0 or llama.device.type == "cuda", (
+        "packing is off on this machine, so company is not tested"
+    )
     reviews = Reviews(llama.tokenizer, 24, seed=3)
     tree = reviews.leave_one_out(20, appended=2)
     together = llama.score(tree, reviews.labels)
@@ -112,12 +132,15 @@ def test_generation_repeats_with_its_seed_and_leaves_scoring_alone(llama: Transf
     assert np.array_equal(before, llama.score(tree, reviews.labels))
 
 
-def test_an_adapter_changes_scores_as_peft_does(folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_adapter_changes_scores_as_peft_does(
+    device: Literal["cpu", "cuda"], folders: dict[str, Path], tmp_path: Path
+) -> None:
     base = AutoModelForCausalLM.from_pretrained(folders["llama"], dtype="float32")
     lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(base, lora).save_pretrained(str(tmp_path))
     base = AutoModelForCausalLM.from_pretrained(folders["llama"], dtype="float32")
-    config = EngineConfig(model=str(folders["llama"]), adapter=str(tmp_path), dtype="float32", device="cpu")
+    config = EngineConfig(model=str(folders["llama"]), adapter=str(tmp_path), dtype="float32", device=device)
     with TransformersEngine(config) as engine:
         reviews = Reviews(engine.tokenizer, 5, seed=6)
         tree = reviews.leave_one_out(5)
@@ -139,6 +162,24 @@ with create_engine(EngineConfig(device="cpu")) as engine:
 """
 
 
+class _OnMPS:
+    """Stands in for a tensor of a device without float64."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+    def cpu(self) -> torch.Tensor:
+        return self._values
+
+
+def test_devices_without_float64() -> None:
+    values: Any = _OnMPS(torch.tensor([[0.5, -1.0]]))
+    assert as_doubles(values).tolist() == [[0.5, -1.0]] and as_doubles(values).dtype == np.float64
+
+
 @pytest.mark.slow
 def test_the_embedded_model_is_exact_and_repeats_in_another_process() -> None:
     with create_engine(EngineConfig(device="cpu")) as engine:
@@ -152,6 +193,20 @@ def test_the_embedded_model_is_exact_and_repeats_in_another_process() -> None:
         [sys.executable, "-c", _RESTART], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )
     assert run.stdout.split()[-1] == scores.tobytes().hex()
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_gpu_scores_the_embedded_model_as_a_cpu_does() -> None:
+    found = {}
+    for device, deterministic in (("cpu", False), ("cuda", False), ("cuda", True)):
+        config = EngineConfig(device=device, deterministic=deterministic)  # type: ignore[arg-type]
+        with TransformersEngine(config) as engine:
+            reviews = Reviews(engine.tokenizer, 24, seed=7)
+            found[device, deterministic] = engine.score(reviews.leave_one_out(24), reviews.labels)
+            assert engine.cache_tokens > 100_000
+    for scores in found.values():
+        np.testing.assert_allclose(scores, found["cpu", False], atol=0.2)  # bfloat16
 
 
 @pytest.mark.slow

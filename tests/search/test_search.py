@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.engine_models import DEVICES
 from support.search_runs import FAST, groups, labels, pairs, problem, reviews, rows
 
 import icm.search.trees
@@ -240,9 +241,9 @@ def test_a_short_search_labels_a_long_rest(tokenizer: Any) -> None:
     assert result.metadata["usage"]["computed_tokens"] < 4 * 400 * 10 * 9  # a few sweeps of n·log2(n) demonstrations
 
 
-@pytest.fixture(scope="module")
-def engine() -> Any:
-    with create_engine(EngineConfig(engine="transformers")) as engine:
+@pytest.fixture(scope="module", params=DEVICES)
+def engine(request: pytest.FixtureRequest) -> Any:
+    with create_engine(EngineConfig(engine="transformers", device=request.param, deterministic=True)) as engine:
         yield engine
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
@@ -22,6 +23,7 @@ WORDS = """
 review film phone camera battery plot acting was is not really very good bad great dull slow fast broken lovely awful
 it the a I loved hated after two days and but works never always fine Sentiment : positive negative
 """.split()  # noqa: SIM905
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 WINDOW = 8  # of the tiny Gemma 3: far shorter than any prompt
 
 _SIZES: dict[str, Any] = {

@@ -44,8 +44,9 @@ def train_here(labels: Path, output: Path, **settings: Any) -> int:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """One thread a process: sums come in the same order in every run."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
+    """One thread a process: sums come in the same order in every run. GPUs are hidden."""
+    own = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **own, **extra}
 
 
 def train(

@@ -105,9 +105,11 @@ def test_a_launcher_that_drops_a_rank_is_caught(labels: Path, tmp_path: Path) ->
     assert not (tmp_path / "trap").exists()
 
 
-def kill_when(ready: Callable[[], bool], words: list[str], delay: float) -> None:
+def kill_when(ready: Callable[[], bool], words: list[str], delay: float, **variables: str) -> None:
     """Start the command and kill it `delay` seconds after `ready`."""
-    process = subprocess.Popen(words, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment(**variables), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     while not ready() and process.poll() is None:
         time.sleep(0.01)
     time.sleep(delay)
@@ -128,6 +130,19 @@ def test_killed_run_ends_with_the_same_weights(baseline: Path, labels: Path, tmp
     assert "continuing from checkpoint-" in done.stderr
     assert same_weights(output, baseline)
     assert losses(output) == losses(baseline)
+
+
+@pytest.mark.gpu
+def test_one_gpu_draws_the_same_curve_and_continues_after_a_kill(baseline: Path, labels: Path, tmp_path: Path) -> None:
+    on_gpu = {"CUDA_VISIBLE_DEVICES": "0"}
+    train(labels, tmp_path / "whole", ["--config_file", str(CONFIGS / "single_gpu.yaml")], variables=on_gpu)
+    assert losses(tmp_path / "whole") == pytest.approx(losses(baseline), rel=1e-3)
+    assert results(tmp_path / "whole")["peak_memory_gib"]["gpu"] > 0
+    output = tmp_path / "killed"
+    kill_when(lambda: (output / "checkpoint-9" / "complete.json").exists(), command(labels, output), 0, **on_gpu)
+    done = train(labels, output, variables=on_gpu)
+    assert "continuing from checkpoint-" in done.stderr
+    assert losses(output) == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
 
 
 def test_dpo_on_answers_with_robust_loss(
