@@ -35,16 +35,16 @@ class Evaluator:
     experiment: Experiment
     folder: Path
 
-    def score_all(self) -> tuple[list[ScoredRun], list[MultipleChoiceRun]]:
-        """Answers of every run and to the multiple-choice questions, in running order."""
+    def score_all(self) -> tuple[list[ScoredRun], list[MultipleChoiceRun], int]:
+        """Answers of every run and to the multiple-choice questions, in running order; and engines started."""
         scored, chosen = [], []
         questions = held_out_questions(self.experiment)
-        with EnginePool() as engines:
+        with EnginePool(self.experiment.engines) as engines:
             for run in tqdm(self.experiment.runs, desc="conditions", unit="run"):
                 scored.append(self._scored(run, engines))
                 if run.config.name in questions.asked:
                     chosen.append(self._chosen(run, questions, engines))
-        return scored, chosen
+            return scored, chosen, engines.starts
 
     def _chosen(self, run: Run, questions: MultipleChoice, engines: EnginePool) -> MultipleChoiceRun:
         # Named by content alone: conditions that share a model share the answers.
@@ -93,8 +93,8 @@ def evaluate(settings: EvalConfig) -> Path:
         checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
         say(f"evaluate {checked} → {folder}", error=True)
         started = time.time()
-        scored, chosen = Evaluator(experiment, folder).score_all()
-        evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started)
+        scored, chosen, starts = Evaluator(experiment, folder).score_all()
+        evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started, starts)
         write_all(evaluation, folder)
     Console(markup=False, emoji=False, highlight=False).print(terminal(evaluation))
     return folder

@@ -101,8 +101,15 @@ class Experiment:
         """One run a condition and seed, those that share a model next to each other."""
         _ = self.label_files  # the report reads all of them: what is wrong with one is told before a model loads
         found = [run for condition in self.settings.conditions for run in self._runs_of(condition)]
-        models = list(dict.fromkeys(_engine_key(run.condition) for run in found))
-        return tuple(sorted(found, key=lambda run: models.index(_engine_key(run.condition))))
+        keys = [_engine_keys(run.condition) for run in found]
+        models, engines = (list(dict.fromkeys(column)) for column in zip(*keys, strict=True))
+        places = {(model, engine): (models.index(model), engines.index(engine)) for model, engine in keys}
+        return tuple(sorted(found, key=lambda run: places[_engine_keys(run.condition)]))
+
+    @property
+    def engines(self) -> tuple[EngineConfig, ...]:
+        """What the runs ask for, in running order."""
+        return tuple(dict.fromkeys(filter(None, (engine_of(run.condition) for run in self.runs))))
 
     def reference(self, place: int) -> LabelFile:
         """The label file that golden, random and perturbed labels are made for, for the seed at `place`."""
@@ -199,8 +206,16 @@ class Experiment:
         return Run(config, seed, condition, identity, accuracy)
 
 
-def _engine_key(condition: Condition) -> str:
-    return str(getattr(condition, "engine", ""))
+def engine_of(condition: Condition) -> EngineConfig | None:
+    """The engine that answers; None for conditions without one."""
+    engine = getattr(condition, "engine", None)
+    return engine if isinstance(engine, EngineConfig) else None
+
+
+def _engine_keys(condition: Condition) -> tuple[str, str]:
+    """The model, and the model with its adapter: what runs next to what."""
+    engine = engine_of(condition)
+    return ("", "") if engine is None else (str(replace(engine, adapter=None)), str(engine))
 
 
 def _content(condition: Condition) -> dict[str, object]:

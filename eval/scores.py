@@ -177,16 +177,23 @@ class Evaluation:
         conditions: in the settings' order.
         chosen: TruthfulQA MC1 and MC2, if asked for.
         seconds: wall-clock time of this start; what earlier starts answered is not in it.
+        engine_starts: engines that were started, in this start.
     """
 
     experiment: Experiment
     conditions: tuple[ConditionScores, ...]
     chosen: tuple[MultipleChoiceRun, ...]
     seconds: float
+    engine_starts: int
 
     @classmethod
     def of(
-        cls, experiment: Experiment, runs: Sequence[ScoredRun], chosen: Sequence[MultipleChoiceRun], seconds: float
+        cls,
+        experiment: Experiment,
+        runs: Sequence[ScoredRun],
+        chosen: Sequence[MultipleChoiceRun],
+        seconds: float,
+        engine_starts: int = 0,
     ) -> "Evaluation":
         """From the answers of all runs."""
         data, settings = experiment.data, experiment.settings
@@ -198,7 +205,7 @@ class Evaluation:
             )
             for config in settings.conditions
         ]
-        return cls(experiment, tuple(conditions), tuple(chosen), seconds)
+        return cls(experiment, tuple(conditions), tuple(chosen), seconds, engine_starts)
 
     @property
     def title(self) -> str:

@@ -35,6 +35,7 @@ def results(evaluation: Evaluation) -> JsonObject:
         "package_versions": package_versions(),
         "platform": machine(),
         "total_evaluation_time_seconds": round(evaluation.seconds, 2),
+        "engine_starts": evaluation.engine_starts,
         "calibration": settings.calibration,
         "data_fingerprint": experiment.data.dataset.fingerprint,
         "label_files": {path: file_sha256(path) for path in experiment.label_files},

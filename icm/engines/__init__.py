@@ -1,6 +1,7 @@
 """Engines: a prompt tree in, label log-probabilities out."""
 
 import logging
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 from icm.config import EngineConfig
@@ -13,19 +14,23 @@ from icm.models import resolve_model, resolve_tokenizer
 logger = logging.getLogger(__name__)
 
 
-def create_engine(config: EngineConfig) -> Engine:
+def create_engine(config: EngineConfig, adapters: Iterable[str] = ()) -> Engine:
     """Load the model that `config` names. Close the engine, or use it as a context manager, to free it.
+
+    Args:
+        config: what to start with.
+        adapters: those that `Engine.adapt` will be asked for, where an engine can.
 
     Raises:
         ConfigError: settings that contradict each other or do not fit the model.
         PrerequisiteError: a device, package or server that is not there.
     """
-    engine = _start(check_engine(config), config)
+    engine = _start(check_engine(config), config, adapters)
     logger.info("engine %s on %s", engine.name, getattr(engine, "device", config.base_url))
     return engine
 
 
-def _start(name: str, config: EngineConfig) -> Engine:
+def _start(name: str, config: EngineConfig, adapters: Iterable[str]) -> Engine:
     if name == "server":
         from icm.engines.server import ServerEngine
 
@@ -34,7 +39,7 @@ def _start(name: str, config: EngineConfig) -> Engine:
         from icm.engines.vllm import VLLMEngine
 
         logger.info("vLLM starts: a minute or two, several for a large model")
-        return VLLMEngine(config)
+        return VLLMEngine(config, adapters)
     from icm.engines.transformers import TransformersEngine
 
     return TransformersEngine(config)

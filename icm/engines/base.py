@@ -75,6 +75,10 @@ class Engine(Protocol):
         """Sample one continuation a prompt; `stop` strings end it and are not returned."""
         ...
 
+    def adapt(self, adapter: str | None) -> bool:
+        """Answer with that adapter from now on, or with none; False if it takes a new engine."""
+        return False
+
     def close(self) -> None:
         """Free memory and stop processes. Safe to call twice."""
         ...

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,8 @@ class VLLMEngine(Engine):
 
     name = "vllm"
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, adapters: Iterable[str] = ()) -> None:
+        """Args: config: what to start with. adapters: those that `adapt` will be asked for."""
         folder = resolve_model(config.model, config.revision)
         _set_environment(config)
         platform, LLM = _import_vllm()
@@ -47,15 +48,15 @@ class VLLMEngine(Engine):
         self.device: str = platform.device_type
         if platform.is_cpu():
             _set_threads(config)
-        adapter = None if config.adapter is None else read_adapter(config.adapter)
-        self._adapter = _lora_request(adapter)
-        # vLLM keeps one position for the token that follows the prompt.
-        self.context_length = _own_context(folder, config) - 1
+        found = {name: read_adapter(name) for name in dict.fromkeys([config.adapter, *adapters]) if name is not None}
+        self._requests = _lora_requests(found)
+        self.adapt(config.adapter)
+        own_context = _own_context(folder, config)
         before = _children()
         self._output = WorkerOutput()
         try:
             with self._output.taken(), guarded():
-                self._llm = LLM(model=folder, **_arguments(config, adapter), **_memory(config, platform))
+                self._llm = LLM(model=folder, **_arguments(config, found.values()), **_memory(config, platform))
         except BaseException as error:
             kill(_children() - before)
             if isinstance(error, Exception):
@@ -64,9 +65,20 @@ class VLLMEngine(Engine):
             raise
         self._processes = _children() - before
         self.tokenizer = self._llm.get_tokenizer()
-        cache = self._llm.llm_engine.vllm_config.cache_config
+        vllm_config = self._llm.llm_engine.vllm_config
+        # Where memory holds less than the model's context, vLLM has shortened it. It keeps one position for the token
+        # that follows the prompt.
+        self.context_length = min(own_context, vllm_config.model_config.max_model_len) - 1
+        cache = vllm_config.cache_config
         self.cache_tokens: float = (cache.num_gpu_blocks or 0) * cache.block_size  # on a CPU too
         self.usage = Usage()
+
+    def adapt(self, adapter: str | None) -> bool:
+        """See `Engine.adapt`."""
+        if adapter is not None and adapter not in self._requests:
+            return False
+        self._adapter = None if adapter is None else self._requests[adapter]
+        return True
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
         """See `Engine.score`."""
@@ -153,6 +165,8 @@ def _set_environment(config: EngineConfig) -> None:
     # vLLM forks unless it sees that CUDA has started, and sees only part of that (vllm-project/vllm#8893, #15681).
     # The guard's mark is borne by what is spawned.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # FlashInfer's sampler, which scoring does not use, is compiled with nvcc at the first start.
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     if config.deterministic:
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
 
@@ -196,11 +210,12 @@ def _own_context(folder: str, config: EngineConfig) -> int:
         return context_length(AutoConfig.from_pretrained(folder, revision=config.revision), config.max_model_len)
 
 
-def _arguments(config: EngineConfig, adapter: Adapter | None) -> dict[str, Any]:
+def _arguments(config: EngineConfig, adapters: Collection[Adapter]) -> dict[str, Any]:
+    ranks = [adapter.vllm_rank for adapter in adapters]
     return {
         "revision": config.revision,
         "dtype": config.dtype,
-        "max_model_len": config.max_model_len,
+        "max_model_len": config.max_model_len or -1,  # at most the model's, as far as memory goes
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "enforce_eager": config.enforce_eager,
@@ -209,7 +224,7 @@ def _arguments(config: EngineConfig, adapter: Adapter | None) -> dict[str, Any]:
         "load_format": "safetensors",
         # Logits in bfloat16 are 1/16 to 1/8 apart: coarser than what the search compares, with ties.
         "hf_overrides": {"head_dtype": "float32"},
-        **({} if adapter is None else {"enable_lora": True, "max_lora_rank": adapter.vllm_rank}),
+        **({"enable_lora": True, "max_lora_rank": max(ranks)} if ranks else {}),
     }
 
 
@@ -219,9 +234,12 @@ def _memory(config: EngineConfig, platform: "Platform") -> dict[str, Any]:
     return {"block_size": _BLOCK_SIZE["cuda"], "gpu_memory_utilization": config.gpu_memory_utilization}
 
 
-def _lora_request(adapter: Adapter | None) -> "LoRARequest | None":
-    if adapter is None:
-        return None
+def _lora_requests(adapters: Mapping[str, Adapter]) -> "dict[str, LoRARequest]":
+    if not adapters:
+        return {}
     from vllm.lora.request import LoRARequest
 
-    return LoRARequest("adapter", 1, str(adapter.folder.resolve()))
+    return {
+        name: LoRARequest(name, number, str(adapter.folder.resolve()))
+        for number, (name, adapter) in enumerate(adapters.items(), start=1)
+    }

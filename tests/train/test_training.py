@@ -108,12 +108,17 @@ def test_a_launcher_that_drops_a_rank_is_caught(labels: Path, tmp_path: Path) ->
 def kill_when(ready: Callable[[], bool], words: list[str], delay: float, **variables: str) -> None:
     """Start the command and kill it `delay` seconds after `ready`."""
     process = subprocess.Popen(
-        words, cwd=ROOT, env=environment(**variables), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        words,
+        cwd=ROOT,
+        env=environment(**variables),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     while not ready() and process.poll() is None:
         time.sleep(0.01)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # a launcher's child, too
     process.wait()
 
 
@@ -134,13 +139,14 @@ def test_killed_run_ends_with_the_same_weights(baseline: Path, labels: Path, tmp
 
 @pytest.mark.gpu
 def test_one_gpu_draws_the_same_curve_and_continues_after_a_kill(baseline: Path, labels: Path, tmp_path: Path) -> None:
-    on_gpu = {"CUDA_VISIBLE_DEVICES": "0"}
-    train(labels, tmp_path / "whole", ["--config_file", str(CONFIGS / "single_gpu.yaml")], variables=on_gpu)
-    assert losses(tmp_path / "whole") == pytest.approx(losses(baseline), rel=1e-3)
+    on_gpu, one_gpu = {"CUDA_VISIBLE_DEVICES": "0"}, ["--config_file", str(CONFIGS / "single_gpu.yaml")]
+    train(labels, tmp_path / "whole", one_gpu, variables=on_gpu)
+    assert losses(tmp_path / "whole") == pytest.approx(losses(baseline), rel=1e-2)  # bfloat16 there
     assert results(tmp_path / "whole")["peak_memory_gib"]["gpu"] > 0
     output = tmp_path / "killed"
-    kill_when(lambda: (output / "checkpoint-9" / "complete.json").exists(), command(labels, output), 0, **on_gpu)
-    done = train(labels, output, variables=on_gpu)
+    ready = output / "checkpoint-9" / "complete.json"
+    kill_when(ready.exists, command(labels, output, one_gpu), 0, **on_gpu)
+    done = train(labels, output, one_gpu, variables=on_gpu)
     assert "continuing from checkpoint-" in done.stderr
     assert losses(output) == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
 
