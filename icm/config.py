@@ -78,6 +78,12 @@ class EngineConfig:
         given = {"tokenizer": self.tokenizer, "deterministic": self.deterministic or None}
         return found | {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def gpu_identity(self) -> dict[str, int | float]:
+        """What decides beside `identity`, on a GPU, how much is kept and so when the order is redrawn."""
+        names = ("gpu_memory_utilization", "tensor_parallel_size", "pipeline_parallel_size")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class GenerationConfig:

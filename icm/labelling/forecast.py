@@ -20,6 +20,7 @@ from icm.config import EngineConfig, GenerationConfig
 from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, CharacterTokenizer
 from icm.engines.base import Engine
 from icm.engines.common import context_length, kv_numbers_per_token, model_files
+from icm.engines.devices import gpus
 from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
 from icm.labelling.batches import batched, split_batches
@@ -237,8 +238,9 @@ class _Planner:
 
     @cached_property
     def cache_tokens(self) -> float:
-        """Tokens of prefixes that the transformers engine keeps; vLLM decides when it starts."""
-        if self.shape is None or not _on_transformers(self._engine):
+        """Tokens of prefixes that the transformers engine keeps; on a GPU, an engine decides when it starts."""
+        on_gpu = gpus() > 0 and self._engine.device in ("auto", "cuda")
+        if self.shape is None or on_gpu or not _on_transformers(self._engine):
             return math.inf
         return self._engine.kv_cache_gib * GIB / self.shape.kv_bytes_per_token
 
@@ -305,11 +307,9 @@ class _Planner:
 
     def _runs_here(self) -> bool:
         """Whether the model is a local folder and the device is present."""
-        import torch
-
         config = self._engine
         wants_gpu = config.device == "cuda" or config.tensor_parallel_size * config.pipeline_parallel_size > 1
-        return Path(self._files[0]).is_dir() and (torch.cuda.is_available() or not wants_gpu)
+        return Path(self._files[0]).is_dir() and (gpus() > 0 or not wants_gpu)
 
 
 def _rate(engine: Engine, dataset: ICMDataset) -> float:

@@ -104,6 +104,8 @@ def _labelled(
 ) -> ICMResult:
     config, trace = settings.engine, trace_path(path)
     header = {**config.identity, **content(config), "engine": engine.name}
+    if str(getattr(engine, "device", "")) == "cuda":
+        header |= config.gpu_identity
     try:
         return run_labeling(dataset, engine, settings.search, checker, trace, resume, header, on_progress, batches)
     except KeyboardInterrupt:

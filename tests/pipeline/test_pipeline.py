@@ -177,12 +177,13 @@ def test_what_the_evaluation_refuses_is_refused_before_labelling(
     ],
 )
 def test_what_the_training_refuses_is_refused_before_labelling(
-    tmp_path: Path, overrides: dict[str, Any], expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any], expected: str
 ) -> None:
     config = read_experiment(write(tmp_path, ("train.overrides", overrides)))
+    monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=expected):
         check_later_stages(config, make_stages(config))
-    assert "WORLD_SIZE" not in os.environ
+    assert os.environ["WORLD_SIZE"] == "3"
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

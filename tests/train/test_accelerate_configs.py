@@ -1,5 +1,6 @@
 """Every accelerate configuration is loaded and validated by accelerate itself."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from support.training_runs import ROOT
 
 from icm.errors import ConfigError
-from train.world import Launch, check_gpu, check_world_size, launcher_words, parse_launch, requested_processes
+from train.world import (
+    Launch,
+    check_gpu,
+    check_world_size,
+    launcher_words,
+    parse_launch,
+    requested_processes,
+    show_one_gpu,
+)
 
 CONFIGS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 # name → (distributed type, processes, machines)
@@ -122,3 +131,18 @@ def test_gpu_configurations_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         check_gpu(available=False)
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     check_gpu(available=False)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "visible", "shown"),
+    [("1", None, "0"), ("1", "2,3", "2"), ("1", "", ""), ("2", "2,3", "2,3"), ("2", None, None)],
+)
+def test_one_process_sees_one_gpu(
+    ranks: str, visible: str | None, shown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    show_one_gpu()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == shown
