@@ -238,11 +238,11 @@ def _id(entry: ICMExample | tuple[ICMExample, str]) -> object:
 def engine_identity(config: EngineConfig) -> dict[str, object]:
     """What decides an engine's scores: weights by content where they are local, by name and revision on the hub."""
     folder = model_folder(config)
-    alias = {} if config.tokenizer is None else {"tokenizer": config.tokenizer}
+    given = {"tokenizer": config.tokenizer, "deterministic": config.deterministic or None}
     return {
         "model": [config.model, config.revision] if folder is None else weights_hash(folder),
         "adapter": weights_hash(read_adapter(config.adapter).folder) if config.adapter else None,
-        **alias,
+        **{name: value for name, value in given.items() if value is not None},
         "engine": [config.engine, config.device, config.dtype, config.max_model_len, config.base_url],
     }
 

@@ -100,14 +100,14 @@ def in_child(function: Callable[..., Found], *arguments: Any) -> Found:
         return pool.submit(function, *arguments).result()
 
 
-def run(*words: object, fails: bool = False) -> str:
+def run(*words: object) -> str:
     """A command of ours, to its end; returns what it says.
 
     Raises:
         Failed: with its last lines.
     """
     done = subprocess.run([*map(str, words)], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode and not fails:
+    if done.returncode:
         raise Failed(f"exit code {done.returncode}: {' '.join((done.stdout + done.stderr)[-600:].split())}")
     return done.stdout + done.stderr
 

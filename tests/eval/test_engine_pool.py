@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from eval.conditions.pool import EnginePool
 from icm.config import EngineConfig
+from icm.engines.devices import gpus
 from icm.models import resolve_model
 
 
@@ -31,7 +32,7 @@ def _adapter(folder: Path, seed: int, rank: int) -> str:
 def test_vllm_starts_once_for_base_and_adapters(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
     adapters = [_adapter(tmp_path / f"{seed}", seed, rank) for seed, rank in ((1, 8), (2, 16))]
-    base = EngineConfig(engine="vllm", max_model_len=1024, kv_cache_gib=0.5, enforce_eager=True)
+    base = EngineConfig(engine="vllm", kv_cache_gib=0.1, gpu_memory_utilization=0.5, enforce_eager=True)
     wanted = [replace(base, adapter=adapter) for adapter in (None, *adapters)]
     found = []
     with EnginePool(wanted) as pool:
@@ -40,6 +41,7 @@ def test_vllm_starts_once_for_base_and_adapters(tmp_path: Path) -> None:
             reviews = Reviews(engine.tokenizer, 8, seed=7)
             tree = reviews.leave_one_out(8)
             found.append(engine.score(tree, reviews.labels))
+            assert gpus() or 1000 < engine.context_length < 8191, "the context is as long as memory allows"
         assert pool.starts == 1
     assert np.array_equal(found[0], found[3])
     assert np.abs(found[1] - found[0]).max() > 0.3 and np.abs(found[2] - found[1]).max() > 0.3
