@@ -32,10 +32,13 @@ def test_scores_cost_and_shutdown() -> None:
     config = EngineConfig(engine="vllm", max_model_len=2048, kv_cache_gib=1, enforce_eager=True)
     with pytest.raises(KeyboardInterrupt), create_engine(config) as engine:
         workers = set(psutil.Process().children(recursive=True)) - before
-        np.testing.assert_allclose(engine.score(small, reviews.labels), expected, atol=0.05)
-        np.testing.assert_allclose(engine.score_labels(small, labels), whole_labels, atol=0.1)
+        scores = engine.score(small, reviews.labels)
+        np.testing.assert_allclose(scores, expected, atol=0.1)  # hidden states are bfloat16, the head is not:
+        steps = 64 * (scores[:, 0] - scores[:, 1])  # bfloat16 logits would be 1/64 apart, or a multiple of it
+        assert np.abs(steps - steps.round()).max() > 0.1
+        np.testing.assert_allclose(engine.score_labels(small, labels), whole_labels, atol=0.25)
         ids = list(range(300, 600))  # more than vLLM takes in one request
-        np.testing.assert_allclose(engine.score(one, ids), of_many, atol=0.1)
+        np.testing.assert_allclose(engine.score(one, ids), of_many, atol=0.25)
         assert (
             engine.cache_tokens == pytest.approx(gib, rel=0.02) or gpus()
         )  # tokens that a GiB of keys and values holds
