@@ -20,21 +20,20 @@ from icm.models import resolve_model
 pytest_plugins = ["support.fake_hub", "support.tiny_training"]
 
 
-<<<<<<< HEAD
 SHORT_FUZZ = 120
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How many damaged files the readers get."""
     parser.addoption("--fuzz-examples", type=int, default=SHORT_FUZZ, help="inputs of tests/fuzz in all")
-=======
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `gpu` runs where a card is."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not gpus():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
->>>>>>> a501fce (GPU: spawned workers, batched nodes, float32 head, one visible card, scripts/gpu_check.sh)
 
 
 @pytest.fixture(autouse=True)

@@ -146,15 +146,10 @@ def _check_training(config: PipelineConfig) -> None:
 @contextlib.contextmanager
 def _world_size(accelerate: Path) -> Iterator[None]:
     """The number of ranks as the launcher will tell it to each of them."""
-<<<<<<< HEAD
-    processes = read_mapping(accelerate).get("num_processes", 1)
+    processes, own = read_mapping(accelerate).get("num_processes", 1), os.environ.get("WORLD_SIZE")
     if isinstance(processes, bool) or not isinstance(processes, int) or not 0 < processes < 2**20:
         raise ConfigError(f"{accelerate}: num_processes: found {processes!r:.80}, expected a whole number above 0")
     os.environ["WORLD_SIZE"] = str(processes)
-=======
-    layout, own = read_mapping(accelerate), os.environ.get("WORLD_SIZE")
-    os.environ["WORLD_SIZE"] = str(layout.get("num_processes", 1))
->>>>>>> a501fce (GPU: spawned workers, batched nodes, float32 head, one visible card, scripts/gpu_check.sh)
     try:
         yield
     finally:
