@@ -78,6 +78,10 @@ class NoAnswer(PrerequisiteError):
     """Every try failed; the message is the last failure."""
 
 
+class NothingThere(NoAnswer):
+    """No connection from the start on: the address is wrong, or the server is not up."""
+
+
 def is_loopback(base_url: str) -> bool:
     """Whether the address is one of this machine by its name or number, whatever a name server says."""
     host = _host(base_url)
@@ -184,6 +188,7 @@ class JsonClient:
         self._next = 0.0
         self._lock = Lock()
         self.base_url = base_url
+        self._reached = False
         self.requests = self.failures = 0
 
     def ask(self, method: str, path: str, body: object, read: Callable[[Any], Reply]) -> Reply:
@@ -194,6 +199,7 @@ class JsonClient:
 
         Raises:
             Refused: at once, for a status that no repetition mends.
+            NothingThere: the first requests found nothing that listens.
             NoAnswer: every try failed.
         """
         for attempt in range(self._tries):
@@ -201,12 +207,15 @@ class JsonClient:
             self._wait_for_turn()
             try:
                 response = self._reply(method, path, body)
+                self._reached = True
                 self._check_status(response)
                 return read(_decoded(response))
             except UnusableReply as error:
                 failure, asked_wait = str(error), None if response is None else _retry_after(response)
             except httpx.RequestError as error:
                 failure = f"{type(error).__name__}: {error}"
+                if attempt and isinstance(error, httpx.ConnectError) and not self._reached:
+                    raise NothingThere(self.shown(f"nothing answers there ({error})")) from None
             with self._lock:
                 self.failures += 1
             if attempt + 1 < self._tries:

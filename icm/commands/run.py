@@ -48,7 +48,9 @@ def add_command(subparsers: parsing.Subparsers) -> None:
         action="store_true",
         help="print what is read as what, one prompt, tokens, memory and time; label nothing",
     )
-    run_group.add_argument("--resume", metavar="TRACE", type=Path, help="continue an interrupted run from its trace")
+    run_group.add_argument(
+        "--resume", metavar="TRACE", type=Path, help="continue an interrupted run, with its settings, from its trace"
+    )
     run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
     run_group.add_argument("--settings", metavar="FILE", type=Path, help="settings file (JSON or YAML)")
     run_group.add_argument("--print-settings", action="store_true", help="print all settings as a file for --settings")
@@ -71,7 +73,9 @@ def _add_part(parser: CommandParser, part: str, title: str) -> argparse._Argumen
 def run(arguments: argparse.Namespace) -> int:
     """Label a data set, or print the plan of doing so."""
     given = {**_synonyms(arguments), **parsing.given_settings(arguments)}
-    settings = resolve_settings(given, preset=arguments.preset, settings_file=arguments.settings)
+    settings = resolve_settings(
+        given, preset=arguments.preset, settings_file=arguments.settings, resumed=arguments.resume
+    )
     if arguments.print_settings:
         sys.stdout.write(settings_yaml(settings))  # a file of the user's own, to be read again
         return 0

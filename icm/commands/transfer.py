@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.commands import parser as parsing
@@ -29,6 +30,9 @@ OPTIONS = {
     "dpo": ("create_pairs", "max_pairs", "seed", "conversational", "confidence_threshold"),
     "analysis": ("include_examples",),
 }
+
+# format → endings of what it writes, the usual one first; reports check their own.
+ENDINGS = {"json": (".json",), "csv": (".csv",), **dict.fromkeys(("sft", "dpo"), (".jsonl", ".ndjson", ".json"))}
 
 
 def add_commands(subparsers: parsing.Subparsers) -> None:
@@ -72,6 +76,7 @@ def _add_export(subparsers: parsing.Subparsers) -> None:
 def export(arguments: argparse.Namespace) -> int:
     """Write one file, and push it if asked."""
     chosen = _format_options(arguments)
+    _check_ending(arguments)
     if arguments.hf_push != (arguments.hf_repo_id is not None):
         raise ConfigError("--hf-push and --hf-repo-id OWNER/NAME go together; give both or none")
     say(_write(arguments, chosen))
@@ -82,6 +87,18 @@ def export(arguments: argparse.Namespace) -> int:
         result = read_result(arguments.input_path, arguments.task_type)
         say(push_file(arguments.output_path, arguments.hf_repo_id, private=arguments.private, result=result))
     return 0
+
+
+def _check_ending(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for a file whose name says that it is of another format."""
+    from icm.tasks.formats import SUFFIXES, UNREAD
+
+    expected, ending = ENDINGS.get(arguments.format), Path(arguments.output_path).suffix.lower()
+    if expected is not None and ending not in expected and ending in (*SUFFIXES, *UNREAD):
+        raise ConfigError(
+            f"--output-path {arguments.output_path}: --format {arguments.format} writes {expected[0]}, not {ending}; "
+            f"end it in {expected[0]}"
+        )
 
 
 def _format_options(arguments: argparse.Namespace) -> dict[str, object]:

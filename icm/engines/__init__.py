@@ -59,6 +59,8 @@ def check_engine(config: EngineConfig) -> str:
         if config.tokenizer is not None:
             resolve_tokenizer(config.tokenizer)
         return name
+    if config.base_url is not None:
+        raise ConfigError(f"base_url: has no effect with engine {name}, which runs here; give --engine server as well")
     if config.tokenizer is not None:
         raise ConfigError(f"tokenizer: has no effect with engine {name}, which takes the model's own; leave it out")
     resolve_model(config.model, config.revision)

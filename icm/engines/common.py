@@ -75,6 +75,18 @@ def loading(model: str) -> Iterator[None]:
         raise
     except Exception as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        from huggingface_hub import constants
+
+        if (
+            constants.HF_HUB_OFFLINE
+            and isinstance(error, OSError)
+            and local_path(model) is None
+            and not is_embedded(model)
+        ):
+            raise PrerequisiteError(
+                f"model {model}: not among the models that were downloaded, and HF_HUB_OFFLINE keeps it from the hub; "
+                "check the name, unset HF_HUB_OFFLINE (gated models need HF_TOKEN), or give a local folder"
+            ) from error
         raise PrerequisiteError(
             f"model {model}: cannot be loaded; check the name, --revision and the connection "
             f"(gated models need HF_TOKEN, see `icm doctor`), or give a local folder ({found})"

@@ -19,6 +19,7 @@ from icm.errors import ConfigError, PrerequisiteError
 from icm.http import (
     JsonClient,
     NoAnswer,
+    NothingThere,
     Refused,
     Reply,
     UnusableReply,
@@ -149,6 +150,8 @@ class ServerEngine(Engine):
             if error.status in (401, 403):
                 raise PrerequisiteError(f"server {self._url}: status {error.status}; set {self._key_name}") from None
             raise ConfigError(f"server {self._url}: {error}") from None
+        except NothingThere as error:
+            raise PrerequisiteError(f"server {self._url}: {error}; start the server, or correct --base-url") from None
         except NoAnswer as error:
             raise PrerequisiteError(f"server {self._url}{path}: failed {_TRIES} times, last: {error}") from None
 

@@ -1,6 +1,7 @@
 """Command lines from options: one spelling, one way to write lists and switches, one line for a mistake."""
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -15,6 +16,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(formatter_class=_formatter, allow_abbrev=False, **arguments)
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """Options begin with two dashes and a letter; `-=` is a label without a name, of the option before it."""
+        is_option = re.match("--[a-zA-Z]|-h$|--$", arg_string)
+        return super()._parse_optional(arg_string) if is_option else None
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
@@ -61,7 +67,7 @@ def refuse_rest(rest: Sequence[str], parser: argparse.ArgumentParser) -> None:
     if rest:
         name = rest[0].partition("=")[0]
         known = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
-        raise ConfigError(f"unknown option {name}{nearest(name, known)}")
+        raise ConfigError(f"unknown option {name}{nearest(name, known)} (see {parser.prog} --help)")
 
 
 def add_options(group: argparse._ActionsContainer, options: Iterable[Option]) -> None:
@@ -88,8 +94,13 @@ def _appearance(option: Option) -> dict[str, Any]:
 
 
 class _Words(argparse.Action):
-    """Words → a list or mapping, see `from_words`; `const` is its type."""
+    """Words → a list or mapping, see `from_words`; `const` is its type. What is given again is added."""
 
     def __call__(self, parser: object, namespace: object, words: object, option_string: str | None = None) -> None:
         assert isinstance(words, list)  # nargs is +
-        setattr(namespace, self.dest, from_words(self.const, words, f"argument {option_string}"))
+        found, before = from_words(self.const, words, f"argument {option_string}"), getattr(namespace, self.dest, None)
+        if isinstance(before, dict) and isinstance(found, dict):
+            found = before | found
+        elif isinstance(before, list) and isinstance(found, list):
+            found = before + found
+        setattr(namespace, self.dest, found)

@@ -55,11 +55,12 @@ def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
     """What is said of several batches."""
     sizes = [len(batch) for batch in batches]
     reason = f"the context length allows {max(sizes)} at a time"
+    remedy = f"a longer --max-model-len, a model with a longer context, or --max-examples {max(sizes)}"
     if len(batches) <= -(-sum(sizes) // config.batch_size):
-        reason = f"batch_size is {config.batch_size}"
+        reason, remedy = f"batch_size is {config.batch_size}", f"--batch-size {sum(sizes)}"
     return (
         f"{sum(sizes)} examples are labelled in {len(sizes)} batches: {reason}, "
-        "so examples of different batches do not see each other"
+        f"so examples of different batches do not see each other; {remedy} avoids that"
     )
 
 

@@ -141,6 +141,7 @@ def plan_writing(source: DataSource, generation: GenerationConfig) -> Writing | 
     Raises:
         ICMError: as `load_task`.
     """
+    _offline_if_unreachable()
     try:
         return _writing(load_task(source, stand_ins), generation)
     except PrerequisiteError:

@@ -11,6 +11,11 @@ from icm.results.record import DataRecord, ModelRecord, PromptRecord, RunRecord
 from icm.tasks.source import written
 
 
+def run_settings(settings: Settings) -> dict[str, object]:
+    """The settings that a resumed run goes on with, by section, without where and how much it writes."""
+    return {part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"}
+
+
 def run_record(labelled: RunRecord, settings: Settings, data: TaskData, engine: Engine, created: datetime) -> RunRecord:
     """The labeler's record with settings, model, data, prompts, versions, seed, memory and time of the run.
 

@@ -18,6 +18,9 @@ from icm.yaml_files import mapping, parse_yaml
 
 Built = TypeVar("Built")
 
+MOST_NAMES = 25
+"""Names that a message lists."""
+
 
 @dataclass(frozen=True)
 class OutputConfig:
@@ -91,7 +94,7 @@ class Option:
 
 _RENAMED: Mapping[tuple[str, ...], str] = {("data", "size"): "synthetic_size"}
 # Which side of the holdout is loaded is a stage's business, not the user's: labelling takes the train side.
-_HIDDEN = {("data", "part")}
+HIDDEN = {("data", "part")}
 
 
 @cache
@@ -100,7 +103,7 @@ def options() -> Mapping[str, Option]:
     found: dict[str, Option] = {}
     for option in class_options(Settings):
         (place,) = option.places
-        if place not in _HIDDEN:
+        if place not in HIDDEN:
             name = _RENAMED.get(place, place[-1])
             shared = found[name].places if name in found else ()
             found[name] = replace(option, name=name, places=(*shared, place))
@@ -251,7 +254,12 @@ def _adapter(kind: Any) -> TypeAdapter[object]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean X?" for the known name that is most like `name`, or the known names if none is."""
+    """ "; did you mean X?" for the known name that is most like `name`, or the known names if they are few."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(names)}"
+    few = (
+        f"; expected one of {', '.join(names)}"
+        if len(names) <= MOST_NAMES
+        else f", which is like none of the {len(names)}"
+    )
+    return f"; did you mean {close[0]}?" if close else few

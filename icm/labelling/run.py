@@ -20,12 +20,13 @@ from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.batches import batched, split_batches
 from icm.labelling.claims import ClaimWriter
-from icm.labelling.metadata import run_record
+from icm.labelling.metadata import run_record, run_settings
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
 from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage, writing
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
+from icm.results.trace import RUN
 from icm.search.checks import named_rules, rule_checker
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _labelled(
     on_progress: Callable[[Progress], None],
 ) -> ICMResult:
     config, trace = settings.engine, trace_path(path)
-    header = {**config.identity, **content(config), "engine": engine.name}
+    header = {**config.identity, **content(config), "engine": engine.name, RUN: run_settings(settings)}
     if str(getattr(engine, "device", "")) == "cuda":
         header |= config.gpu_identity
     try:
@@ -171,7 +172,9 @@ def _reserved(settings: Settings, dataset: str, created: datetime, resume: Path 
         with storage.reserved(dataset, model, created, settings.output.output_name) as path:
             yield path
         return
-    if not resume.name.endswith(TRACE_SUFFIX) or not resume.is_file():
+    if not resume.is_file():
+        raise ResumeError(f"--resume {resume}: no such file; expected the {TRACE_SUFFIX} file of an interrupted run")
+    if not resume.name.endswith(TRACE_SUFFIX):
         raise ResumeError(f"--resume {resume}: expected the {TRACE_SUFFIX} file of an interrupted run")
     path = resume.with_name(resume.name.removesuffix(TRACE_SUFFIX) + ".jsonl")
     with writing(path):

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ import yaml
 
 from icm.config import SearchConfig
 from icm.errors import ConfigError
+from icm.files import read_log
 from icm.labelling.options import (
+    HIDDEN,
     Option,
     Settings,
     checked,
@@ -22,6 +25,7 @@ from icm.labelling.options import (
     nearest,
     options,
 )
+from icm.results.trace import RUN
 from icm.secrets import KEY_ENDING
 from icm.yaml_files import mapping, read_mapping
 
@@ -46,6 +50,7 @@ def resolve_settings(
     preset: str | None = None,
     settings_file: str | Path | None = None,
     environ: Mapping[str, str] | None = None,
+    resumed: str | Path | None = None,
 ) -> Settings:
     """Merge all sources of settings, the later ones winning.
 
@@ -54,11 +59,12 @@ def resolve_settings(
         preset: one of `PRESETS`.
         settings_file: JSON or YAML with the sections `data`, `search`, `engine`, `generation` and `output`.
         environ: variables `ICM_<OPTION>`; None reads the process's own.
+        resumed: trace of the run that goes on: its settings stand for what nothing else says.
 
     Raises:
         ConfigError: an unknown key (with the nearest known one) or a value of the wrong type or out of range.
     """
-    sources: list[Mapping[str, object]] = []
+    sources: list[Mapping[str, object]] = [] if resumed is None else [trace_values(Path(resumed))]
     if preset is not None:
         sources.append(preset_values(preset))
     if settings_file is not None:
@@ -97,6 +103,25 @@ def preset_values(name: str) -> dict[str, object]:
 def file_values(path: str | Path) -> dict[str, object]:
     """The values of a settings file by option name."""
     return section_values(read_mapping(path, "--settings takes a JSON or YAML file"), str(path))
+
+
+def trace_values(trace: Path) -> dict[str, object]:
+    """The settings of the run that left a trace, by option name; none where it does not say them.
+
+    Raises:
+        ConfigError: a setting that is none, or a wrong value.
+        DataError: the first line is broken.
+    """
+    _, first = next(iter(read_log(trace)), (0, {}))
+    run = first.get(RUN) if first.get("type") == "icm_trace" else None
+    if not isinstance(run, dict):
+        return {}
+    sections = {part: mapping(content, f"{trace}: {part}") for part, content in run.items()}
+    shown = {part: {k: v for k, v in given.items() if (part, k) not in HIDDEN} for part, given in sections.items()}
+    values = section_values(shown, str(trace)) | {"output_dir": str(trace.parent)}
+    # A file does not say which code is run: modules of your own are named anew.
+    own = {name for name in ("task_type", "rules") if re.search("[.:]", str(values.get(name)))}
+    return {name: value for name, value in values.items() if name not in own}
 
 
 def section_values(content: Mapping[str, object], where: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from rich.table import Table
@@ -37,6 +38,9 @@ from icm.tasks import DataSource
 from icm.text import Console
 from icm.yaml_files import read_mapping
 
+if TYPE_CHECKING:
+    from icm.labelling.forecast import Writing
+
 
 def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
     """Run the stages that are not finished, each as a process of its own.
@@ -55,7 +59,10 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
     """
     stages = make_stages(config)
     records = read_manifest(config.output_dir)
-    check_later_stages(config, [stage for stage in stages if not is_done(stage, records.get(stage.name))])
+    waiting = [stage for stage in stages if not is_done(stage, records.get(stage.name))]
+    check_later_stages(config, waiting)
+    if "eval" in {stage.name for stage in waiting}:
+        held_out_writing(config)
     if config.eval is not None:
         with atomic_write(eval_file(config)) as handle:
             handle.write(eval_yaml(config))
@@ -89,11 +96,12 @@ def plan_pipeline(config: PipelineConfig) -> str:
     Raises:
         ICMError: as `run_pipeline`, before anything runs.
     """
-    from icm.labelling.forecast import plan_run, plan_writing
+    from icm.labelling.forecast import plan_run
 
     stages = make_stages(config)
     records = read_manifest(config.output_dir)
     check_later_stages(config, stages)
+    writing = None if config.eval is None else held_out_writing(config)
     lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
     for number, stage in enumerate(stages, start=1):
         lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
@@ -101,12 +109,7 @@ def plan_pipeline(config: PipelineConfig) -> str:
         settings = config.settings(algorithm, config.label.seeds[0])
         rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
         lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan_run(settings))]
-    if config.eval is not None:
-        asked = eval_settings(config)
-        source = build(DataSource, asked["data"], str(config.path), "eval.data")
-        sampling = build(GenerationConfig, asked.get("generation", {}), str(config.path), "eval.generation")
-        writing = plan_writing(source, sampling)
-        lines += ["", "eval, of the held-out part:", f"{'to be written':20} {writing}"] if writing else []
+    lines += ["", "eval, of the held-out part:", f"{'to be written':20} {writing}"] if writing else []
     return "\n".join(lines)
 
 
@@ -168,6 +171,24 @@ def _check_evaluation(config: PipelineConfig) -> None:
             parse_settings(["--config", str(path)])
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
+
+
+def held_out_writing(config: PipelineConfig) -> "Writing | None":
+    """Read the held-out data before there are labels; what a model has to write for them.
+
+    Raises:
+        ICMError: they cannot be had as the file says; names the keys.
+    """
+    from icm.labelling.forecast import plan_writing
+
+    asked = eval_settings(config)
+    try:
+        source = build(DataSource, asked["data"], str(config.path), "eval.data")
+        sampling = build(GenerationConfig, asked.get("generation", {}), str(config.path), "eval.generation")
+        return plan_writing(source, sampling)
+    except ICMError as error:
+        keys = " (here data.holdout, or eval.data.split)" if isinstance(error, ConfigError) else ""
+        raise type(error)(f"{config.path}: the held-out data of eval: {error}{keys}") from None
 
 
 def _run_stage(folder: Path, stage: Stage, records: dict[str, StageRecord], force: bool, console: Console) -> None:

@@ -72,8 +72,13 @@ class ICMStorage:
             return
         path = self.results_dir / f"{_checked_name(output_name)}.jsonl"
         with writing(path):
-            for existing in filter(Path.exists, (path, trace_path(path))):
-                raise ConfigError(f"output_name: {existing} exists; choose another name, or remove it, or use --resume")
+            if path.exists():
+                raise ConfigError(f"output_name: {path} exists; choose another name, or remove it")
+            if (trace := trace_path(path)).exists():
+                raise ConfigError(
+                    f"output_name: {trace} is left of an interrupted run; continue it with --resume {trace}, choose "
+                    "another name, or remove it"
+                )
             yield path
 
     def save_result(self, result: ICMResult, name: str) -> Path:

@@ -160,13 +160,26 @@ def is_result(path: Path) -> bool:
 
 def _sections(path: str | Path) -> tuple[NumberedRow, list[NumberedRow]]:
     """The numbered metadata row and example rows, in our format whoever wrote the file."""
-    rows = list(read_jsonl(path))
+    try:
+        rows = list(read_jsonl(path))
+    except DataError:
+        if Path(path).is_file() and Path(path).suffix.lower() not in (".jsonl", ".ndjson"):
+            raise _is_data(path) from None
+        raise
     if rows and is_codelion(rows[0][1]):
         return convert_rows(rows, str(path))
     if not rows or rows[0][1].get("type") != "icm_metadata":
-        line = rows[0][0] if rows else 1
+        line, first = rows[0] if rows else (1, dict[str, object]())
+        if first and "type" not in first:
+            raise _is_data(path)
         raise DataError(f'{path}:{line}: expected the metadata line ("type": "icm_metadata") of an ICM result file')
     return rows[0], rows[1:]
+
+
+def _is_data(path: str | Path) -> DataError:
+    return DataError(
+        f"{path}: is data, not a label file (.jsonl, which `icm run` writes); label it first: icm run --dataset {path}"
+    )
 
 
 def _label_space(value: object, where: str) -> LabelSpace:

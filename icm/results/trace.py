@@ -236,6 +236,8 @@ class Trace:
         return next((row for row in reversed(self.history) if isinstance(row, Cost)), Cost())
 
 
+RUN = "run"
+"""Field of the header with all settings, by section: for messages, and to resume with; it is not compared."""
 _UNSAID = {"scored": "first tokens of labels"}
 """What headers leave unsaid: labels of one token each, and traces of versions that scored no further ones."""
 
@@ -288,9 +290,20 @@ def _with_cost(lines: list[tuple[int, JsonObject]]) -> list[tuple[int, JsonObjec
 def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
     found, expected = _UNSAID | found, _UNSAID | json.loads(json.dumps(expected))
     since = {key for key in expected if key.startswith(CONTENT)}  # older traces do not say
-    for key in sorted(found.keys() | expected.keys() - since):
+    for key in sorted((found.keys() | expected.keys() - since) - {RUN}):
         if found.get(key) != expected.get(key):
+            differ = f"{key} was {found.get(key)!r} and is now {expected.get(key)!r}"
             raise ResumeError(
-                f"{path}: cannot resume: {key} was {found.get(key)!r} and is now {expected.get(key)!r}; "
+                f"{path}: cannot resume: {_other_data(found, expected) if key == 'data' else differ}; "
                 "run with the same settings, or without --resume to start anew"
             )
+
+
+def _other_data(found: JsonObject, expected: JsonObject) -> str:
+    """Which settings make other examples of the data than those of the trace."""
+    if not found.get(RUN):
+        return "the examples are others: give --dataset, --holdout, --max-examples, --seed and the like as that run had"
+    was, now = (header.get(RUN, {}).get("data", {}) for header in (found, expected))
+    differ = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+    said = [f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differ]
+    return "the data are others: " + (", ".join(said) or "the settings are the same, so the data have changed since")

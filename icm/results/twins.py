@@ -12,6 +12,7 @@ from icm.results.format import ICMResult
 from icm.results.origin import labelled_source
 
 # Streams of randomness that the search, which draws from (seed, iteration), never uses.
+_WITHOUT_GOLD = "leave out what needs gold (gold, perturbed, surface, majority)"
 _RANDOM, _PERTURB = 2**40 + 1, 2**40 + 2
 
 
@@ -21,6 +22,7 @@ def twin(
     seed: int,
     gold: Mapping[str, str] | None = None,
     file: str = "the label file",
+    otherwise: str = _WITHOUT_GOLD,
 ) -> ICMResult:
     """The result with the labels of `source`; everything else, log-odds included, stays as it was.
 
@@ -30,6 +32,7 @@ def twin(
         seed: of random labels and errors.
         gold: example id → gold; None loads it, if it is needed, from the source that the result names.
         file: name of the result's file, for messages.
+        otherwise: what to do where gold is missing, for messages.
 
     Raises:
         DataError: gold labels are wanted and missing.
@@ -39,7 +42,7 @@ def twin(
     if source == "random":
         drawn = result.label_space.random_labels(len(result.labeled_examples), np.random.default_rng([seed, _RANDOM]))
         return _relabelled(result, [drawn[place] for place in range(len(drawn))])
-    labels = need_gold(result, load_gold(result, file) if gold is None else gold, file)
+    labels = need_gold(result, load_gold(result, file) if gold is None else gold, file, otherwise)
     if source == "perturbed":
         errors = sum(item.label != right for item, right in zip(result.labeled_examples, labels, strict=True))
         labels = _perturbed(labels, errors, result.label_space, seed)
@@ -95,13 +98,13 @@ def refuse_other_reading(result: ICMResult, data: Iterable[ICMExample], file: st
         )
 
 
-def need_gold(result: ICMResult, gold: Mapping[str, str], file: str) -> list[str]:
+def need_gold(result: ICMResult, gold: Mapping[str, str], file: str, otherwise: str = _WITHOUT_GOLD) -> list[str]:
     """Gold of each example of the result. Raises DataError if one has none."""
     missing = [item.example for item in result.labeled_examples if item.example.id not in gold]
     if missing:
         raise DataError(
             f"{file}: no gold label for {len(missing)} of {len(result.labeled_examples)} examples in their data, the "
-            f"first is {missing[0].input[:60]!r}; leave out what needs gold (gold, perturbed, surface, majority)"
+            f"first is {missing[0].input[:60]!r}; {otherwise}"
         )
     return [gold[item.example.id] for item in result.labeled_examples]
 

@@ -23,10 +23,14 @@ QUESTION_WORDS = frozenset(
         "question title headline prompt premise hypothesis passage context choice choices option options sentence text "
         "query instruction input review content body description statement claim story situation scenario dialogue "
         "dialog conversation utterance message comment tweet post article document paragraph abstract summary response "
-        "reply completion background fact evidence persona stem goal narrative history system"
+        "reply completion background fact evidence persona stem goal narrative history system opt alternative "
+        "alternatives answers candidate candidates ending endings distractor distractors left right"
     )
 )
-_ENDINGS = {"stem", *"12345678abcdefgh"}
+_ENDINGS = {"stem", *"012345678abcdefgh"}
+_REPLIES = {"answer", "output"}
+"""What is asked about where several stand side by side: `answer_a`, `output_1`."""
+_RIGHT = {"correct", "gold", "right", "best", "true", "key"}
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +49,30 @@ def looks_like_question(column: str) -> bool:
     """Whether the name says that the field is part of what is asked, as `sentence2`, `product_title` and `C` do."""
     if re.fullmatch(r"[A-H]", column.strip()):
         return True
-    words = re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).lower())
+    words = words_of(column)
+    marked = len(words) > 1 and words[-1] in _ENDINGS
     while len(words) > 1 and words[-1] in _ENDINGS:
         words.pop()
-    return bool(words) and words[-1] in QUESTION_WORDS and (len(words) == 1 or words[0] not in LABEL_WORDS)
+    asks = bool(words) and (words[-1] in QUESTION_WORDS or (marked and words[-1] in _REPLIES))
+    return asks and (len(words) == 1 or words[0] not in LABEL_WORDS | _RIGHT)
+
+
+def holds_verdict(column: str) -> bool:
+    """Whether the name says that the field holds what is right, as `correct_option`, `key` and `label` do."""
+    words = words_of(column)
+    last = words[-1:] != [] and words[-1] in LABEL_WORDS | {"key", "correct", "gold", "winner", "solution", "idx"}
+    return last or (len(words) > 1 and words[0] in _RIGHT | LABEL_WORDS and not looks_like_question(column))
+
+
+def words_of(column: str) -> list[str]:
+    """The words and numbers of a name: `productTitle`, `option_1` and `opt1` have two each."""
+    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column).lower())
+
+
+def values_of(column: str, records: Iterable[Record]) -> set[str]:
+    """The values of a field as labels are named."""
+    found = (record.fields.get(column) for record in records)
+    return {label_name(str(value).strip()) for value in found if value not in (None, "")}
 
 
 def holds_text(column: str, records: Sequence[Record]) -> bool:
@@ -113,7 +137,7 @@ def _label_like(column: str) -> bool:
 def holds_labels(column: str, records: Sequence[Record], source: DataSource) -> bool:
     """Whether the values of a field are few and come again, as labels do; or are those that the source names."""
     values = [value for record in records if (value := record.fields.get(column)) not in (None, "")]
-    names = {label_name(str(value).strip()) for value in values}
+    names = values_of(column, records)
     if not values or not all(isinstance(value, str | int | float) for value in values):
         return False
     if source.verbalisers:

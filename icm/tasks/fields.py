@@ -1,18 +1,19 @@
 """Which fields of the records a task reads, which it leaves out; and the refusal to leave out part of the question."""
 
+import logging
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from icm.errors import DataError, ICMError
+from icm.tasks.advice import suggested_template
 from icm.tasks.base import Record, Task
 from icm.tasks.columns import columns_of, holds_text, looks_like_question, quoted
-from icm.tasks.lookup import suggested_template
 from icm.tasks.rendering import placeholders
 from icm.tasks.source import DataSource
 
 SAMPLE = 100
 """Records that are read to see what a task reads."""
-
+_log = logging.getLogger(__name__)
 
 _VERDICTS = {"label", "is_correct"}
 """Fields that judge an answer that stands beside them."""
@@ -107,7 +108,15 @@ def refuse_left_out(task: Task, use: FieldUse, source: DataSource) -> None:
     Raises:
         DataError: with the options that settle it.
     """
-    if source.task_type != "auto" or source.template is not None or source.text_field is not None:
+    if source.task_type != "auto" or source.template is not None:
+        return
+    if source.text_field is not None:
+        if use.question:
+            _log.warning(
+                "--text-field leaves out %s, which may be part of the question; --template %s shows it, "
+                "--ignore-fields %s says that it is none",
+                *(", ".join(map(repr, use.question)), _showing(task, use), " ".join(map(quoted, use.question))),
+            )
         return
     if use.writing is not None and (judged := [name for name in use.gold if name.lower() in _VERDICTS]):
         raise DataError(

@@ -12,10 +12,13 @@ from icm.examples import LabelSpace
 from icm.tasks.base import Task
 from icm.tasks.drawing import Claim
 from icm.tasks.record import UNLABELLED, label_name
+from icm.tasks.rendering import all_verbalised
 from icm.tasks.source import DataSource
 
 MISSING = {"na", "n/a", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown", "#n/a", "unlabeled", "unlabelled"}
 STARS = ("terrible", "bad", "okay", "good", "great")
+MOST_NUMBERS = 12
+"""Numbers that are plausible as names of classes."""
 FEW, OFTEN = 2, 5
 """A label that stands at most `FEW` times is rare where another stands `OFTEN` times."""
 
@@ -55,9 +58,11 @@ def check_labels(claims: Sequence[Claim], space: LabelSpace, task: Task, source:
         )
     for claim in claims:
         if claim.gold is not None and claim.gold not in space.labels:
+            like = _alike(claim.gold, space.labels)
+            more = "" if like or not source.verbalisers else f"{all_verbalised(found, source.verbalisers)}, else "
             raise DataError(
-                f"{claim.where}: unknown label {claim.gold!r}, expected one of {list(space.labels)[:12]}; "
-                f"--label-map {_to(claim.gold, _alike(claim.gold, space.labels))} {_meaning(claim.gold, space.labels)}"
+                f"{claim.where}: unknown label {claim.gold!r}, expected one of {list(space.labels)[:12]}; {more}"
+                f"--label-map {_to(claim.gold, like)} {_meaning(claim.gold, space.labels)}"
             )
     if task.label_space is None and source.verbalisers is None:
         for line in [*_spellings(found), *_missing(found), *_rare(found), *_numbers(found)]:
@@ -98,12 +103,14 @@ def _spellings(counts: Counter[str]) -> list[str]:
 
 
 def _missing(counts: Counter[str]) -> list[str]:
-    return [
-        f"label {label!r} ({count} of {counts.total()}) looks like a missing value; --label-map {_to(label, '')} "
-        "counts it as unlabelled"
-        for label, count in counts.items()
-        if label.lower() in MISSING
-    ]
+    found = {label: count for label, count in counts.items() if label.lower() in MISSING}
+    if not found:
+        return []
+    shown = ", ".join(f"{label!r} ({count} of {counts.total()})" for label, count in found.items())
+    options = " ".join(_to(label, "") for label in found)
+    one = len(found) == 1
+    what = f"label {shown} looks like a missing value" if one else f"labels {shown} look like missing values"
+    return [f"{what}; --label-map {options} counts {'it' if one else 'them'} as unlabelled"]
 
 
 def _rare(counts: Counter[str]) -> list[str]:
@@ -125,8 +132,14 @@ def _numbers(counts: Counter[str]) -> list[str]:
     if not counts or not all(label.isdecimal() for label in counts):
         return []
     labels = sorted(counts, key=int)
+    if len(labels) > MOST_NUMBERS:
+        asked = (
+            f"{len(labels)} numbers from {labels[0]} to {labels[-1]} are taken as labels, each a class of its own; "
+            "is this field the label? --label-field names another one"
+        )
+        return [asked] if 2 * len(labels) <= counts.total() else []  # else they were asked about as rare ones
     return [
-        f"labels {', '.join(labels[:12])} are numbers, which tell a model little; say what they mean, for example "
+        f"labels {', '.join(labels)} are numbers, which tell a model little; say what they mean, for example "
         f"--verbalisers {' '.join(_to(label, f' {name}') for label, name in _names(labels))}"
     ]
 

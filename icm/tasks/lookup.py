@@ -10,19 +10,15 @@ from dataclasses import replace
 
 from icm.errors import ConfigError, DataError
 from icm.files import import_from_here
+from icm.tasks.advice import advice, signatures_of
 from icm.tasks.base import Record, Task
 from icm.tasks.builtin import classification
 from icm.tasks.columns import (
     columns_of,
     find_column,
     forgiven,
-    holds_labels,
-    holds_text,
     label_column,
-    looks_like_question,
     named_columns,
-    plain,
-    quoted,
     renamed,
     shown,
     with_labels_mapped,
@@ -129,9 +125,7 @@ def _by_fields(records: Sequence[Record], columns: Sequence[str], names: dict[st
         return best[0]
     if best:
         raise DataError(f"{source.dataset}: fields {shown(columns)} fit several tasks; {_choice_of(best)}")
-    raise DataError(
-        f"{source.dataset}: fields {shown(columns)} fit no task; {_advice(records, columns, tasks, source)}"
-    )
+    raise DataError(f"{source.dataset}: fields {shown(columns)} fit no task; {advice(records, columns, tasks, source)}")
 
 
 def _usual(records: Sequence[Record]) -> Record:
@@ -160,41 +154,3 @@ def _own_columns(
 
 def _choice_of(tasks: Sequence[Task]) -> str:
     return "give " + " or ".join(f"--task-type {task.name} ({signatures_of(task)})" for task in tasks)
-
-
-def signatures_of(task: Task) -> str:
-    """The sets of fields that a task reads, for messages: at most three."""
-    sets = ["{" + ", ".join(sorted(names)) + "}" for names in task.signatures]
-    return " or ".join([*sets[:3], *(["…"] if len(sets) > 3 else [])])
-
-
-def _advice(records: Sequence[Record], columns: Sequence[str], tasks: Sequence[Task], source: DataSource) -> str:
-    """What to do about records that no task reads: a template over what looks like text, or the nearest task."""
-    texts = [name for name in columns if holds_text(name, records) and looks_like_question(name)]
-    longest = max(columns, key=lambda name: _characters(name, records), default="")
-    texts = texts or [longest][: _characters(longest, records) > 0]
-    if not texts:
-        near = max(tasks, key=lambda task: max((len(s & {*columns}) for s in task.signatures), default=0))
-        return f"put a text into each record; the nearest task is {near.name}: {signatures_of(near)}"
-    shows = f"--text-field {quoted(texts[0])}" if len(texts) == 1 else f"--template {quoted(suggested_template(texts))}"
-    return f"{shows}{_labels(columns, texts, records, source)}"
-
-
-def _characters(column: str, records: Sequence[Record]) -> int:
-    return sum(len(value) for record in records if isinstance(value := record.fields.get(column), str))
-
-
-def _labels(columns: Sequence[str], texts: Sequence[str], records: Sequence[Record], source: DataSource) -> str:
-    """What makes a classification of the records beside their texts: the labels' column, where it is not known."""
-    makes = " makes a classification of them"
-    if any(plain(name) in classification.LABEL_FIELDS for name in columns):
-        return makes
-    held = [name for name in columns if name not in texts and holds_labels(name, records, source)]
-    if held:
-        return f" --label-field {' or '.join(map(quoted, held[:3]))}{makes}"
-    return f"{makes} (--label-field says where its labels stand, or --verbalisers which there are)"
-
-
-def suggested_template(columns: Iterable[str], rest: str = "Label:") -> str:
-    """A template that shows the columns before the rest."""
-    return "".join(f"{name.strip().capitalize()}: {{{name}}}\n" for name in columns) + rest

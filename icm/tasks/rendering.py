@@ -1,7 +1,8 @@
 """Label spaces, and prompts rendered from items by the task's template or the user's."""
 
+import difflib
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from icm.errors import ConfigError, DataError
@@ -26,6 +27,8 @@ def label_space(
         if not text.strip():
             raise ConfigError(f"verbalisers: label {label!r}: found {text!r}, expected text that is not blank")
     labels = fixed or tuple(sorted(texts or golds))
+    if len(labels) < 2 and texts and not {*golds} <= {*texts}:
+        raise DataError(f"{source.dataset}: verbalisers: found {sorted(texts)} alone; {all_verbalised(golds, texts)}")
     if len(labels) < 2:
         found = f"one class only, {labels[0]!r}" if labels else "no labels"
         given = f"'{labels[0]}= {labels[0]}' 'OTHER= OTHER'" if labels else "'negative= negative' 'positive= positive'"
@@ -37,6 +40,18 @@ def label_space(
     if task.label_space and not texts:
         return task.label_space
     return LabelSpace(labels, tuple(texts[label] for label in labels) if texts else ())
+
+
+def all_verbalised(seen: Iterable[str], texts: Mapping[str, str]) -> str:
+    """What to give where the data have labels without a verbaliser: theirs, those of misspelt names taken over."""
+    without = sorted({*seen} - texts.keys())
+    spare = [name for name in texts if name not in {*seen}]
+    meant = {label: near[0] for label in without if (near := difflib.get_close_matches(label, spare, n=1, cutoff=0.7))}
+    given = {label: text for label, text in texts.items() if label not in meant.values()}
+    given |= {label: texts[meant[label]] if label in meant else f" {label}" for label in without}
+    typo = "".join(f"{name!r} is no label of theirs, did you mean {label!r}? " for label, name in meant.items())
+    options = " ".join("'" + f"{label}={text}".replace("'", "'\\''") + "'" for label, text in given.items())
+    return f"the data also have {', '.join(map(repr, without[:12]))}; {typo}give each label: --verbalisers {options}"
 
 
 def own_template(task: Task, space: LabelSpace) -> str:

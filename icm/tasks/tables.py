@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -9,6 +10,8 @@ from typing import Literal
 
 from icm.errors import DataError
 from icm.files import AS_UTF8
+
+_log = logging.getLogger(__name__)
 
 _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
@@ -33,7 +36,19 @@ def table_rows(data: bytes, where: str) -> Iterator[tuple[str, Mapping[str, obje
         quoted = list(lines)
         plain = list(_lines(data, where, mark, csv.QUOTE_NONE)) if _spoilt(quoted) else quoted
         lines = iter(plain if _spoilt(plain) < _spoilt(quoted) else quoted)
+    lines = _without_blank(lines, where)
     yield from _named(islice(lines, 1 if excel else 0, None), where, mark)
+
+
+def _without_blank(lines: Iterator[_Line], where: str) -> Iterator[_Line]:
+    empty = 0
+    for line in lines:
+        if not _is_blank(line):
+            yield line
+        elif line[2] != []:
+            empty += 1
+    if empty:
+        _log.warning("%s: %d rows whose cells are all empty count as none", where, empty)
 
 
 def _separator(text: str) -> str:
@@ -43,10 +58,15 @@ def _separator(text: str) -> str:
     return max(_MARKS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
 
 
-def _spoilt(lines: list[_Line]) -> int:
+def _is_blank(line: _Line) -> bool:
+    return isinstance(line[2], list) and not any(cell.strip() for cell in line[2])
+
+
+def _spoilt(lines: Sequence[_Line]) -> int:
     """Lines that cannot be read, or do not have as many cells as the first."""
-    width = len(lines[0][2]) if lines and isinstance(lines[0][2], list) else 0
-    return sum(span for _, span, cells in lines if isinstance(cells, DataError) or len(cells) != width)
+    kept = [line for line in lines if not _is_blank(line)]
+    width = len(kept[0][2]) if kept and isinstance(kept[0][2], list) else 0
+    return sum(span for _, span, cells in kept if isinstance(cells, DataError) or len(cells) != width)
 
 
 def _lines(data: bytes, where: str, mark: str, quoting: Literal[0, 3]) -> Iterator[_Line]:
@@ -60,8 +80,7 @@ def _lines(data: bytes, where: str, mark: str, quoting: Literal[0, 3]) -> Iterat
             return
         except csv.Error as error:
             cells = DataError(f"{where}:{before + 1}: not valid CSV ({error}); check its quotes")
-        if isinstance(cells, DataError) or any(cell.strip() for cell in cells):
-            yield reader.line_num, reader.line_num - before, cells
+        yield reader.line_num, reader.line_num - before, cells
 
 
 def _named(lines: Iterator[_Line], where: str, mark: str) -> Iterator[tuple[str, Mapping[str, object]] | DataError]:

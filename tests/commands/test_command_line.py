@@ -133,7 +133,18 @@ def test_only_option_names_are_respelt() -> None:
         ("run --rules no.such:Rule", ["no.such:Rule", "cannot be loaded"]),
         ("run --output-name a/b", ["output_name", "a/b"]),
         ("run --output-dir /proc/nowhere", ["/proc", "cannot be written"]),
-        ("run --resume absent.trace.jsonl", ["absent.trace.jsonl"]),
+        ("run --resume absent.trace.jsonl", ["absent.trace.jsonl", "no such file"]),
+        ("run --zzqqx 3", ["unknown option --zzqqx, which is like none of the", "(see icm run --help)"]),
+        ("run --label-map a= -x --alhpa 3", ["'-x'", "expected LABEL=TEXT"]),
+        ("run -alpha 3", ["unknown option -alpha"]),
+        ("run --model embeded", ["'embeded'", "did you mean embedded?"]),
+        ("run --base-url http://127.0.0.1:9/v1", ["base_url", "give --engine server as well"]),
+        (
+            "run --engine server --base-url http://127.0.0.1:9/v1 --model m",
+            ["server http://127.0.0.1:9/v1: nothing answers there", "start the server, or correct --base-url"],
+        ),
+        ("export --input-path a --output-path b.parquet --format csv", ["b.parquet", "end it in .csv"]),
+        ("export --input-path a --output-path b.csv --format sft", ["b.csv", "end it in .jsonl"]),
         ("run --resume README.md", ["README.md", ".trace.jsonl"]),
         ("run --holdout 1.5", ["holdout", "1.5"]),
         ("run --max-examples 0", ["max_examples", "0"]),
@@ -253,6 +264,37 @@ def test_lists_are_words(words: list[str], settings_of_runs: list[Any]) -> None:
     assert settings_of_runs[0].search.rules == ("at-most-one", "exactly-one")
 
 
+def test_mappings_add_up_and_take_labels_that_begin_with_dashes(settings_of_runs: list[Any]) -> None:
+    assert main(["run", "--label-map", "nan=", "-=", "--=no", "--label-map=-1=", "--label-map", "N/A=", "nan=x"]) == 0
+    assert main(["run", "--ignore-fields", "a", "--ignore-fields", "b", "-c"]) == 0
+    mapped, ignored = settings_of_runs
+    assert mapped.data.label_map == {"nan": "x", "-": "", "--": "no", "-1": "", "N/A": ""}
+    assert ignored.data.ignore_fields == ["a", "b", "-c"]
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.json", "data.jsonl", "data.tsv"])
+@pytest.mark.parametrize("words", ["export --format csv --output-path out.csv --input-path", "analyze --result-file"])
+def test_data_are_not_labels_and_the_message_says_how_to_label_them(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = {".csv": "text,label\na,b\n", ".json": '[\n{"text": "a"}]', ".tsv": "text\tlabel\n"}
+    Path(name).write_text(text.get(Path(name).suffix, '{"text": "a", "tone": "b"}\n'))
+    assert f"label it first: icm run --dataset {name}" in fails(capsys, *words.split(), name)
+
+
+def test_an_existing_name_offers_to_resume_only_what_is_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "icm_results").mkdir()
+    (tmp_path / "icm_results/a.trace.jsonl").touch()
+    run = ("run", "--output-name", "a")
+    assert "continue it with --resume icm_results/a.trace.jsonl" in fails(capsys, *run)
+    (tmp_path / "icm_results/a.jsonl").touch()
+    assert "--resume" not in fails(capsys, *run)
+
+
 REVIEWS = [("a delight", 1), ("what a waste", 0), ("lovely", 1), ("it broke", 0), ("well made", 1), ("never again", 0)]
 
 
@@ -287,8 +329,12 @@ def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
     assert "Traceback" not in err
     command = err.strip().splitlines()[-1].partition("continue with: ")[2]
     assert shlex.split(command) == ["icm", *words, "--resume", str(trace.relative_to(folder))]
-    # What ends by itself runs in this process, where torch is loaded already.
-    resume = shlex.split(command)[1:]
+    # What ends by itself runs in this process, where torch is loaded already. The trace alone says all settings.
+    resume, quiet = ["run", *shlex.split(command)[-2:]], ("--log-level", "ERROR")
+    assert "max_iterations was 24 and is now 25" in fails(capsys, *resume, *quiet, "--max-iterations", "25")
+    assert "the data are others: max_examples was None and is now 4" in fails(
+        capsys, *resume, *quiet, "--max-examples", "4"
+    )
     assert main(resume) == 0
     resumed = folder / capsys.readouterr().out.splitlines()[0]
     assert main(words) == 0

@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from icm.errors import ConfigError, ICMError, ResumeError
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.manifest import read_manifest
-from icm.pipeline.run import check_later_stages, plan_pipeline, run_pipeline, run_stages
+from icm.pipeline.run import check_later_stages, held_out_writing, plan_pipeline, run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
 from icm.tasks import load_task
 from icm.tasks.written import stand_ins
@@ -49,6 +49,9 @@ SMALL: dict[str, Any] = {
         ],
     },
 }
+
+
+MANY_SHOT = SMALL["eval"]["conditions"][:1]
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +167,20 @@ def test_what_the_evaluation_refuses_is_refused_before_labelling(
         run_pipeline(config)
     assert all(part in str(error.value) for part in expected), error.value
     assert not config.output_dir.exists()
+
+
+@pytest.mark.parametrize("ask", [plan_pipeline, run_pipeline])
+def test_data_without_a_test_part_are_refused_with_the_key_that_makes_one(
+    tmp_path: Path, ask: Callable[[PipelineConfig], object]
+) -> None:
+    data = tmp_path / "notes.csv"
+    data.write_text("text,label\n" + "".join(f"note {n},{'ab'[n % 2]}\n" for n in range(12)))
+    path = write(tmp_path, ("data", {"dataset": str(data)}), ("train", None), ("eval.conditions", MANY_SHOT))
+    config = read_experiment(path)
+    with pytest.raises(ConfigError, match=r"experiment\.yaml: the held-out data of eval: split: found ") as error:
+        ask(config)
+    assert "here data.holdout, or eval.data.split" in str(error.value) and not config.output_dir.exists()
+    held_out_writing(read_experiment(write(tmp_path, ("data", {"dataset": str(data), "holdout": 0.4}))))
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,10 @@ def test_a_history_is_of_one_run_search_by_search(tmp_path: Path) -> None:
         assert trace.cost + Cost(seconds=0.5) == Cost(3, 40, 20, 0, 0, 2.0, 40, 7)
         trace.append(rows[0])
     assert path.read_text().splitlines()[-1] == LINES[Start]
-    with pytest.raises(ResumeError, match="data was 'd' and is now 'other'"), open_trace(path, {"data": "other"}, True):
+    with (
+        pytest.raises(ResumeError, match="the examples are others: give --data"),
+        open_trace(path, {"data": "other"}, True),
+    ):
         pass
 
 

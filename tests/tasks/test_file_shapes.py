@@ -258,3 +258,9 @@ def test_a_folder_of_texts_is_named(tmp_path: Path) -> None:
         DataError, match=r"nor one of .*it holds train.*; put the texts into one CSV or JSON lines file"
     ):
         read(tmp_path / "aclImdb")
+
+
+def test_rows_of_empty_cells_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "blank.csv", TABLE + ",\r\n\r\n , \r\n")
+    assert len(load_task(DataSource(str(tmp_path / "blank.csv"))).dataset) == len(ROWS)
+    assert "blank.csv: 2 rows whose cells are all empty count as none" in caplog.text

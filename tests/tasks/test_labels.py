@@ -149,6 +149,28 @@ def test_numbers_get_the_command_to_paste(
     assert not caplog.records
 
 
+def test_labels_that_look_missing_share_a_line_and_many_numbers_are_asked_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(["up", "down", "-", "NA", "--", "-", "up"], tmp_path)
+    (line,) = [record.message for record in caplog.records]
+    assert option(line, "--label-map") == {"-": "", "NA": "", "--": ""} and "'-' (2 of 7)" in line
+    caplog.clear()
+    load([n % 40 for n in range(120)], tmp_path)
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("40 numbers from 0 to 39 are taken as labels") and "NAME" not in line
+
+
+@pytest.mark.parametrize("given", [{"up": " good"}, {"up": " good", "donw": " bad"}, {"up": " good", "sideways": " x"}])
+def test_verbalisers_that_lack_a_label_are_told_all(given: dict[str, str], tmp_path: Path) -> None:
+    labels = ["up", "down", "up", "down"]
+    with pytest.raises(DataError, match="the data also have 'down'") as caught:
+        load(labels, tmp_path, verbalisers=given)
+    told = option(str(caught.value).partition(", else --label-map")[0], "--verbalisers")
+    assert told["up"] == " good" and told["down"] == given.get("donw", " down") and "donw" not in told
+    assert golds(load(labels, tmp_path, verbalisers=told)) == labels
+
+
 def test_unknown_labels_are_refused_with_the_option_that_maps_them(tmp_path: Path) -> None:
     verbalisers = {"up": " up", "down": " down"}
     with pytest.raises(DataError, match=r"data\.jsonl:2: unknown label 'UP'.*--label-map 'UP=up' makes it that label"):

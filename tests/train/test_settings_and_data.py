@@ -17,7 +17,15 @@ from icm.prompts import PromptEncoder
 from icm.results.format import read_result, write_result
 from icm.results.record import RunRecord
 from icm.tasks.source import DataSource
-from train.arguments import Method, accumulation_steps, read_settings, training_arguments, write_resolved
+from train.arguments import (
+    Method,
+    accumulation_steps,
+    read_settings,
+    setting_names,
+    training_arguments,
+    training_parser,
+    write_resolved,
+)
 from train.check import check_overlap, flip_probability, make_plan
 from train.checkpoints import (
     FINISHED_FILE,
@@ -368,7 +376,7 @@ def test_hub_token_is_checked_first(labels: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("--lora_alpa=8", "command line: unknown key 'lora_alpa'; did you mean lora_alpha?"),
+        ("--lora_alpa=8", "unknown option --lora_alpa; did you mean --lora_alpha? (see train/run.py --help)"),
         ("--learning_rate=fast", "learning_rate"),
         ("--dtype=float8", "dtype"),
         ("--eval_strategy=epoch", "eval/run.py"),
@@ -382,9 +390,16 @@ def test_unknown_and_wrong_keys_are_one_line(
     recipe = ROOT / "configs" / "train" / "demo_sft.yaml"
     output = tmp_path / "out"
     assert main([f"--config={recipe}", f"--labels={labels}", f"--output_dir={output}", word]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
+    *before, last = capsys.readouterr().err.splitlines()
+    assert "unknown" not in last or not before, "names are looked at before anything is said"
     assert last.startswith("error: ") and message in last
     assert not output.exists()
+
+
+def test_the_names_that_are_known_before_imports_are_those_of_the_classes() -> None:
+    parser = training_parser("sft")._option_string_actions | training_parser("dpo_labels")._option_string_actions
+    taken = {option.lstrip("-") for option in parser if not option.startswith("--no")} - {"h", "help", "config"}
+    assert {name.replace("-", "_") for name in taken} <= set(setting_names())
 
 
 def test_unknown_key_of_a_file_names_the_file(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -407,8 +422,6 @@ def test_resolved_settings_are_a_recipe(tmp_path: Path, recipe: str) -> None:
 
 
 def test_recipes_have_only_known_keys() -> None:
-    from train.arguments import training_parser
-
     for path in sorted((ROOT / "configs" / "train").glob("*.yaml")):
         settings = read_settings(["--config", str(path), "--labels=a"])
         method = settings.label_arguments().method

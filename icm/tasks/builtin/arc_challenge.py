@@ -74,11 +74,10 @@ def _right(record: Record, texts: list[str], names: list[str]) -> int | None:
             continue
         return known.index(wanted)
     mapped = " ".join(f"'{number}={name}'" for number, name in enumerate(names, start=1))
-    raise record.error(
-        field,
-        f"one of {names}, an index from 0 to {len(names) - 1}, or the text of a choice (where it counts from 1: "
-        f"--label-map {mapped})",
+    fix = (
+        f"where it counts from 1: --label-map {mapped}" if found.isdecimal() else f"--label-map '{found}=' takes it out"
     )
+    raise record.error(field, f"one of {names}, an index from 0 to {len(names) - 1}, or the text of a choice ({fix})")
 
 
 TASK = Task(
