@@ -23,7 +23,7 @@ def _adapter(folder: Path, seed: int, rank: int) -> str:
     model = get_peft_model(base, lora)
     for name, weights in model.named_parameters():
         if "lora_" in name:
-            weights.data *= 0.5
+            weights.data *= 0.7
     model.save_pretrained(str(folder))
     return str(folder)
 
@@ -43,7 +43,7 @@ def test_vllm_starts_once_for_base_and_adapters(tmp_path: Path) -> None:
             found.append(engine.score(tree, reviews.labels))
             assert gpus() or 1000 < engine.context_length < 8191, "the context is as long as memory allows"
         assert pool.starts == 1
-    assert np.array_equal(found[0], found[3])
+    np.testing.assert_allclose(found[0], found[3], atol=1e-4)  # what is cached by then decides the last bits
     assert np.abs(found[1] - found[0]).max() > 0.3 and np.abs(found[2] - found[1]).max() > 0.3
     with EnginePool() as pool:  # transformers merges an adapter, and takes a new engine for each
         for config, scores in zip(wanted, found, strict=False):

@@ -160,7 +160,7 @@ def test_another_number_of_rounds_is_refused(tmp_path: Path, reviews: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"label": {"rounds": 0}}, r"label\.rounds: found 0, expected at least 1"),
+        ({"label": {"rounds": 0}}, r"label\.rounds: found 0, expected 1 to 10,000"),
         ({"label": {"scheme": "kfold"}}, r"label\.scheme: found kfold, but one round"),
         ({"label": {"rounds": 2, "scheme": "tree"}}, r"label\.scheme: found 'tree'"),
         ({"train": None}, r"label\.rounds: .* section train"),
