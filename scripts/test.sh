@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Linters, types and tests in the environment of scripts/setup.sh. Arguments go to pytest: scripts/test.sh -k models
+# Two processes share the files of tests: most of them wait for one core. `pytest -p no:xdist` would be one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
@@ -9,4 +10,4 @@ run() { printf '\n$ %s\n' "$*"; "$@"; }
 run ruff check .
 run ruff format --check .
 run mypy icm train eval
-run pytest "$@"
+run pytest --numprocesses 2 --dist loadfile "$@"
