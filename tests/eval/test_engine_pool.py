@@ -20,11 +20,7 @@ def _adapter(folder: Path, seed: int, rank: int) -> str:
     torch.manual_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(resolve_model("embedded"), dtype="bfloat16")
     lora = LoraConfig(r=rank, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    model = get_peft_model(base, lora)
-    for name, weights in model.named_parameters():
-        if "lora_" in name:
-            weights.data *= 0.7
-    model.save_pretrained(str(folder))
+    get_peft_model(base, lora).save_pretrained(str(folder))
     return str(folder)
 
 
