@@ -153,7 +153,10 @@ class ServerEngine(Engine):
         except NothingThere as error:
             raise PrerequisiteError(f"server {self._url}: {error}; start the server, or correct --base-url") from None
         except NoAnswer as error:
-            raise PrerequisiteError(f"server {self._url}{path}: failed {_TRIES} times, last: {error}") from None
+            raise PrerequisiteError(
+                f"server {self._url}{path}: failed {_TRIES} times, last: {error}; is it an OpenAI-compatible "
+                "server that has finished loading? its log says more"
+            ) from None
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
         """See `Engine.score`.

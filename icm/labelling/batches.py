@@ -69,7 +69,10 @@ def _fitting(group: list[ICMExample], length: Mapping[str, int], budget: int) ->
     if tokens <= budget:
         return group
     found = f"one question's {len(group)} examples have" if len(group) > 1 else "the text has"
-    return ConfigError(f"{_place(group[0])}: {found} {tokens} tokens, which do not fit the context ({budget} tokens)")
+    return ConfigError(
+        f"{_place(group[0])}: {found} {tokens} tokens, which do not fit the context ({budget} tokens); shorten it, "
+        "or use a model with a longer context"
+    )
 
 
 def _place(example: ICMExample) -> str:

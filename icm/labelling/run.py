@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.engines.common import content, context_length, loading
 from icm.errors import ConfigError, DataError, ResumeError
-from icm.examples import ICMDataset
+from icm.examples import GoldLabels, ICMDataset
 from icm.labelling.batches import batched, split_batches
 from icm.labelling.claims import ClaimWriter
 from icm.labelling.metadata import run_record, run_settings
@@ -82,15 +83,22 @@ def label(
         batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records)
         if batches is None:
             batches = split_batches(data.dataset, engine(), settings.search, settings.data.bad_records)
-        data = replace(data, dataset=batched(data.dataset, batches))
-        dataset = data.dataset
+        dataset = batched(data.dataset, batches)
         logger.info("what is labelled:\n%s", data.account)
+        if len(dataset) < len(data.dataset):
+            logger.warning("of these %d fit the context: %s", len(dataset), _gold_counts(data.gold, dataset))
+        data = replace(data, dataset=dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
         record = run_record(result.record, settings, data, engine(), created)
         record = replace(record, data=replace(record.data, source=source))
         write_result(path, replace(result, record=record))
     return path
+
+
+def _gold_counts(gold: GoldLabels, dataset: ICMDataset) -> str:
+    counts = Counter(gold.get(example.id, "unlabelled") for example in dataset)
+    return ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
 
 
 def _labelled(

@@ -295,7 +295,7 @@ def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
             differ = f"{key} was {found.get(key)!r} and is now {expected.get(key)!r}"
             raise ResumeError(
                 f"{path}: cannot resume: {_other_data(found, expected) if key == 'data' else differ}; "
-                "run with the same settings, or without --resume to start anew"
+                "go on with what that run had, or start anew: without --resume, under another --output-name"
             )
 
 
@@ -306,4 +306,4 @@ def _other_data(found: JsonObject, expected: JsonObject) -> str:
     was, now = (header.get(RUN, {}).get("data", {}) for header in (found, expected))
     differ = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
     said = [f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differ]
-    return "the data are others: " + (", ".join(said) or "the settings are the same, so the data have changed since")
+    return "the data are others: " + (", ".join(said) or "by the same settings, so the file has changed: put it back")

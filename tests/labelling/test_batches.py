@@ -68,6 +68,7 @@ def test_a_text_longer_than_the_context_is_left_out_and_named(tokenizer: Any, ca
         found = caplog.messages[-1]
         assert found.startswith("left out: 1 of 17 questions (data.jsonl:17: the text has ")
         assert "tokens, which do not fit the context (" in found and "raise" not in found
+        assert found.endswith("shorten it, or use a model with a longer context)")
     with pytest.raises(ConfigError, match=r"data\.jsonl:17: the text has"):
         split_batches(dataset, AccountingEngine(tokenizer, 2048), FAST)
 
