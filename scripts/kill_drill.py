@@ -39,6 +39,7 @@ MARK = "_ICM_DRILL"
 _INCIDENTAL = re.compile(
     r'"(created|date|seconds|minutes|versions|git|peak_memory_gib|usage|cost|total_evaluation_time_seconds|'
     r'labels_sha256)": (\{[^{}]*\}|\[[^][]*\]|"[^"]*"|[^,}\n]+)'
+    r'|"type": "usage"[^\n]*'  # what a killed process had computed is computed again
 )
 
 
