@@ -154,8 +154,8 @@ class ServerEngine(Engine):
             raise PrerequisiteError(f"server {self._url}: {error}; start the server, or correct --base-url") from None
         except NoAnswer as error:
             raise PrerequisiteError(
-                f"server {self._url}{path}: failed {_TRIES} times, last: {error}; is it an OpenAI-compatible "
-                "server that has finished loading? its log says more"
+                f"server {self._url}{path}: failed {_TRIES} times, last: {error}; wait if the server is still "
+                "loading (its own log says), restart it if it has died, else correct --base-url"
             ) from None
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ def label(
         dataset = batched(data.dataset, batches)
         logger.info("what is labelled:\n%s", data.account)
         if len(dataset) < len(data.dataset):
-            logger.warning("of these %d fit the context: %s", len(dataset), _gold_counts(data.gold, dataset))
+            logger.warning("the run goes on with the other %d (%s)", len(dataset), _gold_counts(data.gold, dataset))
         data = replace(data, dataset=dataset)
         logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)

@@ -292,10 +292,11 @@ def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
     since = {key for key in expected if key.startswith(CONTENT)}  # older traces do not say
     for key in sorted((found.keys() | expected.keys() - since) - {RUN}):
         if found.get(key) != expected.get(key):
-            differ = f"{key} was {found.get(key)!r} and is now {expected.get(key)!r}"
+            differ = f"{key} was {found.get(key)!r} and is now {expected.get(key)!r}; give what that run had"
+            what = _other_data(found, expected) if key == "data" else differ
             raise ResumeError(
-                f"{path}: cannot resume: {_other_data(found, expected) if key == 'data' else differ}; "
-                "go on with what that run had, or start anew: without --resume, under another --output-name"
+                f"{path}: cannot resume: {what}, and run again, "
+                "or start a new run: without --resume, under another --output-name"
             )
 
 
@@ -306,4 +307,6 @@ def _other_data(found: JsonObject, expected: JsonObject) -> str:
     was, now = (header.get(RUN, {}).get("data", {}) for header in (found, expected))
     differ = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
     said = [f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differ]
-    return "the data are others: " + (", ".join(said) or "by the same settings, so the file has changed: put it back")
+    if not said:
+        return "the data file has changed since that run began; restore it"
+    return f"the data are others: {', '.join(said)}; give what that run had"
