@@ -225,7 +225,6 @@ def training(place: Place, layout: str, folder: str) -> list[str]:
         "output_dir": place.work / folder,
         "max_steps": 12,
         "save_steps": 4,
-        **({"per_device_train_batch_size": 2} if layout == "zero3" else {}),
     }
     return [sys.executable, "-m", *launch, *(f"--{name}={value}" for name, value in words.items())]
 

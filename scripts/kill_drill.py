@@ -271,6 +271,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--data", default="reviews")
     parser.add_argument("--work", type=Path, default=Path("drill_output"))
     arguments = parser.parse_args(words)
+    # A shell ignores SIGINT in what it starts in the background, and that is inherited where nobody handles it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     known, chance = targets(arguments.model, arguments.data), random.Random(arguments.seed)
     rows: list[Row] = []
     for name in arguments.targets or [*known, "pairs"]:

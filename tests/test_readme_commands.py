@@ -23,7 +23,7 @@ from icm.results.record import DataRecord, RunRecord
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from icm.yaml_files import read_mapping
-from train.arguments import accumulation_steps, read_settings
+from train.arguments import batch_split, read_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,7 +101,7 @@ def accept_training(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     layout = read_mapping(launch["--config_file"])
     monkeypatch.setenv("WORLD_SIZE", launch.get("--num_processes", str(layout["num_processes"])))
     settings = read_settings(words[place + 1 :])
-    assert settings.label_arguments().labels and accumulation_steps(settings) >= 1
+    assert settings.label_arguments().labels and all(batch_split(settings).values())
 
 
 def truthfulqa(words: list[str], door: list[str]) -> bool:

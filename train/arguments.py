@@ -48,8 +48,9 @@ _SETTINGS = (
     *(f"trl.trainer.{kind}_config" for kind in ("base", "sft", "dpo", "model")),
     "transformers.training_args",
 )
-# Follows from total_batch_size and the number of ranks, and must therefore not be given.
+# Follows from total_batch_size, the number of ranks and the rows that each takes at once; must therefore not be given.
 _DERIVED = "gradient_accumulation_steps"
+_ROWS = "per_device_train_batch_size"
 
 
 @dataclass
@@ -63,7 +64,8 @@ class LabelArguments:
         method: `sft` the label as completion; `dpo_labels` the label against another label; `dpo_answers` an
             answer labelled True against one of the same question labelled False.
         total_batch_size: rows in one optimiser step over all ranks; gradient accumulation follows from it, so that a
-            recipe means the same on one CPU and on many GPUs.
+            recipe means the same on one CPU and on many GPUs. A rank takes its share at once, or
+            `per_device_train_batch_size` rows at a time where that is set.
         eval_source: `icm.tasks.DataSource` (mapping) of the evaluation; training on its questions is refused. What it
             does not say of the labelled data set is as its labels were made.
         task_type: module of your own task by which the label file's data are read, where the file names one.
@@ -155,8 +157,8 @@ def read_settings(words: Sequence[str]) -> GivenSettings:
     refuse_secrets({name: _parsed(words) for name, words in given.items()}, _COMMAND_LINE)
     if _DERIVED in origin:
         raise ConfigError(
-            f"{origin[_DERIVED]}: {_DERIVED} follows from total_batch_size, per_device_train_batch_size and the "
-            "number of ranks; set total_batch_size instead"
+            f"{origin[_DERIVED]}: {_DERIVED} follows from total_batch_size, {_ROWS} and the number of ranks; set "
+            "total_batch_size instead"
         )
     _check_names(origin)
     return GivenSettings({**filed, **given}, origin, help=bool(help_words))
@@ -264,7 +266,8 @@ def training_arguments(
             raise ConfigError(f"{settings.origin[name]}: unknown key {name!r}{nearest(name, known)}")
     nulls = {name: None for name, words in settings.values.items() if words is None}
     parser.set_defaults(**_machine_defaults(touch_gpus), **nulls)
-    values = {**settings.values, "output_dir": [str(output_dir)], _DERIVED: [str(accumulation_steps(settings))]}
+    split = {name: [str(number)] for name, number in batch_split(settings).items()}
+    values = {**settings.values, "output_dir": [str(output_dir)], **split}
     _, training, model = _parse(parser, values)
     _refuse_unsupported(training)
     return training, model
@@ -291,20 +294,20 @@ def write_resolved(path: Path, arguments: LabelArguments, training: TrainingConf
         yaml.safe_dump(json.loads(json.dumps(kept, default=str)), handle)
 
 
-def accumulation_steps(settings: GivenSettings) -> int:
-    """Micro-batches in one optimiser step of each rank: total batch / (ranks · rows on a rank)."""
-    total = settings.label_arguments().total_batch_size
-    ranks = started_processes()
-    rows = settings.first("per_device_train_batch_size", "8")
+def batch_split(settings: GivenSettings) -> dict[str, int]:
+    """TRL's settings that make a step of total_batch_size rows: rows that a rank takes at once (its whole share unless
+    set), and how often it does."""
+    total, ranks = settings.label_arguments().total_batch_size, started_processes()
+    share, rest = divmod(total, ranks)
+    if rest:
+        raise ConfigError(f"total_batch_size: found {total}, expected a multiple of the number of ranks ({ranks})")
+    rows = settings.first(_ROWS, str(share))
     if not rows.isdecimal() or int(rows) < 1:
-        raise ConfigError(f"per_device_train_batch_size: found {rows!r}, expected a whole number, at least 1")
-    steps, rest = divmod(total, int(rows) * ranks)
+        raise ConfigError(f"{_ROWS}: found {rows!r}, expected a whole number, at least 1")
+    steps, rest = divmod(share, int(rows))
     if rest or not steps:
-        raise ConfigError(
-            f"total_batch_size: found {total}, expected a multiple of per_device_train_batch_size ({rows}) "
-            f"x ranks ({ranks})"
-        )
-    return steps
+        raise ConfigError(f"total_batch_size: found {total}, expected a multiple of {_ROWS} ({rows}) x ranks ({ranks})")
+    return {_ROWS: int(rows), _DERIVED: steps}
 
 
 def _machine_defaults(touch_gpus: bool) -> dict[str, object]:

@@ -100,6 +100,8 @@ def build_trainer(
     if isinstance(training, DPOConfig):
         return PairTrainer(**options)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
+    if training.padding_free:
+        training.max_length = None  # `check_lengths` has been there; TRL would refuse to rely on it
     return LabelTrainer(**options)
 
 

@@ -134,13 +134,13 @@ def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None
 
 
 def _check_training(config: PipelineConfig) -> None:
-    from train.arguments import accumulation_steps, read_settings, training_arguments
+    from train.arguments import batch_split, read_settings, training_arguments
 
     assert config.train is not None
     words = train_words({"labels": "-", **config.train.overrides})
     settings = read_settings(["--config", config.train.recipe, *words])
     with _world_size(Path(config.train.accelerate)):
-        accumulation_steps(settings)
+        batch_split(settings)
     _, model = training_arguments(settings, settings.label_arguments().method, config.output_dir, touch_gpus=False)
     if config.label.rounds > 1 and not model.use_peft:
         raise ConfigError(f"{config.path}: label.rounds: {config.train.recipe} trains no adapter; set use_peft there")

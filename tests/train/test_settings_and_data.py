@@ -19,7 +19,7 @@ from icm.results.record import RunRecord
 from icm.tasks.source import DataSource
 from train.arguments import (
     Method,
-    accumulation_steps,
+    batch_split,
     read_settings,
     setting_names,
     training_arguments,
@@ -89,19 +89,25 @@ def test_bad_settings_are_one_line(tmp_path: Path, text: str, words: list[str], 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("total", "rows", "ranks", "steps"), [(32, 8, 1, 4), (32, 8, 2, 2), (32, 4, 2, 4)])
-def test_accumulation_follows_from_the_layout(
-    monkeypatch: pytest.MonkeyPatch, total: int, rows: int, ranks: int, steps: int
+@pytest.mark.parametrize(
+    ("given", "ranks", "at_once", "steps"),
+    [(8, 1, 8, 4), (8, 2, 8, 2), (4, 2, 4, 4), (None, 1, 32, 1), (None, 4, 8, 1)],
+)
+def test_a_step_is_split_by_the_layout(
+    monkeypatch: pytest.MonkeyPatch, given: int | None, ranks: int, at_once: int, steps: int
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
-    words = ["--labels=a", f"--total_batch_size={total}", f"--per_device_train_batch_size={rows}"]
-    assert accumulation_steps(read_settings(words)) == steps
+    rows = [] if given is None else [f"--per_device_train_batch_size={given}"]
+    split = batch_split(read_settings(["--labels=a", "--total_batch_size=32", *rows]))
+    assert split == {"per_device_train_batch_size": at_once, "gradient_accumulation_steps": steps}
 
 
 def test_batches_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="multiple"):
-        accumulation_steps(read_settings(["--labels=a", "--total_batch_size=32", "--per_device_train_batch_size=4"]))
+        batch_split(read_settings(["--labels=a", "--total_batch_size=32"]))
+    with pytest.raises(ConfigError, match="multiple"):
+        batch_split(read_settings(["--labels=a", "--total_batch_size=24", "--per_device_train_batch_size=5"]))
 
 
 def test_overlap_is_refused_by_question(labels: Path, reviews: Path) -> None:

@@ -98,6 +98,13 @@ def test_two_ranks_draw_the_same_curve(baseline: Path, labels: Path, tmp_path: P
     assert environment["processes"] == 2
 
 
+def test_rows_at_once_without_padding_have_the_same_losses(baseline: Path, labels: Path, tmp_path: Path) -> None:
+    """The recipe takes rows together without padding and keeps activations; sums alone come in another order."""
+    apart = {"padding_free": "false", "per_device_train_batch_size": 1, "gradient_checkpointing": "true"}
+    assert train_here(labels, tmp_path / "apart", **apart) == 0
+    assert losses(tmp_path / "apart") == pytest.approx(losses(baseline), rel=1e-4)
+
+
 def test_a_launcher_that_drops_a_rank_is_caught(labels: Path, tmp_path: Path) -> None:
     done = train(labels, tmp_path / "trap", ["--cpu", "--num_processes", "2"], check=False)
     assert done.returncode != 0
