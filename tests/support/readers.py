@@ -27,6 +27,7 @@ import icm.cli
 import icm.engines
 import icm.engines.server
 import icm.labelling.run
+import icm.publish.hub
 import scripts.merge_adapter
 import train.run
 from eval.conditions.answers import Answer, AnswerFile, Batch
@@ -43,6 +44,7 @@ from icm.pipeline.experiment import read_experiment
 from icm.pipeline.manifest import started, write_manifest
 from icm.pipeline.stages import make_stages
 from icm.prompts import LabelTrie, shared_context_tree
+from icm.publish.hub import push_adapter, push_file
 from train.arguments import read_settings
 from train.check import make_plan
 from train.checkpoints import mark_complete, newest_complete
@@ -285,6 +287,9 @@ READERS: Mapping[str, Reader] = {
     "model's settings": Reader("tiny/config.json", "json", _label_with("tiny"), False, 0.2),
     "model's weights": Reader("tiny/model.safetensors", "bytes", _label_with("tiny"), False, 0.1),
     "tokenizer": Reader("tiny/tokenizer.json", "json", _label_with("tiny"), False, 0.2),
+    "published labels": Reader("results/l.jsonl", "jsonl", called(lambda target: push_file(target, "me/labels"))),
+    "published export": Reader("export.json", "json", called(lambda target: push_file(target, "me/labels"))),
+    "published adapter": Reader("ad/README.md", "bytes", called(lambda _: push_adapter("ad", "me/adapter"))),
     ".env": Reader(".env", "bytes", run("--dataset", "d.jsonl"), named=False),
     "answers": Reader("answers/*.jsonl", "jsonl", called(_read_answers)),
     "kept reply": Reader("reply.json", "json", called(_read_reply)),
@@ -364,6 +369,8 @@ def _write_results() -> None:
         assert code == 0, said
     for name in ("l.jsonl", "results/l.jsonl"):
         Path(name).write_bytes(Path("results/l.jsonl").read_bytes())
+    words = "export --input-path l.jsonl --output-path export.json --format json"
+    assert icm_command(*words.split())(Path())[0] == 0
     Path("r.jsonl").unlink()
     rows = Path("r.trace.jsonl").read_text().splitlines(keepends=True)
     Path("r.trace.jsonl").write_text("".join(row for row in rows if '"end"' not in row))
@@ -393,6 +400,7 @@ def _write_models() -> None:
     get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained("ad")
     trained = {"model": "tiny", "label_source": "labels", "labels": "l.jsonl", "labels_sha256": file_sha256("l.jsonl")}
     write_json("ad/train_results.json", trained)
+    Path("ad/README.md").write_text("# Adapter\n")
 
 
 def _write_training() -> None:
@@ -428,6 +436,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
     def none_to_time(config: EngineConfig) -> Any:
         raise PrerequisiteError("no model is loaded to forecast time")
 
+    monkeypatch.setattr(icm.publish.hub, "_connect", lambda repo_id: None)
+    monkeypatch.setattr(icm.publish.hub, "_publish", lambda *given, **options: "")
     monkeypatch.setattr(icm.engines, "create_engine", none_to_time)
     monkeypatch.setattr(icm.labelling.run, "create_engine", engine)
     monkeypatch.setattr(eval.conditions.pool, "create_engine", no_model)
