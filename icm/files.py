@@ -252,7 +252,8 @@ def parse_json(text: str, where: str, nan: bool = False) -> Any:
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error})") from None
     except ValueError as error:
-        raise DataError(f"{where}: {error}") from None
+        long = "digits) for integer" in str(error)  # Python's own words name its switch
+        raise DataError(f"{where}: {'a number of thousands of digits is out of range' if long else error}") from None
 
 
 def _nan_as_null(name: str) -> float | None:

@@ -20,7 +20,7 @@ from icm.models import resolve_model
 pytest_plugins = ["support.fake_hub", "support.tiny_training"]
 
 
-SHORT_FUZZ = 120
+SHORT_FUZZ = 400
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -186,7 +186,12 @@ def _parquet_rows(data: bytes, where: str) -> Iterator[_Row | DataError]:
 def dataset_rows(data: "Dataset", where: str) -> Iterator[_Row]:
     """The rows of a data set, absent values left out and class numbers replaced by their names."""
     import datasets
+    import pyarrow
 
+    try:
+        data.data.validate(full=True)  # text that is no UTF-8, and offsets that lead nowhere
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{where}: cannot be read ({first_line(error)})") from None
     kinds = {name: getattr(kind, "feature", kind) for name, kind in data.features.items()}  # of lists, their members'
     classes = {name: kind for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
     for number, row in enumerate(data):

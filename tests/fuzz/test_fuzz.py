@@ -6,6 +6,7 @@ pytest tests/fuzz --hypothesis-seed 7              # the short part of every tes
 
 import gzip
 import json
+import re
 import shutil
 import signal
 import time
@@ -24,6 +25,7 @@ from support.readers import READERS, Reader, stand_in, write_good
 from icm.tasks import formats
 from train.checkpoints import newest_complete
 
+PLACE = re.compile(r":\d+|: (row|record|line) \d+|field|label|empty|no records|number|more than")
 SLOWEST = 5.0
 """Seconds of processor time that one input may take; waiting ends after six times as many."""
 
@@ -59,8 +61,8 @@ def good(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Iterator[P
         yield folder
 
 
-def check(reader: Reader, name: str, code: int, errors: str) -> None:
-    """Success, or one line that says what is wrong."""
+def check(reader: Reader, name: str, damage: Damage, code: int, errors: str) -> None:
+    """Success, or one line that says what is wrong, and where in a file that can be read."""
     assert code in (0, 2), errors
     said = [line for line in errors.splitlines() if line.startswith(("error: ", "icm: error: "))]
     assert len(said) >= 1 if code == 2 else not said, errors
@@ -68,6 +70,7 @@ def check(reader: Reader, name: str, code: int, errors: str) -> None:
     for line in said:
         assert len(line) < 1500, line
         assert not reader.named or Path(name).name.partition(".")[0] in line, line
+        assert damage.place or not reader.placed or PLACE.search(line), line
 
 
 def check_whole(folder: Path, made: list[Path]) -> None:
@@ -108,7 +111,7 @@ def test_damaged_files(name: str, good: Path, tmp_path: Path, request: pytest.Fi
         with in_time():
             code, errors = reader.read(folder / target)
         slowest = max(slowest, time.process_time() - begun)
-        check(reader, str(target), code, errors)
+        check(reader, str(target), damage, code, errors)
         restore(folder, good, kept)
         inputs, refused = inputs + 1, refused + (code == 2)
 
@@ -208,6 +211,8 @@ FOUND: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("experiment", lambda good: good.replace(b"max_iterations: 3", b"final_orders: 99999"), "at most 10,000"),
     ("data, jsonl", always(b'{"text": "' + b"x" * 2**24 + b'"}\n'), "d.jsonl:1: a line of more than 16 MiB"),
     ("data, json", always(b"[" + b" " * 2**21 + b"]"), "d.json: one JSON document of more than 2 MiB"),
+    ("data, json", always(b"[" + b"9" * 5000 + b"]"), "d.json: a number of thousands of digits is out of range"),
+    ("data, parquet", lambda good: good.replace(b"note 0 of 0", b"\xeeote 0 of 0"), "d.parquet: cannot be read"),
     ("data, gz", always(gzip.compress(bytes(2**22 + 1))), "d.csv.gz: more than 5,000,000 records, or 4 MiB"),
     ("server's completion", always(gzip.compress(b" " * 2**26)), "more than 32 MiB"),
     ("server's chat", always(gzip.compress(b" " * 2**26)), "more than 32 MiB"),
@@ -229,7 +234,7 @@ def test_what_was_found_before(
     Damage(edit(target.read_bytes())).put(target)
     with in_time():
         code, errors = reader.read(target)
-    check(reader, target.name, code, errors)
+    check(reader, target.name, Damage(b""), code, errors)
     assert code == 2 and said in errors
 
 

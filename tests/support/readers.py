@@ -80,6 +80,7 @@ class Reader:
         form: of that file: json, jsonl, yaml or bytes.
         read: reads it, in that folder; returns the exit code and what was written to standard error.
         named: whether a refusal names the file.
+        placed: whether it also says where in the file: a line, a row, a record, or a field by name.
         share: of the inputs of others that this one gets; what loads a model gets fewer.
     """
 
@@ -88,6 +89,7 @@ class Reader:
     read: Callable[[Path], tuple[int, str]]
     named: bool = True
     share: float = 1.0
+    placed: bool = False
 
 
 def command(main: Callable[[list[str]], int], *words: str) -> Callable[[Path], tuple[int, str]]:
@@ -255,19 +257,19 @@ READERS: Mapping[str, Reader] = {
     "training's results": Reader("out/train_results.json", "json", trained, named=False),
     "checkpoint": Reader("out/checkpoint-3/complete.json", "json", called(lambda _: newest_complete(Path("out")))),
     "eval_source": Reader("source.json", "json", _source, named=False),
-    "labels to train on": Reader("l.jsonl", "jsonl", trained),
+    "labels to train on": Reader("l.jsonl", "jsonl", trained, placed=True),
     "labels to train on, codelion": Reader("c.jsonl", "jsonl", train_command("new", "--labels", "c.jsonl")),
     "evaluation": Reader("ev.yaml", "yaml", evaluation, named=False),
-    "labels to evaluate": Reader("l.jsonl", "jsonl", evaluation),
+    "labels to evaluate": Reader("l.jsonl", "jsonl", evaluation, placed=True),
     "adapter's training": Reader("ad/train_results.json", "json", evaluation, named=False),
-    "labels": Reader("results/l.jsonl", "jsonl", consulting("results/l.jsonl")),
-    "labels of codelion": Reader("results/c.jsonl", "jsonl", consulting("results/c.jsonl")),
-    "trace, shown": Reader("results/l.trace.jsonl", "jsonl", consulting("results/l.jsonl")),
+    "labels": Reader("results/l.jsonl", "jsonl", consulting("results/l.jsonl"), placed=True),
+    "labels of codelion": Reader("results/c.jsonl", "jsonl", consulting("results/c.jsonl"), placed=True),
+    "trace, shown": Reader("results/l.trace.jsonl", "jsonl", consulting("results/l.jsonl"), placed=True),
     "trace, resumed": Reader("r.trace.jsonl", "jsonl", resumed, named=False),
-    "data, jsonl": Reader("d.jsonl", "jsonl", run("--dataset", "d.jsonl")),
-    "data, json": Reader("d.json", "json", run("--dataset", "d.json")),
-    "data, csv": Reader("d.csv", "bytes", run("--dataset", "d.csv")),
-    "data, tsv": Reader("d.tsv", "bytes", run("--dataset", "d.tsv")),
+    "data, jsonl": Reader("d.jsonl", "jsonl", run("--dataset", "d.jsonl"), placed=True),
+    "data, json": Reader("d.json", "json", run("--dataset", "d.json"), placed=True),
+    "data, csv": Reader("d.csv", "bytes", run("--dataset", "d.csv"), placed=True),
+    "data, tsv": Reader("d.tsv", "bytes", run("--dataset", "d.tsv"), placed=True),
     "data, parquet": Reader("d.parquet", "bytes", run("--dataset", "d.parquet")),
     "data, gz": Reader("d.csv.gz", "bytes", run("--dataset", "d.csv.gz")),
     "data, a folder's card": Reader("data/README.md", "bytes", run("--dataset", "data"), named=False),
