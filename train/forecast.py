@@ -99,20 +99,20 @@ class Recipe:
 
 def plan_training(recipe: Recipe, own: Layout) -> list[Need]:
     """The layout of the experiment, one card, one card with the model in 4 bits, and four cards."""
-    one, four, settings = Layout(), Layout(4), recipe.model
-    in_4_bits = replace(recipe, model=replace(settings, load_in_4bit=True, use_bnb_nested_quant=True))
-    if need(recipe, one).missing > 0 and not settings.load_in_4bit:
-        four = Layout(4, stage=3)
-    others = [(recipe, one), *([(in_4_bits, one)] if settings.use_peft and not settings.load_in_4bit else [])]
-    return [need(*asked) for asked in [(recipe, own), *(o for o in [*others, (recipe, four)] if o != (recipe, own))]]
+    one, settings, others = Layout(), recipe.model, list[tuple[Recipe, Layout]]()
+    split = need(recipe, one).missing > 0 and not _quantised(recipe)
+    if settings.use_peft and not _quantised(recipe):
+        others = [(replace(recipe, model=replace(settings, load_in_4bit=True, use_bnb_nested_quant=True)), one)]
+    others = [(recipe, one), *others, (recipe, Layout(4, stage=3 if split else 0))]
+    return [need(*asked) for asked in [(recipe, own), *(other for other in others if other != (recipe, own))]]
 
 
 def need(recipe: Recipe, layout: Layout) -> Need:
     """Memory, tokens and time of one training."""
     shape, training, settings = recipe.shape, recipe.training, recipe.model
-    kind = "full" if not settings.use_peft else "QLoRA" if settings.load_in_4bit else "LoRA"
+    kind = "full" if not settings.use_peft else "QLoRA" if _quantised(recipe) else "LoRA"
     # Forward; backward through the layers, and for the weights; activations computed again; DPO's reference.
-    work = 2 * (2 + (not settings.use_peft) + training.gradient_checkpointing + (recipe.own.method != "sft"))
+    work = 2 * (2 + (not settings.use_peft) + training.gradient_checkpointing + (recipe.sequences == 2))
     rows = recipe.steps * recipe.own.total_batch_size
     passes = rows / (training.per_device_train_batch_size * layout.cards)
     # Forward, again for the backward, and for the gradients.
@@ -128,6 +128,10 @@ def need(recipe: Recipe, layout: Layout) -> Need:
         flops=work * shape.parameters,
         idle=start_seconds(shape) + gathered,
     )
+
+
+def _quantised(recipe: Recipe) -> bool:
+    return recipe.model.load_in_4bit or recipe.model.load_in_8bit
 
 
 def _parts(recipe: Recipe, layout: Layout) -> Mapping[str, float]:
@@ -146,13 +150,15 @@ def _parts(recipe: Recipe, layout: Layout) -> Mapping[str, float]:
 def _weights(recipe: Recipe, layout: Layout) -> float:
     """The base model, not yet split."""
     shape, settings = recipe.shape, recipe.model
-    if settings.load_in_4bit:
+    if _quantised(recipe):
         small = sum(weights for weights, _ in shape.linear.values())
-        constants = _NESTED if settings.use_bnb_nested_quant else _CONSTANTS
+        size = _NF4 + (_NESTED if settings.use_bnb_nested_quant else _CONSTANTS) if settings.load_in_4bit else 1
         # One matrix at a time is made whole again.
-        return small * (_NF4 + constants) + 2 * (shape.parameters - small) + 2 * shape.hidden * shape.widest
+        return small * size + 2 * (shape.parameters - small) + 2 * shape.hidden * shape.widest
     # Weights in float32 are used as copies in bfloat16; DeepSpeed has those alone, and float32 with the optimiser.
-    return shape.parameters * (6 if settings.dtype == "float32" and not layout.stage else 2)
+    size = 6 if settings.dtype == "float32" and not layout.stage else 2
+    # DPO without an adapter keeps the model as it was beside.
+    return shape.parameters * size * (1 if settings.use_peft else recipe.sequences)
 
 
 def _training_state(recipe: Recipe, layout: Layout) -> float:
@@ -161,7 +167,7 @@ def _training_state(recipe: Recipe, layout: Layout) -> float:
     if layout.stage:  # 2 + 2 + 12 (ZeRO, arXiv 1910.02054, section 3.1)
         return 2 * adapter / (layout.cards if layout.stage == 3 else 1) + 14 / layout.cards
     # PEFT keeps adapters in float32, TRL those of a model in 4 bits in bfloat16. DDP holds the gradients twice.
-    small = settings.load_in_4bit if adapter else settings.dtype != "float32"
+    small = _quantised(recipe) if adapter else settings.dtype != "float32"
     return (2 if small else 4) * (3 + adapter + (layout.cards > 1))
 
 

@@ -123,16 +123,7 @@ class Need:
 
 
 def inference(shape: ModelShape, engine: EngineConfig, prefixes: float, tokens: int, cards: int, starts: int) -> Need:
-    """Scoring with vLLM, whose weights and cache are split over the cards.
-
-    Args:
-        shape: of the model.
-        engine: its settings.
-        prefixes: tokens that are kept.
-        tokens: computed.
-        cards: over which vLLM splits.
-        starts: of a model.
-    """
+    """Scoring `tokens`, of which `prefixes` are kept, with vLLM, which splits weights and cache over the cards."""
     return Need(
         cards=cards,
         how="",

@@ -127,6 +127,8 @@ def test_a_plan_says_what_fits_and_what_does_not() -> None:
     plans = [str(found).split(":")[0].split("H100")[1].strip() for found in plan_training(big, Layout(4, stage=3))]
     assert plans == ["LoRA, ZeRO-3", "LoRA", "QLoRA"]
     assert [found.missing > 0 for found in plan_training(big, Layout(4, stage=3))] == [False, True, False]
+    in_8_bits = plan_training(recipe("meta-llama/Llama-3.1-70B", words=["--load_in_8bit", "true"]), Layout())
+    assert [found.cards for found in in_8_bits] == [1, 4] and 64 < in_8_bits[0].parts["weights"] < 70
     small = plan_training(recipe("meta-llama/Llama-3.1-8B"), Layout())
     assert [found.cards for found in small] == [1, 1, 4] and all(found.missing < 0 for found in small)
     # All weights: 16 bytes each (ZeRO), and copies in bfloat16 where nothing is split; each step computes 8 N FLOPs.
