@@ -25,8 +25,9 @@ START_SECONDS = 60.0  # imports, CUDA, compilation
 PROCESS_GIB = 4.0  # of host memory that each process holds for itself: libraries, CUDA, pinned buffers
 RATES = (
     f"H100 SXM by its data sheet (80 GB, 989 TFLOP/s bfloat16), 40 % of it at work, {100 * TOGETHER:.0f} % of that for "
-    f"each of several; 2 FLOPs a weight and token; a start {START_SECONDS:.0f} s, and {READ_GIB:g} GiB of weights a "
-    f"second; {PROCESS_GIB:g} GiB of host memory a process; computed, not measured"
+    f"each of several; 2 FLOPs a weight and token for each pass: one to score, to train forward, back, and forward "
+    f"again with checkpointing; a start {START_SECONDS:.0f} s, and {READ_GIB:g} GiB of weights a second; "
+    f"{PROCESS_GIB:g} GiB of host memory a process; computed, not measured"
 )
 
 # Llama 3 herd of models (arXiv 2407.21783, table 3): the documented GPU runs, to plan them offline.
