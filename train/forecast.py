@@ -1,8 +1,8 @@
 """What a training needs of H100s, by arithmetic on recipe, layout and the model's shape (`icm.labelling.hardware`)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class Recipe:
         model: precision and adapter.
         shape: of the base model.
         rows: in an epoch.
-        row_tokens: of a row, on average.
+        row_tokens, longest: of a row, on average and at most.
     """
 
     own: LabelArguments
@@ -75,17 +75,22 @@ class Recipe:
     shape: ModelShape
     rows: int
     row_tokens: float
+    longest: float
 
     @property
     def sequences(self) -> int:
         """Of a row: DPO has two."""
         return 1 if self.own.method == "sft" else 2
 
+    def at_once(self, cards: int) -> int:
+        """Rows that a card takes at once (see `train.arguments.batch_split`)."""
+        return min(self.training.per_device_train_batch_size, max(1, self.own.total_batch_size // cards))
+
     @property
     def steps(self) -> int:
         """Of the optimiser."""
         given = self.training.max_steps
-        return given if given > 0 else ceil(self.rows * self.training.num_train_epochs / self.own.total_batch_size)
+        return given if given > 0 else math.ceil(self.rows * self.training.num_train_epochs / self.own.total_batch_size)
 
     @property
     def trained(self) -> int:
@@ -113,20 +118,23 @@ def need(recipe: Recipe, layout: Layout) -> Need:
     kind = "full" if not settings.use_peft else "QLoRA" if _quantised(recipe) else "LoRA"
     # Forward; backward through the layers, and for the weights; activations computed again; DPO's reference.
     work = 2 * (2 + (not settings.use_peft) + training.gradient_checkpointing + (recipe.sequences == 2))
-    rows = recipe.steps * recipe.own.total_batch_size
-    passes = rows / (training.per_device_train_batch_size * layout.cards)
+    rows, at_once = recipe.steps * recipe.own.total_batch_size, recipe.at_once(layout.cards)
     # Forward, again for the backward, and for the gradients.
-    gathered = 3 * passes * 2 * shape.parameters * (1 - 1 / layout.cards) / NVLINK if layout.stage == 3 else 0.0
+    gathers = 3 * rows / (at_once * layout.cards) if layout.stage == 3 else 0
+    fixed, token = sum(_fixed(recipe, layout).values()), _token_bytes(recipe) * at_once * recipe.sequences
+    fits = int(min(max(0, CARD_GIB * GIB - fixed) // token, training.max_length or recipe.longest))
+    how = [kind, layout.sharing, f"{at_once} rows at once", f"which may have {fits} tokens each" if fits else ""]
+    parts = {**_fixed(recipe, layout), "activations": token * recipe.longest}
     return Need(
         cards=layout.cards,
-        how=f"{', '.join(filter(None, [kind, layout.sharing]))}: ",
-        parts={name: size / GIB for name, size in _parts(recipe, layout).items() if size},
+        how=f"{', '.join(filter(None, how))}: ",
+        parts={name: size / GIB for name, size in parts.items() if size},
         room=CARD_GIB,
         host_gib=layout.cards * (PROCESS_GIB + layout.fsdp * shape.weights_gib),
         files_gib=shape.weights_gib,
         tokens=round(rows * recipe.row_tokens) * recipe.sequences,
         flops=work * shape.parameters,
-        idle=start_seconds(shape) + gathered,
+        idle=start_seconds(shape) + gathers * 2 * shape.parameters * (1 - 1 / layout.cards) / NVLINK,
     )
 
 
@@ -134,15 +142,14 @@ def _quantised(recipe: Recipe) -> bool:
     return recipe.model.load_in_4bit or recipe.model.load_in_8bit
 
 
-def _parts(recipe: Recipe, layout: Layout) -> Mapping[str, float]:
-    """Bytes on each card, where every row is as long as `max_length` allows."""
+def _fixed(recipe: Recipe, layout: Layout) -> Mapping[str, float]:
+    """Bytes on each card, however many rows it takes."""
     shape, shared = recipe.shape, layout.cards if layout.stage == 3 else 1
     gathered = max(_LIVE, 2 * shape.embedding) if layout.stage == 3 else 0
     return {
         "weights": _weights(recipe, layout) / shared,
         "trained": recipe.trained * _training_state(recipe, layout),
         "buffers": gathered + (_BUCKET if layout.stage else 0),
-        "activations": _activations(recipe),
         "loss": _TILE,
     }
 
@@ -171,17 +178,13 @@ def _training_state(recipe: Recipe, layout: Layout) -> float:
     return (2 if small else 4) * (3 + adapter + (layout.cards > 1))
 
 
-def _activations(recipe: Recipe) -> float:
-    """What the backward pass needs of the forward pass, in bfloat16 with fused attention.
+def _token_bytes(recipe: Recipe) -> float:
+    """What the backward pass needs of the forward pass for each token, in bfloat16 with fused attention.
 
     A layer keeps 28 bytes a hidden unit (norms in float32, inputs of the adapters, queries, keys and values for each
     head) and 8 a unit of its widest layer; going back takes 8 of these again. With checkpointing, each layer's input is
     kept, and one layer at a time. What torch allocates is within 12 % (`tests/train/test_training_memory.py`).
     """
-    shape, training = recipe.shape, recipe.training
-    length = training.max_length or recipe.row_tokens
-    tokens = training.per_device_train_batch_size * recipe.sequences * length
+    shape, checkpointing = recipe.shape, recipe.training.gradient_checkpointing
     layer, back = 28 * shape.hidden + 8 * shape.widest, 8 * shape.widest
-    if training.gradient_checkpointing:
-        return tokens * (2 * shape.hidden * shape.layers + layer + back)
-    return tokens * (shape.layers * layer + back)
+    return (2 * shape.hidden * shape.layers + layer if checkpointing else shape.layers * layer) + back

@@ -62,7 +62,7 @@ class RunPlan:
 
     Attributes:
         batches: examples in each batch.
-        mean_demonstration_tokens: tokens of a demonstration, on average.
+        mean_demonstration_tokens, longest_demonstration: tokens of a demonstration, on average and at most.
         prompts: prompts scored.
         prompt_tokens: tokens of those prompts, each counted whole.
         computed_tokens: tokens computed with a perfect prefix cache.
@@ -77,6 +77,7 @@ class RunPlan:
 
     batches: Sequence[int]
     mean_demonstration_tokens: float
+    longest_demonstration: int
     prompts: int
     prompt_tokens: int
     computed_tokens: int
@@ -154,6 +155,7 @@ def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda da
     return RunPlan(
         batches=list(result.record.batches or ()),
         mean_demonstration_tokens=float(np.mean(lengths)),
+        longest_demonstration=max(lengths),
         prompts=usage["prompts"],
         prompt_tokens=usage["plain_tokens"] or usage["prompt_tokens"] or 1,
         computed_tokens=usage["computed_tokens"],

@@ -64,14 +64,13 @@ def _training(
     model = EngineConfig(str(settings.get("model_name_or_path") or settings["model"]))
     if layout.cpu or (shape := model_shape(model)) is None:
         return []
-    plan = Recipe(*recipe, shape, sum(labels.batches), labels.mean_demonstration_tokens)
-    training, epochs = plan.training, plan.training.num_train_epochs
-    rows = f"{plan.rows:,} rows of {plan.row_tokens:.0f} tokens, {epochs:g} epochs, {plan.steps} steps"
-    room = f"{training.per_device_train_batch_size} x {training.max_length or 'as many'} on a card"
+    tokens, longest = labels.mean_demonstration_tokens, labels.longest_demonstration
+    plan = Recipe(*recipe, shape, sum(labels.batches), tokens, longest)
+    rows = f"{plan.rows:,} rows of {tokens:.0f} tokens, at most {longest}; {plan.training.num_train_epochs:g} epochs"
     title = (
-        f"train, each of {adapters}: {rows}, {plan.trained:,} weights, memory for {room} (as configured, and others)"
+        f"train, each of {adapters}: {rows}, {plan.steps} steps, {plan.trained:,} weights; as configured, and others:"
     )
-    return ["", f"{title}:", *map(str, plan_training(plan, layout))]
+    return ["", title, *map(str, plan_training(plan, layout))]
 
 
 def _evaluation(settings: "EvalConfig", labels: RunPlan) -> Iterable[str]:
