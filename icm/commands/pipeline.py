@@ -18,7 +18,7 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="experiment file (YAML)")
     parser.add_argument("--force", action="store_true", help="redo stages whose settings or inputs have changed")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the stages and the cost of labelling; run nothing"
+        "--dry-run", action="store_true", help="print the stages, and what each takes of memory and time; run nothing"
     )
 
 
@@ -27,7 +27,8 @@ def pipeline(arguments: argparse.Namespace) -> int:
     from icm.commands.log import logging_to
     from icm.labelling.options import OutputConfig
     from icm.pipeline.experiment import read_experiment
-    from icm.pipeline.run import plan_pipeline, run_pipeline
+    from icm.pipeline.forecast import plan_pipeline
+    from icm.pipeline.run import run_pipeline
 
     config = read_experiment(arguments.config)
     with logging_to(OutputConfig()):

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from functools import cache
 from secrets import token_hex
 
+import psutil
+
+_TITLE = "VLLM::"  # of its processes: VLLM::EngineCore, VLLM::Worker_TP0
+_PATIENCE = 2.0  # seconds in which a guard ends what it watches
 _MARK = "_ICM_ENGINE_OF"
 # In a session of its own: what kills a whole group does not reach it. It ends with the process that it watches.
 _GUARD = f"""
@@ -54,3 +58,28 @@ def _guard() -> str:
         start_new_session=True,
     )
     return mark
+
+
+def orphans() -> list[psutil.Process]:
+    """vLLM's processes of this user that nobody waits for any more: another process than one that could have started
+    them is their parent, as init is. A guard that was killed too, or an engine that is not ours, leaves them."""
+    titled = (process for process in psutil.process_iter() if _title(process).startswith(_TITLE))
+    return psutil.wait_procs([process for process in titled if _adopted(process)], timeout=_PATIENCE)[1]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return (process.cmdline() or [""])[0] if process.uids().real == os.getuid() else ""
+    except psutil.Error:
+        return ""
+
+
+def _adopted(process: psutil.Process) -> bool:
+    """Who starts an engine has loaded torch; init, or what takes its place in a session, has not."""
+    try:
+        parent = process.parent()
+        return parent is None or not any("torch" in mapped.path for mapped in parent.memory_maps())
+    except psutil.AccessDenied:  # the parent is another user's
+        return True
+    except psutil.NoSuchProcess:
+        return False

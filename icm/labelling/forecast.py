@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,45 +18,22 @@ from numpy.typing import NDArray
 from icm.config import EngineConfig, GenerationConfig
 from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, CharacterTokenizer
 from icm.engines.base import Engine
-from icm.engines.common import context_length, kv_numbers_per_token, model_files
+from icm.engines.common import context_length, model_files
 from icm.engines.devices import gpus
 from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
 from icm.labelling.batches import batched, split_batches
+from icm.labelling.hardware import GIB, RATES, ModelShape, Need, inference, model_config, model_shape
 from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
 from icm.tasks import DataSource, load_task
 from icm.tasks.written import GENERATED_CLAIMS, STAND_IN_CHARACTERS, stand_ins
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
 ASSUMED_EXAMPLES = 256
 ASSUMED_CONTEXT = 8192
-GIB = 1024**3
 CALIBRATION_TOKENS = 1500
 HUB_TIMEOUT_SECONDS = 3
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What memory depends on.
-
-    Attributes:
-        parameters: number of weights.
-        kv_bytes_per_token: keys and values of one token in all layers, two bytes a number.
-    """
-
-    parameters: float
-    kv_bytes_per_token: int
-
-
-DOCUMENTED_SHAPES = {
-    "meta-llama/Llama-3.1-8B": ModelShape(8.03e9, 2 * 32 * 8 * 128 * 2),
-    "meta-llama/Llama-3.1-70B": ModelShape(70.6e9, 2 * 80 * 8 * 128 * 2),
-}
-"""Shapes of the documented GPU runs (Llama 3 herd of models, arXiv 2407.21783, table 3), for planning offline."""
 
 
 @dataclass(frozen=True)
@@ -86,37 +62,42 @@ class RunPlan:
 
     Attributes:
         batches: examples in each batch.
-        mean_demonstration_tokens: tokens of a demonstration, on average.
+        mean_demonstration_tokens, longest_demonstration: tokens of a demonstration, on average and at most.
         prompts: prompts scored.
         prompt_tokens: tokens of those prompts, each counted whole.
         computed_tokens: tokens computed with a perfect prefix cache.
         longest_prompt: tokens.
-        weights_gib: memory of the weights at two bytes a number; None if the model's shape is not known here.
-        kv_gib: key-value memory that keeps all prefixes of the largest sweep.
-        gpus: over which both are split.
+        prefix_tokens: to keep, so that no prefix of the largest sweep is computed twice.
+        shape: of the model; None if it is not known here.
         seconds: estimate from a short calibration; None where the model cannot run.
+        needs: of one GPU, of four, and of as many as the settings say, where they are not here, or to be compared.
         assumptions: what was assumed, a line each.
         writing: what the model writes first; None where the data have claims.
     """
 
     batches: Sequence[int]
     mean_demonstration_tokens: float
+    longest_demonstration: int
     prompts: int
     prompt_tokens: int
     computed_tokens: int
     longest_prompt: int
-    weights_gib: float | None
-    kv_gib: float | None
-    gpus: int
+    prefix_tokens: int
+    shape: ModelShape | None
     seconds: float | None
+    needs: Sequence[Need] = ()
     assumptions: Sequence[str] = field(default_factory=list)
     writing: Writing | None = None
 
+    @property
+    def memory(self) -> str:
+        """In all, however many GPUs share it."""
+        if self.shape is None:
+            return "unknown: the model's configuration cannot be reached from here"
+        prefixes = self.shape.kv_bytes_per_token * self.prefix_tokens / GIB
+        return f"{self.shape.weights_gib:.1f} GiB of weights, {prefixes:.1f} GiB to keep all prefixes"
+
     def __str__(self) -> str:
-        split = f" over {self.gpus} GPUs" if self.gpus > 1 else ""
-        memory = "unknown: the model's configuration cannot be reached from here"
-        if self.weights_gib is not None and self.kv_gib is not None:
-            memory = f"{self.weights_gib:.1f} GiB of weights, {self.kv_gib:.1f} GiB to keep all prefixes{split}"
         rows = [
             *([("to be written", str(self.writing))] if self.writing else []),
             ("examples", f"{sum(self.batches):,} in {len(self.batches)} batch(es) of at most {max(self.batches):,}"),
@@ -125,13 +106,12 @@ class RunPlan:
             ("prompts", f"{self.prompts:,}"),
             ("tokens, plain order", f"{self.prompt_tokens:,}"),
             ("tokens computed", f"{self.computed_tokens:,} ({self.computed_tokens / self.prompt_tokens:.1%})"),
-            ("memory", memory),
-            (
-                "time",
-                "unknown: timed only for a model in a folder here" if self.seconds is None else _duration(self.seconds),
-            ),
+            ("memory", self.memory),
         ]
-        lines = [f"{name:20} {value}" for name, value in rows]
+        if self.seconds is not None or not self.needs:
+            unknown = "unknown: timed only for a model in a folder here"
+            rows.append(("time", unknown if self.seconds is None else _duration(self.seconds)))
+        lines = [*(f"{name:20} {value}" for name, value in rows), *map(str, self.needs)]
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
 
 
@@ -170,18 +150,20 @@ def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda da
     result = run_labeling(dataset, engine, settings.search, batches=batches)
     encoder = PromptEncoder(planner.tokenizer, dataset.label_space)
     lengths = [len(encoder.demonstration(e, dataset.label_space.labels[0])) for e in dataset]
-    shape, usage = planner.shape, {name: int(spent) for name, spent in result.record.usage.items()}
+    usage = {name: int(spent) for name, spent in result.record.usage.items()}
+    seconds = planner.seconds(usage["computed_tokens"], dataset)
     return RunPlan(
         batches=list(result.record.batches or ()),
         mean_demonstration_tokens=float(np.mean(lengths)),
+        longest_demonstration=max(lengths),
         prompts=usage["prompts"],
         prompt_tokens=usage["plain_tokens"] or usage["prompt_tokens"] or 1,
         computed_tokens=usage["computed_tokens"],
         longest_prompt=engine.longest_prompt,
-        weights_gib=None if shape is None else shape.parameters * 2 / GIB,
-        kv_gib=None if shape is None else shape.kv_bytes_per_token * engine.largest_tree / GIB,
-        gpus=settings.engine.tensor_parallel_size * settings.engine.pipeline_parallel_size,
-        seconds=planner.seconds(usage["computed_tokens"], dataset),
+        prefix_tokens=engine.largest_tree,
+        shape=planner.shape,
+        seconds=seconds,
+        needs=planner.needs(engine.largest_tree, usage["computed_tokens"], seconds),
         assumptions=planner.assumptions,
         writing=planner.writing,
     )
@@ -262,40 +244,39 @@ class _Planner:
             return CharacterTokenizer()
 
     @cached_property
-    def _config(self) -> "PreTrainedConfig | None":
-        from transformers import AutoConfig
-
-        try:
-            folder, revision = self._files
-            return AutoConfig.from_pretrained(folder, revision=revision)
-        except (OSError, ValueError):
-            return None
-
-    @cached_property
     def _files(self) -> tuple[str, str | None]:
         return model_files(self._engine)
 
     @cached_property
     def context(self) -> int:
         """Context length in tokens."""
-        if self._config is not None:
-            return context_length(self._config, self._engine.max_model_len)
+        if (config := model_config(self._engine)) is not None:
+            return context_length(config, self._engine.max_model_len)
         if self._engine.max_model_len is None:
             self.assumptions.append(
                 f"a context of {ASSUMED_CONTEXT:,} tokens (set --max-model-len to plan for another)"
             )
         return self._engine.max_model_len or ASSUMED_CONTEXT
 
-    @cached_property
+    @property
     def shape(self) -> ModelShape | None:
-        """The model's shape, from its configuration or the documented runs."""
-        if self._config is None:
-            return DOCUMENTED_SHAPES.get(self._engine.model)
-        return ModelShape(_parameters(self._config), 2 * kv_numbers_per_token(self._config))
+        """The model's shape."""
+        return model_shape(self._engine)
+
+    def needs(self, prefixes: int, tokens: int, seconds: float | None) -> list[Need]:
+        """What GPUs would have to hold, and for how long; nothing for a model that runs on a CPU, or elsewhere."""
+        engine = self._engine
+        if self.shape is None or engine.engine == "server" or engine.device in ("cpu", "mps"):
+            return []
+        if seconds is not None and not gpus():
+            return []
+        self.assumptions.append(RATES)
+        own = engine.tensor_parallel_size * engine.pipeline_parallel_size
+        return [inference(self.shape, engine, prefixes, tokens, cards, starts=1) for cards in sorted({1, 4, own})]
 
     def seconds(self, tokens: int, dataset: ICMDataset) -> float | None:
         """Time for `tokens`, from scoring a few short prompts; None where the model is not in a folder here."""
-        if self._config is None or not self._runs_here():
+        if model_config(self._engine) is None or not self._runs_here():
             return None
         from icm.engines import create_engine
 
@@ -331,15 +312,6 @@ def _on_transformers(config: EngineConfig) -> bool:
         return choose_engine(config) == "transformers"
     except PrerequisiteError:  # planned for another machine
         return False
-
-
-def _parameters(config: "PreTrainedConfig") -> float:
-    """Number of weights, from a model without memory behind it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return float(AutoModelForCausalLM.from_config(config).num_parameters())
 
 
 def _duration(seconds: float) -> str:

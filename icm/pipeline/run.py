@@ -20,7 +20,7 @@ from icm.doors.signals import end, tethered
 from icm.errors import ConfigError, ICMError, ResumeError
 from icm.files import atomic_write
 from icm.labelling.options import build
-from icm.pipeline.experiment import PipelineConfig
+from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.manifest import (
     MANIFEST,
     StageRecord,
@@ -36,10 +36,13 @@ from icm.pipeline.manifest import (
 from icm.pipeline.stages import Stage, eval_file, eval_settings, eval_yaml, make_stages, train_words
 from icm.tasks import DataSource
 from icm.text import Console
-from icm.yaml_files import read_mapping
 
 if TYPE_CHECKING:
+    from trl.trainer.model_config import ModelConfig
+
+    from eval.settings import EvalConfig
     from icm.labelling.forecast import Writing
+    from train.arguments import LabelArguments, TrainingConfig
 
 
 def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
@@ -90,36 +93,6 @@ def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Cons
     return {stage.name: records[stage.name] for stage in stages}
 
 
-def plan_pipeline(config: PipelineConfig) -> str:
-    """What `run_pipeline` would do: state and command of each stage, and the cost of the labelling. Runs nothing.
-
-    Raises:
-        ICMError: as `run_pipeline`, before anything runs.
-    """
-    from icm.labelling.forecast import plan_run
-
-    stages = make_stages(config)
-    records = read_manifest(config.output_dir)
-    check_later_stages(config, stages)
-    writing = None if config.eval is None else held_out_writing(config)
-    lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
-    for number, stage in enumerate(stages, start=1):
-        lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
-    for algorithm in config.label.algorithms:
-        settings = config.settings(algorithm, config.label.seeds[0])
-        rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
-        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan_run(settings))]
-    lines += ["", "eval, of the held-out part:", f"{'to be written':20} {writing}"] if writing else []
-    return "\n".join(lines)
-
-
-def _state(stage: Stage, record: StageRecord | None) -> str:
-    if is_done(stage, record):
-        return "finished"
-    changes = changed(stage, record) if record else []
-    return f"changed: {'; '.join(changes)}" if changes else "to run"
-
-
 def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None:
     """Let training and evaluation check their settings now, not after hours of labelling.
 
@@ -128,30 +101,31 @@ def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None
     """
     kinds = {stage.name.split()[0] for stage in waiting}
     if config.train is not None and "train" in kinds:
-        _check_training(config)
+        check_training(config, config.train)
     if config.eval is not None and "eval" in kinds:
-        _check_evaluation(config)
+        check_evaluation(config)
 
 
-def _check_training(config: PipelineConfig) -> None:
+def check_training(config: PipelineConfig, train: TrainStage) -> "tuple[LabelArguments, TrainingConfig, ModelConfig]":
+    """The settings of all trainings. Raises ConfigError for what the training refuses."""
     from train.arguments import batch_split, read_settings, training_arguments
+    from train.forecast import read_layout
 
-    assert config.train is not None
-    words = train_words({"labels": "-", **config.train.overrides})
-    settings = read_settings(["--config", config.train.recipe, *words])
-    with _world_size(Path(config.train.accelerate)):
+    words = train_words({"labels": "-", **train.overrides})
+    settings = read_settings(["--config", train.recipe, *words])
+    with _world_size(read_layout(Path(train.accelerate)).cards):
         batch_split(settings)
-    _, model = training_arguments(settings, settings.label_arguments().method, config.output_dir, touch_gpus=False)
+    own = settings.label_arguments()
+    training, model = training_arguments(settings, own.method, config.output_dir, touch_gpus=False)
     if config.label.rounds > 1 and not model.use_peft:
-        raise ConfigError(f"{config.path}: label.rounds: {config.train.recipe} trains no adapter; set use_peft there")
+        raise ConfigError(f"{config.path}: label.rounds: {train.recipe} trains no adapter; set use_peft there")
+    return own, training, model
 
 
 @contextlib.contextmanager
-def _world_size(accelerate: Path) -> Iterator[None]:
+def _world_size(processes: int) -> Iterator[None]:
     """The number of ranks as the launcher will tell it to each of them."""
-    processes, own = read_mapping(accelerate).get("num_processes", 1), os.environ.get("WORLD_SIZE")
-    if isinstance(processes, bool) or not isinstance(processes, int) or not 0 < processes < 2**20:
-        raise ConfigError(f"{accelerate}: num_processes: found {processes!r:.80}, expected a whole number above 0")
+    own = os.environ.get("WORLD_SIZE")
     os.environ["WORLD_SIZE"] = str(processes)
     try:
         yield
@@ -161,14 +135,15 @@ def _world_size(accelerate: Path) -> Iterator[None]:
             os.environ["WORLD_SIZE"] = own
 
 
-def _check_evaluation(config: PipelineConfig) -> None:
+def check_evaluation(config: PipelineConfig) -> "EvalConfig":
+    """The settings of the evaluation. Raises ConfigError for what it refuses."""
     from eval.settings import parse_settings
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "eval.yaml"
         path.write_text(eval_yaml(config), encoding="utf-8")
         try:
-            parse_settings(["--config", str(path)])
+            return parse_settings(["--config", str(path)])
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
 

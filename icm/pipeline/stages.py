@@ -194,13 +194,13 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> S
         name=f"train {folder.name}",
         command=(*launch, str(_HOME / "train" / "run.py"), "--config", train.recipe, *words),
         settings={"label_source": source, "held_out": held_out, "overrides": dict(train.overrides)},
-        inputs=(labels, *source_files(train.recipe), Path(train.accelerate), *_folders(_trained_model(config, train))),
+        inputs=(labels, *source_files(train.recipe), Path(train.accelerate), *_folders(trained_model(config, train))),
         outputs=(folder / "train_results.json",),
         folder=folder,
     )
 
 
-def _trained_model(config: PipelineConfig, train: TrainStage) -> Mapping[str, object]:
+def trained_model(config: PipelineConfig, train: TrainStage) -> Mapping[str, object]:
     """The model of the recipe, else the one that labels."""
     recipe = read_mapping(train.recipe)
     labeler = config.settings(config.label.algorithms[0], config.label.seeds[0]).engine.model

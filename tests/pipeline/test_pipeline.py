@@ -18,8 +18,9 @@ from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError, ICMError, ResumeError
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
+from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.manifest import read_manifest
-from icm.pipeline.run import check_later_stages, held_out_writing, plan_pipeline, run_pipeline, run_stages
+from icm.pipeline.run import check_later_stages, held_out_writing, run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
 from icm.tasks import load_task
 from icm.tasks.written import stand_ins
@@ -388,3 +389,28 @@ def test_the_plan_says_which_claims_will_be_written(tmp_path: Path) -> None:
     assert f"4 for each of {12 - len(held_out)} questions, at most 40 tokens each" in first
     assert "8 claims, 4 for each of 2 questions" in second  # eval.data.max_examples is 8
     assert "generation" not in eval_settings(read_experiment(write(tmp_path)))
+
+
+def test_the_plan_of_a_model_that_is_not_here_says_what_each_stage_takes_of_gpus(tmp_path: Path) -> None:
+    conditions = [*SMALL["eval"]["conditions"], {"name": "Zero-shot", "kind": "zero-shot"}]
+    path = write(
+        tmp_path,
+        ("model", {"model": "meta-llama/Llama-3.1-70B", "engine": "vllm", "tensor_parallel_size": 4}),
+        ("train.recipe", "configs/train/sft_lora.yaml"),
+        ("train.accelerate", "configs/accelerate/zero3.yaml"),
+        ("eval.conditions", conditions),
+    )
+    lines = plan_pipeline(read_experiment(path)).splitlines()
+    starts = [
+        next(place for place, line in enumerate(lines) if line.startswith(f"{kind}, "))
+        for kind in ("icm", "train", "eval")
+    ]
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        stage = lines[start:end]
+        for cards, fits in (("on 1 H100 ", False), ("on 4 H100 ", True)):
+            place = next(n for n, line in enumerate(stage) if line.startswith(cards))
+            assert all(word in stage[place] for word in ("GiB a card", "host ", " h: ", " tokens at "))
+            assert [*stage, ""][place + 1].startswith("WARNING") is not fits
+    # 4 shots and 8 items, then 8 items without an adapter and 8 with one, of as many tokens as a demonstration has.
+    tokens = float(next(line for line in lines if line.startswith("mean demonstration")).split()[2])
+    assert int(lines[-1].split(" h: ")[1].split()[0]) == pytest.approx(28 * tokens, abs=2)

@@ -1,0 +1,94 @@
+"""What an experiment will do and take, before it starts: `icm pipeline --dry-run`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from eval.conditions.base import ITEMS_PER_BATCH
+from icm.config import EngineConfig
+from icm.labelling.forecast import RunPlan, plan_run
+from icm.labelling.hardware import inference, model_shape
+from icm.pipeline.experiment import PipelineConfig, TrainStage
+from icm.pipeline.manifest import StageRecord, changed, is_done, read_manifest
+from icm.pipeline.run import check_evaluation, check_training, held_out_writing
+from icm.pipeline.stages import Stage, make_stages, trained_model
+from train.forecast import Recipe, plan_training, read_layout
+
+if TYPE_CHECKING:
+    from trl.trainer.model_config import ModelConfig
+
+    from eval.settings import EvalConfig
+    from train.arguments import LabelArguments, TrainingConfig
+
+    TrainingSettings: TypeAlias = "tuple[LabelArguments, TrainingConfig, ModelConfig]"
+
+
+def plan_pipeline(config: PipelineConfig) -> str:
+    """What `run_pipeline` would do: state and command of each stage, and what each takes. Runs nothing.
+
+    Raises:
+        ICMError: as `run_pipeline`, before anything runs.
+    """
+    stages = make_stages(config)
+    records = read_manifest(config.output_dir)
+    recipe = None if config.train is None else check_training(config, config.train)
+    evaluation = None if config.eval is None else check_evaluation(config)
+    writing = None if config.eval is None else held_out_writing(config)
+    lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
+    for number, stage in enumerate(stages, start=1):
+        lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
+    plans = [plan_run(config.settings(name, config.label.seeds[0])) for name in config.label.algorithms]
+    for algorithm, plan in zip(config.label.algorithms, plans, strict=True):
+        rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
+        lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan)]
+    trainings = [stage for stage in stages if stage.name.startswith("train ")]
+    if config.train is not None and recipe is not None:
+        lines += _training(config, config.train, recipe, plans[0], len(trainings))
+    scoring = [] if evaluation is None else [*_evaluation(evaluation, plans[0])]
+    scoring += [f"{'to be written':20} {writing}"] if writing else []
+    return "\n".join([*lines, *(["", "eval, of the held-out part:", *scoring] if scoring else [])])
+
+
+def _state(stage: Stage, record: StageRecord | None) -> str:
+    if is_done(stage, record):
+        return "finished"
+    changes = changed(stage, record) if record else []
+    return f"changed: {'; '.join(changes)}" if changes else "to run"
+
+
+def _training(
+    config: PipelineConfig, train: TrainStage, recipe: "TrainingSettings", labels: RunPlan, adapters: int
+) -> list[str]:
+    """What each training needs; nothing where it runs on a CPU, or the model's shape is not known."""
+    layout, settings = read_layout(Path(train.accelerate)), trained_model(config, train)
+    model = EngineConfig(str(settings.get("model_name_or_path") or settings["model"]))
+    if layout.cpu or (shape := model_shape(model)) is None:
+        return []
+    tokens, longest = labels.mean_demonstration_tokens, labels.longest_demonstration
+    plan = Recipe(*recipe, shape, sum(labels.batches), tokens, longest)
+    rows = f"{plan.rows:,} rows of {tokens:.0f} tokens, at most {longest}; {plan.training.num_train_epochs:g} epochs"
+    title = (
+        f"train, each of {adapters}: {rows}, {plan.steps} steps, {plan.trained:,} weights; as configured, and others:"
+    )
+    return ["", title, *map(str, plan_training(plan, layout))]
+
+
+def _evaluation(settings: "EvalConfig", labels: RunPlan) -> Iterable[str]:
+    """What the evaluation needs, where the labelling says so of itself."""
+    if labels.shape is None or not labels.needs:
+        return
+    items, item = settings.data.max_examples or sum(labels.batches), labels.mean_demonstration_tokens
+    shots, seeds = settings.orders * min(settings.shots, sum(labels.batches)), len(settings.seeds)
+    asked = {
+        "zero-shot": items,
+        "chat": items,
+        "many-shot": seeds * (shots + settings.orders * items),
+    }
+    kinds = [condition.kind for condition in settings.conditions]
+    texts = sum(asked.get(kind, 0) for kind in kinds)
+    texts += sum(items * len(settings.adapters_of(c)) for c in settings.conditions if c.kind == "fine-tuned")
+    kept, starts = item * (shots + ITEMS_PER_BATCH), 1 + ("chat" in kinds)
+    for cards in (need.cards for need in labels.needs):
+        yield str(inference(labels.shape, settings.engine, kept, round(texts * item), cards, starts))
+    if settings.multiple_choice is not None:
+        yield f"{'assumed':20} nothing of multiple_choice, whose questions are not read here"
