@@ -75,11 +75,16 @@ class PromptTree:
         """Yield (query, whole prompt) in visiting order."""
         return ((node.query, path) for node, path in self._prompts() if node.query is not None)
 
-    def requests(self, token_ids: Sequence[int], most: int) -> Iterator[tuple[int, Segment, list[int]]]:
-        """Yield (query, whole prompt, places in `token_ids` that it is asked for), at most so many places at a time."""
+    def requests(
+        self, token_ids: Sequence[int], most: int, known: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[int, Segment, list[int]]]:
+        """Yield (query, whole prompt, places in `token_ids` that it is asked for), at most so many places at a time;
+        without what is `known` [queries, tokens]."""
         place = {token: number for number, token in enumerate(token_ids)}
         for node, path in self._prompts():
             asked = [place[token] for token in node.asks] or list(range(len(token_ids)))
+            if known is not None:
+                asked = [number for number in asked if not known[node.query, number]]
             for start in range(0, len(asked), most):
                 yield node.query or 0, path, asked[start : start + most]
 
@@ -91,6 +96,16 @@ class PromptTree:
             end = above + len(node.segment)
             yield node, end
             stack.extend((child, end) for child in node.children)
+
+    def spelt(self, token_ids: Sequence[int]) -> NDArray[np.bool_]:
+        """[queries, tokens]: whether a prompt goes on with the token in a longer prompt below it."""
+        found = np.zeros((self.queries, len(token_ids)), dtype=bool)
+        place = {token: number for number, token in enumerate(token_ids)}
+        for node, _ in self._ends():
+            if node.query is not None:
+                first = (child.segment[0] for child in node.children if child.segment)
+                found[node.query, [place[token] for token in first if token in place]] = True
+        return found
 
     @cached_property
     def queries(self) -> int:

@@ -1,15 +1,16 @@
-"""Cost of leave-one-out scoring, of loading large data, and of reading many results: tokens, seconds, memory.
+"""Cost of leave-one-out scoring, of MC1 and MC2, of large data, and of many results: tokens, seconds, memory.
 
     python scripts/benchmark.py scoring --model embedded --engine transformers --examples 64 --order tree --json
     python scripts/benchmark.py growth --model embedded --engine accounting --from 8 --to 256 --json
+    python scripts/benchmark.py multiple-choice --questions mc_task.json --count 30 --model embedded --engine vllm
     python scripts/benchmark.py loading --lines 1000000 [--max-examples 256]
     python scripts/benchmark.py analysis --results 2000
 
 `scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
 shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as
-the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model. `loading`
-makes a file of so many texts, loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many
-results.
+the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model.
+`multiple-choice` asks so many TruthfulQA questions as an evaluation does. `loading` makes a file of so many texts,
+loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many results.
 """
 
 import argparse
@@ -25,6 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.conditions.pool import EnginePool
+from eval.experiment import Experiment
+from eval.multiple_choice import held_out_questions
+from eval.settings import checked_settings
 from icm.commands.results import show_analysis
 from icm.config import EngineConfig, SearchConfig
 from icm.engines import create_engine
@@ -64,6 +69,28 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Cost of MC1 and MC2, and what came out.
+
+    Attributes:
+        questions, answers: asked and scored.
+        prompts: that the engine was given.
+        prompt_tokens, computed_tokens: see `Measurement`.
+        seconds: inside the engine, without its start.
+        mc1, mc2: means over the questions.
+    """
+
+    questions: int
+    answers: int
+    prompts: int
+    prompt_tokens: int
+    computed_tokens: int
+    seconds: float
+    mc1: float
+    mc2: float
+
+
+@dataclass(frozen=True)
 class Load:
     """Cost of one step over large data.
 
@@ -89,6 +116,9 @@ def main() -> None:
             steps = _loading if arguments.benchmark == "loading" else _analysis
             for load in steps(arguments, Path(folder)):
                 _print(load, arguments.json)
+        return
+    if arguments.benchmark == "multiple-choice":
+        _print(_multiple_choice(arguments), arguments.json)
         return
     with _engine(arguments) as engine:
         scorer = _scorer(engine, arguments.examples if arguments.benchmark == "scoring" else arguments.to)
@@ -116,6 +146,10 @@ def _parser() -> argparse.ArgumentParser:
     growth = commands.add_parser("growth", help="a whole growth phase")
     growth.add_argument("--from", type=int, default=8)
     growth.add_argument("--to", type=int, default=256)
+    asking = commands.add_parser("multiple-choice", help="MC1 and MC2")
+    asking.add_argument("--questions", required=True)
+    asking.add_argument("--count", type=int, default=30)
+    asking.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
     loading = commands.add_parser("loading", help="a large file")
     loading.add_argument("--lines", type=int, default=1_000_000)
     loading.add_argument("--max-examples", type=int)
@@ -125,10 +159,40 @@ def _parser() -> argparse.ArgumentParser:
     for command in (loading, analysis):
         command.add_argument("--json", action="store_true", help="print one JSON object a step")
     for command in (scoring, growth):
-        command.add_argument("--model", default="embedded")
         command.add_argument("--engine", choices=["accounting", "transformers", "vllm"], default="accounting")
+    for command in (scoring, growth, asking):
+        command.add_argument("--model", default="embedded")
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
+
+
+def _multiple_choice(arguments: argparse.Namespace) -> Asked:
+    content = {
+        "conditions": [{"name": "Base", "kind": "zero-shot"}],
+        "data": {"dataset": "reviews"},  # what an evaluation asks beside the benchmark
+        "engine": {"model": arguments.model, "engine": arguments.engine},
+        "multiple_choice": {
+            "questions": arguments.questions,
+            "conditions": ["Base"],
+            "max_questions": arguments.count,
+        },
+    }
+    experiment = Experiment(checked_settings(content, "benchmark"))
+    benchmark, run = held_out_questions(experiment), experiment.runs[0]
+    with EnginePool() as engines:
+        usage = engines.get(experiment.settings.engine).usage
+        answers = [answer for batch in benchmark.answer(run, list(benchmark.ids), engines) for answer in batch.answers]
+    found = [(benchmark.ids[answer.id], answer.log_probs or ()) for answer in answers]
+    return Asked(
+        len(found),
+        sum(len(values) for _, values in found),
+        usage.prompts,
+        usage.prompt_tokens,
+        usage.computed_tokens,
+        usage.seconds,
+        float(np.mean([question.mc1(values) for question, values in found])),
+        float(np.mean([question.mc2(values) for question, values in found])),
+    )
 
 
 def _loading(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
@@ -240,7 +304,7 @@ def _mean_length(scorer: Scorer) -> float:
     return float(np.mean([len(demonstration(scorer.dataset[p], label)) for p, label in labels.items()]))
 
 
-def _print(found: Measurement | Load, as_json: bool) -> None:
+def _print(found: Measurement | Asked | Load, as_json: bool) -> None:
     if as_json:
         print(json.dumps(vars(found)))
         return

@@ -59,6 +59,10 @@ def test_labels_of_several_tokens_are_prompts_behind_the_query() -> None:
         for _, prompt, places in labels.expand(tree).requests([*labels.tokens], 9)
     }
     assert [asked[(*queries[0], *more)] for more in ((), (1,), (1, 3))] == [[1, 5], [2, 3], [4]]
+    spelt = labels.expand(tree).spelt(labels.tokens)
+    assert np.argwhere(spelt).tolist() == [[0, 0], [1, 2], [3, 0], [4, 2]]  # 1 stands in (1, 3), and 3 in it too
+    own = [(row, places) for row, _, places in labels.expand(tree).requests(labels.tokens, 9, spelt)]
+    assert own == [(0, [4]), (1, [1]), (2, [3]), (3, [4]), (4, [1]), (5, [3])]
     scores = np.arange(6.0 * 5).reshape(6, 5)  # columns: tokens 1, 2, 3, 4, 5
     assert labels.tokens == [1, 2, 3, 4, 5]
     expected = [[0 + 6, 0 + 7 + 13, 4], [15 + 21, 15 + 22 + 28, 19]]

@@ -20,7 +20,7 @@ from icm.engines.guard import guarded
 from icm.engines.worker_output import WorkerOutput
 from icm.errors import PrerequisiteError
 from icm.models import resolve_model
-from icm.prompts import PromptTree, prompt_ids
+from icm.prompts import PromptTree, Segment, prompt_ids
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Tokens cached as one: the smallest of each platform, as demonstrations have 20 to 200 tokens.
 _BLOCK_SIZE = {"cpu": 32, "cuda": 16}
 _MOST_TOKEN_IDS = 128  # that vLLM takes in one request
+_LONGEST_READ = 1024  # tokens: vLLM makes float32 logits of all that it computes of such a prompt
 _GIB = 1024**3
 _GRACE = 5.0  # seconds for vLLM's processes to end by themselves
 
@@ -82,20 +83,58 @@ class VLLMEngine(Engine):
 
     def score(self, tree: PromptTree, label_ids: Sequence[int]) -> NDArray[np.float64]:
         """See `Engine.score`."""
-        from vllm import SamplingParams
-
         check_lengths(tree, self.context_length)
         started = time.perf_counter()
-        requests = list(tree.requests(label_ids, _MOST_TOKEN_IDS))
-        asked = [[label_ids[place] for place in places] for _, _, places in requests]
-        params = [SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=a, detokenize=False) for a in asked]
-        outputs = self._run([prompt for _, prompt, _ in requests], params)
         scores = np.full((tree.queries, len(label_ids)), np.nan)
+        spelt = tree.spelt(label_ids)
+        # With LoRA vLLM fails at log-probabilities of prompts, or gets them wrong (vllm-project/vllm#29955, #51594).
+        if not self._requests and _spares_most(tree, label_ids, spelt):
+            self._ask_longest(tree, label_ids, scores, spelt)
+        self._ask(tree, label_ids, scores, ~np.isnan(scores))
+        self.usage.seconds += time.perf_counter() - started
+        return scores
+
+    def _ask(
+        self,
+        tree: PromptTree,
+        label_ids: Sequence[int],
+        scores: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        **more: Any,
+    ) -> list[tuple[Segment, Any]]:
+        """Fill in what is not known, each prompt's own. Returns the prompts with vLLM's outputs."""
+        from vllm import SamplingParams
+
+        requests = list(tree.requests(label_ids, _MOST_TOKEN_IDS, known))
+        asked = [[label_ids[place] for place in places] for _, _, places in requests]
+        params = [
+            SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=a, detokenize=False, **more) for a in asked
+        ]
+        outputs = self._run([prompt for _, prompt, _ in requests], params)
         for (query, _, places), ids, output in zip(requests, asked, outputs, strict=True):
             found = output.outputs[0].logprobs[0]
             scores[query, places] = [found[token].logprob for token in ids]
-        self.usage.seconds += time.perf_counter() - started
-        return scores
+        return [(prompt, output) for (_, prompt, _), output in zip(requests, outputs, strict=True)]
+
+    def _ask_longest(
+        self, tree: PromptTree, label_ids: Sequence[int], scores: NDArray[np.float64], spelt: NDArray[np.bool_]
+    ) -> None:
+        """Ask for what no longer prompt spells, and read the rest off the tokens of those prompts.
+
+        Of tokens from its prefix cache vLLM has no log-probabilities: mostly another of these prompts computed them.
+        What only an earlier call computed stays NaN.
+        """
+        rows = {path: query for query, path in tree.paths()}
+        place = {token: number for number, token in enumerate(label_ids)}
+        shortest = min(map(len, rows))
+        # Unless told otherwise, vLLM leaves its cache aside for such prompts.
+        more = {"prompt_logprobs": 0, "skip_reading_prefix_cache": False, "flat_logprobs": True}
+        for prompt, output in self._ask(tree, label_ids, scores, spelt, **more):
+            # Up to the last token; for cached ones vLLM's runners put in anything (V1) or nothing (V2).
+            found = output.prompt_logprobs.logprobs
+            for end in range(max(shortest, output.num_cached_tokens + 1, len(prompt) - len(found)), len(prompt)):
+                if prompt[:end] in rows and prompt[end] in place:
+                    scores[rows[prompt[:end]], place[prompt[end]]] = found[end - len(prompt)]
 
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
@@ -145,6 +184,12 @@ class VLLMEngine(Engine):
             with suppress(Exception):  # of an engine that is dead already
                 engine.engine_core.shutdown()
             _end(self._processes)
+
+
+def _spares_most(tree: PromptTree, label_ids: Sequence[int], spelt: NDArray[np.bool_]) -> bool:
+    """Whether two of three prompts need not be asked; for fewer, reading prompts takes longer on a CPU."""
+    every, own = (sum(1 for _ in tree.requests(label_ids, _MOST_TOKEN_IDS, known)) for known in (None, spelt))
+    return tree.longest_prompt <= _LONGEST_READ and 3 * own <= every
 
 
 def _children() -> set[psutil.Process]:

@@ -14,6 +14,7 @@ from eval.conditions.pool import EnginePool
 from icm.config import EngineConfig
 from icm.engines.devices import gpus
 from icm.models import resolve_model
+from icm.prompts import LabelTrie, PromptTree
 
 
 def _adapter(folder: Path, seed: int, rank: int) -> str:
@@ -37,6 +38,9 @@ def test_vllm_starts_once_for_base_and_adapters(tmp_path: Path) -> None:
             reviews = Reviews(engine.tokenizer, 8, seed=7)
             tree = reviews.leave_one_out(8)
             found.append(engine.score(tree, reviews.labels))
+            before = engine.usage.prompts
+            engine.score_labels(PromptTree((2,), query=0), LabelTrie(((3, 4, 5, 6),)))
+            assert engine.usage.prompts - before == 4, "with LoRA vLLM cannot give a prompt's own log-probabilities"
             assert gpus() or 1000 < engine.context_length < 8191, "the context is as long as memory allows"
         assert pool.starts == 1
     np.testing.assert_allclose(found[0], found[3], atol=1e-4)  # what is cached by then decides the last bits

@@ -49,6 +49,15 @@ def test_cost_of_growth(run: Run) -> None:
     assert 2 * steps <= found["computed_tokens"] <= 2.6 * steps
 
 
+def test_cost_of_answers(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "mc_task.json"
+    answers = {"It is a fruit": 1, "It is a stone": 0}
+    file.write_text(json.dumps([{"question": "What is a fig?", "mc1_targets": answers, "mc2_targets": answers}]))
+    found = measured(run, "multiple-choice", "--questions", file, "--model", tiny_model)
+    assert (found["questions"], found["answers"], found["prompts"]) == (1, 2, 4)
+    assert 0 < found["computed_tokens"] < found["prompt_tokens"] and found["mc1"] in (0, 1) and 0 < found["mc2"] < 1
+
+
 def test_quality_table_is_made_once(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     folder = tmp_path / "quality"
     words: list[object] = ["--models", tiny_model, "--engine", "transformers", "--seeds", 0]
