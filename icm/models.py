@@ -135,7 +135,8 @@ def is_hub_name(name: str) -> bool:
 def model_label(name: str) -> str:
     """Short name for file names and reports: `embedded` → `smollm2-135m-instruct`, `a/B_c` → `B-c`."""
     known = is_embedded(name) and (name.partition(":")[2] or DEFAULT_EMBEDDED)
-    short = known or (local_path(name) or Path(name)).resolve().name
+    path = local_path(name) or Path(name)
+    short = known or (path.resolve() if path.exists() else path).name  # what no system takes for a path does not exist
     return re.sub(r"[^A-Za-z0-9.-]+", "-", short).strip("-.") or "model"
 
 

@@ -175,6 +175,7 @@ def always(content: bytes) -> Callable[[bytes], bytes]:
 
 FOUND: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("adapter's training", entry("model", gone=True), "field 'model': expected text"),
+    ("adapter's training", entry("model", "\0"), "ad adapts \\x00, but the model is"),
     ("adapter's training", entry("label_source", gone=True), "field 'label_source': expected text"),
     ("adapter's training", entry("label_source", nested(30)), "field 'label_source': expected text"),
     ("evaluation", always(b"engine:\n  a: !!timestamp 2020-99-99\n"), "ev.yaml:2: not valid YAML"),
