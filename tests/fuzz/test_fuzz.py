@@ -25,7 +25,7 @@ from support.readers import READERS, Reader, stand_in, write_good
 from icm.tasks import formats
 from train.checkpoints import newest_complete
 
-PLACE = re.compile(r":\d+|: (row|record|line) \d+|field|label|empty|no records|number|more than")
+PLACE = re.compile(r":\d+|: (row|record|line) \d+|field|label|empty|no records|number|recursion|more than")
 SLOWEST = 5.0
 """Seconds of processor time that one input may take; waiting ends after six times as many."""
 
