@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path}: {error.strerror}; make it readable, or remove it") from None
     for variable, value in found.items():
         if "\0" in variable + (value or ""):
-            raise ConfigError(f"{path}: {variable}: holds a zero byte, which no variable can; write it anew")
+            raise ConfigError(f"{path}: {variable[:40]}: holds a zero byte, which no variable can; write it anew")
     return {variable: value for variable, value in found.items() if value is not None}
 
 

@@ -168,7 +168,7 @@ def _public_json(path: Path) -> Content:
         own = {key: value for key, value in header.items() if key in HEADER_FIELDS}
         rest = {key: value for key, value in header.items() if key not in HEADER_FIELDS}
         public["metadata"] = own | public_record(read_record(rest, str(path))).as_row()
-    return path if public == document else (dump_json(public, indent=2) + "\n").encode()
+    return path if public == document else (dump_json(public, indent=2) + "\n").encode(errors="backslashreplace")
 
 
 def _result_of(path: Path, task_type: str | None) -> ICMResult | None:

@@ -172,7 +172,7 @@ def with_labels_mapped(records: Sequence[Record], task: Task, source: DataSource
 def shown(columns: Iterable[str], most: int = 12) -> str:
     """Columns for a message."""
     names = list(columns)
-    return f"[{', '.join(map(repr, names[:most]))}{', …' if len(names) > most else ''}]"
+    return f"[{', '.join(f'{name!r:.60}' for name in names[:most])}{', …' if len(names) > most else ''}]"
 
 
 def quoted(text: str) -> str:

@@ -40,6 +40,7 @@ _MAGIC: Mapping[bytes, str] = {
 }
 MOST_BYTES, MOST_RECORDS = 2**30, 5_000_000
 """Of one data file, unpacked: what fits the memory of a laptop, and more than anybody labels."""
+_LONGEST_NAME = 200
 _Row = tuple[str, Mapping[str, object]]
 
 
@@ -80,6 +81,8 @@ def _record(row: _Row | DataError, number: int) -> Record | DataError:
         return row
     where, fields = row
     _check_size(0, number, where)
+    if (longest := max(map(len, fields), default=0)) > _LONGEST_NAME:
+        return DataError(f"{where}: a field whose name has {longest:,} characters; expected at most {_LONGEST_NAME}")
     try:
         return Record(where, {intern(name): value for name, value in flat(fields).items()})
     except DataError as error:

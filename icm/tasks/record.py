@@ -17,6 +17,7 @@ UNLABELLED = "-1"
 """What a class number is where there is no label, as in a `datasets` folder."""
 
 _AS_READ: Mapping[str, str] = MappingProxyType({})
+_LONGEST_LABEL = 200
 
 
 def label_name(text: str) -> str:
@@ -86,7 +87,10 @@ class Record:
             return str(value)
         if isinstance(value, list | dict):
             raise self.error(name, "one label")
-        return label_name(self.text(name))
+        text = self.text(name)
+        if len(text) > _LONGEST_LABEL:
+            raise self.error(name, f"a label of at most {_LONGEST_LABEL} characters")
+        return label_name(text)
 
     def truth(self, *names: str) -> str | None:
         """The first of the named fields that is present as "True" or "False" (yes and no, 1 and 0); None if empty."""

@@ -96,7 +96,10 @@ def _kept(waiting: Mapping[str, _Open], source: DataSource) -> Written:
 
 def _texts(row: Record) -> list[str]:
     """What was written for a question; a model may have written nothing."""
-    texts = [str(text) for text in row.values("generated")]
+    values = row.values("generated")
+    if any(isinstance(value, list | dict) for value in values):
+        raise row.error("generated", "a list of texts")
+    texts = list(map(str, values))
     if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
         raise row.error("generated", "valid Unicode (no lone surrogates)")
     return texts
