@@ -40,8 +40,10 @@ class Evaluator:
         scored, chosen = [], []
         questions = held_out_questions(self.experiment)
         with EnginePool(self.experiment.engines) as engines:
-            for run in tqdm(self.experiment.runs, desc="conditions", unit="run"):
+            for run in (bar := tqdm(self.experiment.runs, desc="conditions", unit="run")):
                 scored.append(self._scored(run, engines))
+                if bar.disable:
+                    say(f"answered {len(scored)} of {len(self.experiment.runs)}: {run.config.name}", error=True)
                 if run.config.name in questions.asked:
                     chosen.append(self._chosen(run, questions, engines))
             return scored, chosen, engines.starts

@@ -1,12 +1,20 @@
 """TRL's trainers on our token rows."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.model_config import ModelConfig
@@ -15,11 +23,13 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from icm.files import write_jsonl
+from icm.text import say
 from train.check import Plan
 from train.checkpoints import PREFIX, mark_complete
 from train.rows import TokenRow, row_order
 
 METRICS_FILE = "metrics.jsonl"
+_LINES = 10  # of a training that no terminal shows
 
 
 class LabelTrainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
@@ -54,8 +64,13 @@ class RunFiles(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Rewrite the metrics file."""
-        if state.is_world_process_zero:
-            write_jsonl(self._output_dir / METRICS_FILE, metrics_rows(state.log_history, self._epochs_a_step))
+        if not state.is_world_process_zero:
+            return
+        rows = metrics_rows(state.log_history, self._epochs_a_step)
+        write_jsonl(self._output_dir / METRICS_FILE, rows)
+        tenth = -(-state.max_steps // _LINES)
+        if not sys.stderr.isatty() and "loss" in rows[-1] and rows[-1]["step"] % tenth == 0:
+            say(f"step {rows[-1]['step']} of {state.max_steps}, loss {rows[-1]['loss']:.4f}", error=True)
 
 
 def metrics_rows(history: Sequence[dict[str, float]], epochs_a_step: float) -> list[dict[str, float]]:
@@ -98,11 +113,15 @@ def build_trainer(
         "callbacks": [RunFiles(plan.output_dir, total / len(rows))],
     }
     if isinstance(training, DPOConfig):
-        return PairTrainer(**options)
-    training.dataset_kwargs = {"skip_prepare_dataset": True}
-    if training.padding_free:
-        training.max_length = None  # `check_lengths` has been there; TRL would refuse to rely on it
-    return LabelTrainer(**options)
+        trainer: LabelTrainer | PairTrainer = PairTrainer(**options)
+    else:
+        training.dataset_kwargs = {"skip_prepare_dataset": True}
+        if training.padding_free:
+            training.max_length = None  # `check_lengths` has been there; TRL would refuse to rely on it
+        trainer = LabelTrainer(**options)
+    if not sys.stderr.isatty():
+        trainer.remove_callback(ProgressCallback)
+    return trainer
 
 
 def _order(rows: int, total_batch: int, training: TrainingArguments) -> list[int]:

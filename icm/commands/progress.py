@@ -1,6 +1,7 @@
 """The progress bar of `icm run`: iteration, labelled count, utility, temperature, acceptance, tokens, time left."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,9 @@ from rich.progress import Progress as Bar
 from icm.config import SearchConfig
 from icm.labelling.session import Progress
 from icm.results.trace import Decision
-from icm.text import Console
+from icm.text import Console, say
 
+LINE_SECONDS = 60.0  # between two lines, where no bar is drawn
 _UNKNOWN: dict[str, Any] = dict.fromkeys(("labelled", "utility", "temperature", "accepted", "tokens"), "–")
 _STATE = (
     "{task.fields[labelled]} labelled · U {task.fields[utility]} · T {task.fields[temperature]} · "
@@ -22,7 +24,7 @@ _STATE = (
 
 @contextmanager
 def progress_bar(config: SearchConfig) -> Iterator[Callable[[Progress], None]]:
-    """Yield the `on_progress` of `run_labeling`. Nothing is drawn unless standard error is a terminal."""
+    """Yield the `on_progress` of `run_labeling`: a bar on a terminal, elsewhere a line a minute."""
     console = Console(file=sys.stderr)
     columns = BarColumn(20), MofNCompleteColumn(), TextColumn(_STATE), TimeElapsedColumn(), TimeRemainingColumn()
     bar = Bar(*columns, console=console, disable=not console.is_terminal)
@@ -40,6 +42,7 @@ class _Updates:
         self._config = config
         self._decisions = 0
         self._accepted = 0
+        self._said = time.monotonic()
         self._task = bar.add_task("", total=None, **_UNKNOWN)
 
     def __call__(self, progress: Progress) -> None:
@@ -61,3 +64,7 @@ class _Updates:
             accepted=f"{self._accepted / self._decisions:.0%}",
             tokens=f"{progress.computed_tokens:,}",
         )
+        if self._bar.disable and time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            (task,) = self._bar.tasks
+            say(f"step {task.completed} of {task.total}: {_STATE.format(task=task)}", error=True)

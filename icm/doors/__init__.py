@@ -38,6 +38,8 @@ def door(name: str, body: Callable[[], object], after: str = "", speaks: bool = 
         return code
 
     log_visibly()
+    if not sys.stderr.isatty():  # a bar in a log file is a page of fragments; stages say lines instead
+        os.environ.setdefault("TQDM_DISABLE", "1")
     with obeying() as signals:
         try:
             code = body()

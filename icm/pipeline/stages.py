@@ -156,11 +156,13 @@ def _flag(option: Option, value: object) -> list[str]:
 
 
 def _trainings(config: PipelineConfig, train: TrainStage) -> Iterator[tuple[str, int, str]]:
-    """(algorithm, seed, label source) of each adapter. Where all seeds label the same examples, one twin is enough."""
-    for algorithm in train.algorithms:
+    """(algorithm, seed, label source) of each adapter. Twins are of examples: all algorithms label the same, and where
+    all seeds do, one twin is enough."""
+    for place, algorithm in enumerate(train.algorithms):
         for source in train.label_sources:
-            many = source == "labels" or _seed_draws_data(config)
-            yield from ((algorithm, seed, source) for seed in (config.label.seeds if many else config.label.seeds[:1]))
+            if source == "labels" or place == 0:
+                many = source == "labels" or _seed_draws_data(config)
+                yield from ((algorithm, seed, source) for seed in config.label.seeds[: None if many else 1])
 
 
 def _seed_draws_data(config: PipelineConfig) -> bool:
@@ -281,7 +283,8 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
     if condition.get("kind") == "many-shot" and labels_from == "labels":
         return {**condition, "files": [str(label_file(config, algorithm, seed)) for seed in config.label.seeds]}
     if condition.get("kind") == "fine-tuned" and "adapters" not in condition:
-        runs = [run for run in _all_trainings(config) if (run[0], run[2]) == (algorithm, labels_from)]
+        runs = [run for run in _all_trainings(config) if run[2] == labels_from]
+        runs = [run for run in runs if run[0] == algorithm or labels_from != "labels"]
         if not runs:
             raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
         files = [str(label_file(config, algorithm, seed)) for _, seed, _ in runs]

@@ -1,14 +1,17 @@
 """The progress bar of `icm run`."""
 
+import pytest
 from rich.progress import Progress as Bar
 
+import icm.commands.progress
 from icm.commands.progress import _Updates
 from icm.config import SearchConfig
 from icm.labelling.session import Progress
 from icm.results.trace import Decision, Start
 
 
-def test_decisions_move_the_bar() -> None:
+def test_decisions_move_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(icm.commands.progress, "LINE_SECONDS", 0.0)  # no terminal: a line a minute
     bar = Bar(disable=True)
     show = _Updates(bar, SearchConfig(max_iterations=10, restarts=2))
     show(Progress(Start(changes={}, utility=-5.0, preferences={}), batches=3, computed_tokens=10))
@@ -38,3 +41,6 @@ def test_decisions_move_the_bar() -> None:
         "accepted": "50%",
         "tokens": "12,345",
     }
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[1] == "step 34 of 60: 7 labelled · U -3.46 · T 0.250 · accepted 50% · 12,345 tokens"

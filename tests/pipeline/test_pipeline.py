@@ -265,6 +265,20 @@ def test_twins_share_examples_with_the_labels_they_are_compared_with(tmp_path: P
     assert trained(whole) == ["icm_seed3_labels", "icm_seed4_labels", "icm_seed3_gold"]
 
 
+def test_algorithms_that_label_the_same_examples_share_their_twin(tmp_path: Path) -> None:
+    tuned = [
+        {"name": f"{algorithm} {source}", "kind": "fine-tuned", "labels_from": source, "algorithm": algorithm}
+        for algorithm in ("icm", "bootstrap")
+        for source in ("labels", "gold")
+    ]
+    both = ["icm", "bootstrap"]
+    changes = [("label.algorithms", both), ("train.algorithms", both), ("label.seeds", [3]), ("eval.conditions", tuned)]
+    config = read_experiment(write(tmp_path, *changes, ("train.label_sources", ["labels", "gold"])))
+    assert trained(config) == ["icm_seed3_labels", "icm_seed3_gold", "bootstrap_seed3_labels"]
+    adapters = [Path(name).name for made in eval_settings(config)["conditions"] for name in made["adapters"]]
+    assert adapters == ["icm_seed3_labels", "icm_seed3_gold", "bootstrap_seed3_labels", "icm_seed3_gold"]
+
+
 def trained(config: PipelineConfig) -> list[str]:
     return [stage.name.removeprefix("train ") for stage in make_stages(config) if stage.name.startswith("train ")]
 
