@@ -29,7 +29,9 @@ def _adapter(folder: Path, seed: int, rank: int) -> str:
 def test_vllm_starts_once_for_base_and_adapters(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="needs icm[vllm] or icm[cpu]")
     adapters = [_adapter(tmp_path / f"{seed}", seed, rank) for seed, rank in ((1, 8), (2, 16))]
-    base = EngineConfig(engine="vllm", kv_cache_gib=0.1, gpu_memory_utilization=0.5, enforce_eager=True)
+    base = EngineConfig(
+        engine="vllm", dtype="float32", kv_cache_gib=0.2, gpu_memory_utilization=0.5, enforce_eager=True
+    )
     wanted = [replace(base, adapter=adapter) for adapter in (None, *adapters)]
     found = []
     with EnginePool(wanted) as pool:
@@ -48,5 +50,7 @@ def test_vllm_starts_once_for_base_and_adapters(tmp_path: Path) -> None:
     with EnginePool() as pool:  # transformers merges an adapter, and takes a new engine for each
         for config, scores in zip(wanted, found, strict=False):
             engine = pool.get(replace(config, engine="transformers"))
-            np.testing.assert_allclose(scores, engine.score(tree, reviews.labels), atol=0.25)
+            np.testing.assert_allclose(
+                scores, engine.score(tree, reviews.labels), atol=2e-3
+            )  # float32: bfloat16 rounds by 0.1
         assert pool.starts == 3
