@@ -146,8 +146,9 @@ def start(command: Sequence[str], folder: Path, mark: str) -> "subprocess.Popen[
         )
 
 
-def stop(target: Target, folder: Path, number: signal.Signals, moment: float) -> tuple[int, float]:
-    """Start a run, signal it after `moment` seconds; returns its exit code, and seconds until nothing was left."""
+def stop(target: Target, folder: Path, number: signal.Signals, moment: float) -> tuple[int, float, str]:
+    """Start a run, signal it after `moment` seconds; returns its exit code, seconds until nothing was left, and what
+    was left after all."""
     mark = token_hex(8)
     process = start(target.command, folder, mark)
     try:
@@ -158,9 +159,10 @@ def stop(target: Target, folder: Path, number: signal.Signals, moment: float) ->
     while (process.poll() is None or left(mark)) and time.monotonic() - began < LEFT:
         time.sleep(0.05)
     seconds, rest = time.monotonic() - began, left(mark)
+    shown = "; ".join(f"{one.pid} {one.status()} {' '.join(one.cmdline())[:120]}" for one in rest)
     for survivor in rest:
         survivor.kill()
-    return process.wait(), float("inf") if rest else seconds
+    return process.wait(), seconds, shown
 
 
 def finish(target: Target, folder: Path) -> str:
@@ -200,8 +202,8 @@ def trial(target: Target, folder: Path, number: signal.Signals, moment: float, w
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     target.files(folder)
-    code, seconds = stop(target, folder, number, moment)
-    wrong = "processes left" if seconds == float("inf") else ""
+    code, seconds, rest = stop(target, folder, number, moment)
+    wrong = f"processes left: {rest}" if rest else ""
     if not wrong and target.ends:
         wrong = finish(target, folder) or ("" if ends(target, folder) == whole else "another end")
     return (
