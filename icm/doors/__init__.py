@@ -14,6 +14,7 @@ from icm.text import log_visibly, say
 
 USER_ERROR = 2
 BROKEN_PIPE = 141
+_LONG = 300  # characters of a path in a message
 # What is no fault of the program: no room, no quota, a file that may not grow, a disk that fails.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
@@ -87,7 +88,8 @@ def _storage_error(error: OSError) -> str:
     """The line for a path that the user named, or for storage that is full or broken; any other error of the system is
     our bug, and raised."""
     if error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        name = str(error.filename)
+        return f"{name if len(name) < _LONG else f'{name[:_LONG]}…'}: {error.strerror}"
     if error.errno not in _STORAGE:
         raise error
     _silence()

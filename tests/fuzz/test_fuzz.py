@@ -218,6 +218,7 @@ FOUND: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("data, csv", lambda good: b"\0" * 5000 + good, "a field whose name has"),
     ("written claims", always(b'{"question": "What is 0 + 0?", "generated": [[["x"]]]}\n'), "expected a list of texts"),
     (".env", always(b"\0" * 5000), "holds a zero byte"),
+    (".env", always(b"ICM_MODEL=" + b"9" * 5000), "name too long"),
     ("data, gz", always(gzip.compress(bytes(2**22 + 1))), "d.csv.gz: more than 5,000,000 records, or 4 MiB"),
     ("server's completion", always(gzip.compress(b" " * 2**26)), "more than 32 MiB"),
     ("server's chat", always(gzip.compress(b" " * 2**26)), "more than 32 MiB"),

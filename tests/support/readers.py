@@ -423,7 +423,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
 
     def engine(config: EngineConfig) -> Any:
         return (
-            create(config) if config.model == "tiny" and config.adapter is None else AccountingEngine(tokenizer, 2048)
+            create(config) if config.model == "tiny" and config.adapter is None else AccountingEngine(tokenizer, 8192)
         )
 
     def no_model(*given: Any) -> Any:
