@@ -83,7 +83,7 @@ def _end_in_time(reader: socket.socket, ended: threading.Event) -> None:
                 return
             number = found[0]
         if not ended.wait(GRACE):
-            kill(psutil.Process().children(recursive=True))
+            kill(psutil.Process().children(recursive=True), wait=1.0)
             os._exit(128 + number)
 
 
@@ -96,13 +96,13 @@ def end(processes: Iterable[psutil.Process], grace: float = GRACE) -> None:
     kill(psutil.wait_procs(processes, timeout=grace)[1])
 
 
-def kill(processes: Iterable[psutil.Process]) -> None:
-    """Kill processes, and wait until they are gone."""
+def kill(processes: Iterable[psutil.Process], wait: float = GRACE) -> None:
+    """Kill processes, and wait until they are gone, so many seconds at most."""
     processes = list(processes)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=GRACE)
+    psutil.wait_procs(processes, timeout=wait)
 
 
 def tethered(command: Sequence[str]) -> list[str]:
