@@ -126,12 +126,14 @@ def environment(mark: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, MARK: mark}
 
 
-def left(mark: str) -> list[psutil.Process]:
-    """Processes of a trial that are alive, whoever their parent is now."""
+def left(mark: str, folder: Path) -> list[psutil.Process]:
+    """Processes of a trial that are alive, whoever their parent is now. One that has given itself a title shows no
+    environment any more; where it runs stays."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            here = process.cwd() == str(folder) or process.environ().get(MARK) == mark
+            if here and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
@@ -156,9 +158,9 @@ def stop(target: Target, folder: Path, number: signal.Signals, moment: float) ->
     except subprocess.TimeoutExpired:
         (os.killpg if target.group else os.kill)(process.pid, number)
     began = time.monotonic()
-    while (process.poll() is None or left(mark)) and time.monotonic() - began < LEFT:
+    while (process.poll() is None or left(mark, folder)) and time.monotonic() - began < LEFT:
         time.sleep(0.05)
-    seconds, rest = time.monotonic() - began, left(mark)
+    seconds, rest = time.monotonic() - began, left(mark, folder)
     shown = "; ".join(f"{one.pid} {one.status()} {' '.join(one.cmdline())[:120]}" for one in rest)
     for survivor in rest:
         survivor.kill()

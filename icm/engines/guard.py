@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from secrets import token_hex
 
 import psutil
@@ -13,24 +14,6 @@ import psutil
 _TITLE = "VLLM::"  # of its processes: VLLM::EngineCore, VLLM::Worker_TP0
 _PATIENCE = 2.0  # seconds in which a guard ends what it watches
 _MARK = "_ICM_ENGINE_OF"
-# In a session of its own: what kills a whole group does not reach it. It ends with the process that it watches.
-_GUARD = f"""
-import os, psutil, sys, time
-parent, mark = int(sys.argv[1]), sys.argv[2]
-while os.getppid() == parent:
-    time.sleep(0.5)
-alive = True
-while alive:
-    alive = False
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get({_MARK!r}) == mark:
-                alive = True
-                process.kill()
-        except psutil.Error:
-            pass
-    time.sleep(0.1)
-"""
 
 
 @contextmanager
@@ -50,8 +33,9 @@ def _guard() -> str:
     """Start the guard of this process; returns its mark."""
     mark = token_hex(8)
     nothing = subprocess.DEVNULL
+    # In a session of its own: what kills a whole group does not reach it. It ends with the process that it watches.
     subprocess.Popen(
-        [sys.executable, "-c", _GUARD, str(os.getpid()), mark],
+        [sys.executable, "-P", str(Path(__file__).with_name("watch.py")), str(os.getpid()), f"{_MARK}={mark}"],
         stdin=nothing,
         stdout=nothing,
         stderr=nothing,

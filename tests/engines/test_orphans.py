@@ -4,6 +4,8 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -45,3 +47,33 @@ def test_an_engine_whose_parent_lives_is_none() -> None:
             assert psutil.Process(engine.pid).ppid() == os.getpid() and not found(engine.pid)
         finally:
             engine.kill()
+
+
+TITLED = """
+import time
+from setproctitle import setproctitle
+time.sleep(2)
+setproctitle("VLLM::EngineCore of a long name")  # overwrites what /proc shows of the environment
+time.sleep(300)
+"""
+COMMAND = f"""
+import subprocess, sys, time
+from icm.engines.guard import guarded
+with guarded():
+    print(subprocess.Popen([sys.executable, "-c", {TITLED!r}], stdout=subprocess.DEVNULL).pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_an_engine_with_a_title_dies_with_its_command() -> None:
+    pytest.importorskip("setproctitle", reason="comes with vLLM")
+    command = subprocess.Popen([sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, text=True)
+    assert command.stdout is not None
+    engine = psutil.Process(int(command.stdout.readline()))
+    while engine.cmdline()[0] != "VLLM::EngineCore of a long name":
+        time.sleep(0.1)
+    assert b"_ICM_ENGINE_OF" not in Path(f"/proc/{engine.pid}/environ").read_bytes()
+    command.kill()
+    command.wait()
+    command.stdout.close()
+    assert not psutil.wait_procs([engine], timeout=15)[1]
