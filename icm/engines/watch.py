@@ -20,10 +20,17 @@ def marked(processes: Iterable[psutil.Process], mark: bytes) -> set[psutil.Proce
     """Those whose environment shows the mark."""
     found = set()
     for process in processes:
-        with suppress(OSError):
-            if mark in Path(f"/proc/{process.pid}/environ").read_bytes():
+        with suppress(OSError, psutil.Error):
+            if mark in _environment(process):
                 found.add(process)
     return found
+
+
+def _environment(process: psutil.Process) -> bytes:
+    """As the system shows it: psutil reads Linux's up to the first gap, and a title makes one."""
+    if sys.platform.startswith("linux"):
+        return Path(f"/proc/{process.pid}/environ").read_bytes()
+    return "\0".join(f"{name}={value}" for name, value in process.environ().items()).encode()
 
 
 def below(number: int) -> list[psutil.Process]:
