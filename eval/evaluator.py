@@ -14,6 +14,7 @@ from eval.experiment import Experiment, Run
 from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_questions
 from eval.report import write_all
 from eval.report.tables import terminal
+from eval.report.verdict import verdict
 from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig
 from icm.doors.locks import held
@@ -99,6 +100,8 @@ def evaluate(settings: EvalConfig) -> Path:
         evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started, starts)
         write_all(evaluation, folder)
     Console(markup=False, emoji=False, highlight=False).print(terminal(evaluation))
+    if (sentence := verdict(evaluation)) is not None:
+        say(sentence)
     return folder
 
 

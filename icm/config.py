@@ -128,7 +128,11 @@ class SearchConfig:
         rules: consistency rules besides the task's own: `at-most-one`, `exactly-one` (True in a group), or the import
             path `package.module:RuleClass` of your own.
         max_fix_steps: M of Algorithm 2, which is run without `joint_proposals`.
-        calibration: of the label log-odds: `none`, `batch` (centred over the sweep), `contextual` (content-free query).
+        shots: examples in a context that is asked about all others; at least one a label. None is leave-one-out as
+            published: every label has a context of its own, all other labelled examples.
+        contexts: such contexts under each order; a label's answers are averaged over those that it is not in.
+        calibration: of the label log-odds: `none`, `batch` (centred over what a context was asked, or over the
+            leave-one-out sweep), `contextual` (content-free query).
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
         joint_proposals: labelled examples are proposed the labels that earlier orders preferred on average, and all of
@@ -138,7 +142,9 @@ class SearchConfig:
         final_orders: fresh orders over which the final utility is averaged.
         lookahead: proposals for this many iterations computed in one batch. Changes the cost, never the result: with an
             engine that keeps prefixes it saves calls, not tokens.
-        early_stop: stop when as many draws as there are examples change nothing, with a fresh order among them.
+        early_stop: stop when two fresh orders and the draws between change nothing (without `joint_proposals` as many
+            draws as there are examples), or when labels of all examples are worth no more than a coin's under an order
+            that they were not found with.
         restarts: independent searches; the best final utility is kept.
         bootstrap_rounds: rounds of relabelling for `bootstrap`, and for `init: bootstrap`.
         batch_size: examples labelled together; larger data sets are split into such batches.
@@ -148,7 +154,7 @@ class SearchConfig:
     algorithm: Literal["icm", "bootstrap", "random", "zero-shot"] = "icm"
     alpha: float = 50.0
     objective: Literal["mean", "sum"] = "mean"
-    initial_temperature: float = 1.0
+    initial_temperature: float = 0.1
     final_temperature: float = 0.01
     schedule: Literal["log", "geometric", "linear"] = "log"
     beta: float = 0.99
@@ -160,14 +166,16 @@ class SearchConfig:
     consistency: bool = True
     rules: tuple[str, ...] = ()
     max_fix_steps: int = 10
+    shots: int | None = 4
+    contexts: int = 4
     calibration: Literal["none", "batch", "contextual"] = "batch"
-    refresh_every: int = 32
+    refresh_every: int = 8
     joint_proposals: bool = True
     final_orders: int = 2
     lookahead: int = 1
     early_stop: bool = True
     restarts: int = 1
-    bootstrap_rounds: int = 5
+    bootstrap_rounds: int = 3
     batch_size: int = 256
     seed: int = 42
 
@@ -176,6 +184,8 @@ class SearchConfig:
         more = ("priority_weight", "refresh_every", "final_orders", "lookahead", "restarts", "batch_size")
         for name in (*above_zero, *more, "bootstrap_rounds"):
             _check(self, name, getattr(self, name) > 0, "a number above 0")
+        _check(self, "contexts", self.contexts > 1, "at least 2: a label is judged by contexts that it is not in")
+        _check(self, "shots", self.shots is None or self.shots > 0, "a number above 0 or null")
         for name in ("beta", "max_fix_steps", "seed"):
             _check(self, name, getattr(self, name) >= 0, "a number of at least 0")
         for name in ("final_orders", "lookahead", "restarts", "bootstrap_rounds", "max_fix_steps"):

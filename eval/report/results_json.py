@@ -7,6 +7,7 @@ import numpy as np
 
 from eval.intervals import Estimate, accuracy
 from eval.multiple_choice import MultipleChoiceRun
+from eval.report.verdict import verdict
 from eval.scores import ConditionScores, Evaluation
 from eval.settings import slug
 from icm.files import JsonObject, file_sha256, fingerprint
@@ -41,6 +42,7 @@ def results(evaluation: Evaluation) -> JsonObject:
         "label_files": {path: file_sha256(path) for path in experiment.label_files},
         "comparisons": evaluation.comparisons,
         "gap_recovered": evaluation.gaps,
+        "verdict": verdict(evaluation),
         "notes": evaluation.notes,
     }
 

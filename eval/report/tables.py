@@ -9,6 +9,7 @@ from rich.text import Text
 
 from eval.intervals import Estimate
 from eval.multiple_choice import MultipleChoiceRun
+from eval.report.verdict import verdict
 from eval.scores import ConditionScores, Evaluation
 from icm.markdown import literal, table
 from icm.text import one_line
@@ -22,6 +23,7 @@ def markdown(evaluation: Evaluation) -> str:
     data = evaluation.experiment.data.dataset
     parts = [
         f"# {literal(data.name)}: {len(data)} held-out items, {len({example.group for example in data})} questions",
+        *([literal(sentence)] if (sentence := verdict(evaluation)) else []),
         table(_HEAD, [_row(evaluation, condition) for condition in evaluation.conditions]),
     ]
     if evaluation.chosen:

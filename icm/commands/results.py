@@ -172,6 +172,7 @@ _LINES: "Sequence[tuple[str, Callable[[Analysis], str]]]" = (
     ("log-odds", _odds),
     ("search", _search),
     ("cost", _cost),
+    ("without gold", lambda analysis: str(analysis.trust or "")),
     ("accuracy", _accuracy),
     ("WARNING", lambda analysis: "; ".join(analysis.warnings)),
 )

@@ -14,6 +14,7 @@ from icm.labelling.options import Settings, options
 from icm.labelling.settings import PRESETS, resolve_settings, settings_yaml
 from icm.results.format import ICMResult
 from icm.results.record import RunRecord
+from icm.results.trust import judged
 from icm.text import say
 
 TESTBEDS = {
@@ -116,7 +117,9 @@ def _label(settings: Settings, arguments: argparse.Namespace) -> None:
 def _summary(result: ICMResult) -> str:
     balance = ", ".join(f"{count} {label}" for label, count in result.label_counts.items())
     score = "no utility" if result.score is None else f"utility {result.score:.4f}"
-    return f"{len(result.labeled_examples)} examples: {balance}; {score}\n{_cost(result.record)}"
+    trust = judged(result)
+    lines = [f"{len(result.labeled_examples)} examples: {balance}; {score}", *([str(trust)] if trust else [])]
+    return "\n".join([*lines, _cost(result.record)])
 
 
 def _cost(record: RunRecord) -> str:

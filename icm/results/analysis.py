@@ -14,6 +14,7 @@ from icm.results.folder import ICMStorage, StoredResult, stored_result
 from icm.results.format import ICMResult, LabeledExample, read_result, trace_path
 from icm.results.record import DataRecord
 from icm.results.trace import Decision, read_trace
+from icm.results.trust import Trust, judged
 from icm.results.twins import load_gold
 
 REPORT_ENDINGS = (".json", ".html", ".md")
@@ -72,6 +73,7 @@ class Analysis:
         task, model, algorithm, score: as the result says.
         examples: number of labelled examples.
         labels: balance and confidence.
+        trust: what speaks for the labels without gold; None where no model has judged them in context.
         search: course of the search; None without a trace.
         usage: cost: prompts, tokens, seconds.
         accuracy: against gold; None where `gold_note` says why.
@@ -88,6 +90,7 @@ class Analysis:
     examples: int
     score: float | None
     labels: LabelStatistics
+    trust: Trust | None
     search: SearchStatistics | None
     usage: dict[str, float]
     accuracy: Accuracy | None
@@ -132,6 +135,7 @@ def analyze(
         examples=len(result.labeled_examples),
         score=result.score,
         labels=labels,
+        trust=judged(result),
         search=_search_statistics(decisions) if decisions else None,
         usage=dict(record.usage),
         accuracy=accuracy,

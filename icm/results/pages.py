@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,21 +95,33 @@ _PANELS = (
 
 
 def draw_search(curves: Mapping[str, Sequence[Decision]]) -> Figure:
-    """Utility, labelled examples, temperature and acceptance over iterations, a line a search."""
+    """Utility, labelled examples, temperature and acceptance over iterations, a line a search; what stays the same all
+    along, or is nowhere to be had, is left out."""
+    drawn = {panel: {name: panel.values(found) for name, found in curves.items()} for panel in _PANELS}
+    moving = [panel for panel, lines in drawn.items() if panel is _PANELS[0] or _moves(lines.values())]
+    rows = -(-len(moving) // 2)
     with style():
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        figure = Figure(figsize=(9, 2.5 * rows), layout="constrained")
+        for axes, panel in zip(figure.subplots(rows, min(2, len(moving)), squeeze=False).flat, moving, strict=False):
             for name, found in curves.items():
-                axes.plot([d.iteration for d in found], panel.values(found), linewidth=1.3, label=plain(name))
+                axes.plot([d.iteration for d in found], drawn[panel][name], linewidth=1.3, label=plain(name))
             axes.set_title(panel.title, loc="left", fontsize=10)
             axes.set_xlabel("iteration", fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_yscale(panel.scale)
             axes.grid(color="#EEEEEE")
-        figure.axes[-1].set_ylim(-0.03, 1.05)
+            if panel.values is acceptance:
+                axes.set_ylim(-0.03, 1.05)
+        for axes in figure.axes[len(moving) :]:
+            axes.set_axis_off()
         if 1 < len(curves) <= 8:
             figure.axes[0].legend(fontsize=7, frameon=False)
     return figure
+
+
+def _moves(lines: Iterable[Sequence[float]]) -> bool:
+    """Whether one of the lines has two values."""
+    return any(len({value for value in line if value == value}) > 1 for line in lines)  # NaN is not itself
 
 
 def write_page(path: Path, template: Path, **values: object) -> None:

@@ -107,6 +107,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("labels", ", ".join(f"{label}: {text}" for label, text in share.items())),
         ("utility U(D)", _score(analysis.score)),
         ("log-odds (nats)", _odds(analysis)),
+        ("labels without gold", str(analysis.trust or "not judged in context")),
         ("accuracy", _accuracy(analysis)),
     ]
     return (

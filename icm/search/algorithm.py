@@ -6,6 +6,7 @@ Every random draw comes from (seed, restart, batch, iteration), so proposals for
 one batch without changing the result, and an interrupted run continues as if it had not been interrupted.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from icm.search.joint import Joint
 from icm.search.problem import COMPLETE, ORDER, Problem, SearchOutcome, State
 from icm.search.published import Published
 from icm.search.scoring import Labels
-from icm.search.trees import Order, draw_order
+from icm.search.trees import Order
+
+logger = logging.getLogger(__name__)
 
 
 class Proposer(Protocol):
@@ -106,7 +109,7 @@ def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Or
             standing.count(bool(changes))
         else:
             standing.refreshed = row.iteration
-            order = draw_order(labels or changes, problem.rng(row.iteration, ORDER))
+            order = problem.scorer.draw(labels or changes, problem.rng(row.iteration, ORDER))
             preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
             if changes:
                 standing.count(True)
@@ -165,12 +168,21 @@ class Search:
     def run(self, state: State) -> SearchOutcome:
         """All iterations from D = `state` on, and what they have found."""
         standing = self.standing
-        while standing.iteration < self._problem.config.max_iterations and not self._settled():
+        while standing.iteration < self._problem.config.max_iterations:
+            if self._settled(state) or self._hopeless(state):
+                break
             standing.iteration += 1
             if self._needs_order(state):
                 state = self.refresh(state)
             state = self.step(state)
-        return self._problem.judge(self._finished(state), standing.iteration)
+        if hopeless := self._hopeless(state):
+            logger.warning(
+                "stopped after %d iterations: demonstration orders disagree; labels that some give are worth no "
+                "more than a coin's to the next",
+                standing.iteration,
+            )
+        labels = state.labels if hopeless else self._finished(state)
+        return self._problem.judge(labels, standing.iteration)
 
     def step(self, state: State) -> State:
         """One iteration."""
@@ -234,16 +246,26 @@ class Search:
             self.standing.count(True)
         return state
 
+    def _hopeless(self, state: State) -> bool:
+        """Labels of all examples are worth no more than a coin's under an order that they were not found with."""
+        if not self._problem.config.early_stop or len(state.labels) < len(self._ids):
+            return False
+        found = float(state.sweep.predictabilities(state.labels).mean())
+        return found <= -math.log(len(self._problem.label_space.labels))
+
     def _needs_order(self, state: State) -> bool:
         since = self.standing.iteration - self.standing.refreshed
         if since == 0:  # an interrupted run had drawn this order already
             return False
         return self._problem.scorer.outgrown(state.sweep, state.order) or since >= self._problem.config.refresh_every
 
-    def _settled(self) -> bool:
-        """As many draws as there are examples, with a fresh order among them, changed nothing."""
+    def _settled(self, state: State) -> bool:
+        """Two fresh orders, which propose all labels at once, and the draws between changed nothing; or as many draws
+        as there are examples, where some have no label yet or orders propose nothing."""
         config = self._problem.config
-        return config.early_stop and self.standing.unchanged >= max(len(self._ids), 2 * config.refresh_every)
+        at_once = config.joint_proposals and len(state.labels) == len(self._ids)
+        enough = max(0 if at_once else len(self._ids), 2 * config.refresh_every)
+        return config.early_stop and self.standing.unchanged >= enough
 
     def _proposal(self, state: State, position: int) -> Array:
         """Label log-probabilities to propose from: the proposer's preferences for a labelled example, if it has any,

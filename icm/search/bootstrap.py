@@ -10,7 +10,6 @@ from icm.search.problem import Problem
 from icm.search.repair import Repairs, make_consistent
 from icm.search.scoring import Labels, Scorer
 from icm.search.simple import argmax_labels, seed_labels
-from icm.search.trees import draw_order
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
 
 def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
     """Log-probabilities of every example given the demonstrations (without itself), [examples, labels]."""
-    order = draw_order(demonstrations, rng)
+    order = scorer.draw(demonstrations, rng)
     sweep = scorer.sweep(demonstrations, order)
     rest = [position for position in range(len(scorer.dataset)) if position not in demonstrations]
     log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))

@@ -15,6 +15,9 @@ from icm.search.problem import Problem, State
 from icm.search.repair import Repairs, make_consistent
 from icm.search.scoring import Labels
 
+NEW_ORDER = 0.25
+"""Weight of a further order in the mean over orders: about the last seven count."""
+
 
 class Joint:
     """Proposals from what earlier orders preferred.
@@ -72,6 +75,7 @@ class Joint:
         return self._problem.proposed(state, self.mended(labels, preferred))
 
     def _leave(self, state: State) -> None:
-        """The present order becomes an earlier one; each new one counts as much as all before it."""
+        """The present order becomes an earlier one."""
         for position, row in state.sweep.by_position.items():
-            self.preferences[position] = (self.preferences.get(position, row) + row) / 2
+            before = self.preferences.get(position, row)
+            self.preferences[position] = before + NEW_ORDER * (row - before)

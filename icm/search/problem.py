@@ -11,7 +11,7 @@ from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
 from icm.examples import LabelSpace
 from icm.search.scoring import Labels, Scorer, Sweep
-from icm.search.trees import Order, draw_order
+from icm.search.trees import Order
 
 ORDER, FINAL, COMPLETE = 1, 2, 3
 """Purposes of random streams other than an iteration's own decision."""
@@ -86,7 +86,7 @@ class Problem:
     def fresh(self, labels: Labels, *purpose: int) -> State:
         """D = `labels` under a random order of its own."""
         self.scorer.forget()
-        return self.evaluate(labels, draw_order(labels, self.rng(*purpose, ORDER)))
+        return self.evaluate(labels, self.scorer.draw(labels, self.rng(*purpose, ORDER)))
 
     def evaluate(self, labels: Labels, order: Order) -> State:
         """D = `labels`, scored under `order`."""
@@ -114,7 +114,7 @@ class Problem:
 
     def judge(self, labels: Labels, iterations: int) -> SearchOutcome:
         """What labels are worth under orders that no search has used: utility is an expectation over orders."""
-        orders = [draw_order(labels, self.rng(number, FINAL)) for number in range(self.config.final_orders)]
+        orders = [self.scorer.draw(labels, self.rng(number, FINAL)) for number in range(self.config.final_orders)]
         states = [self.evaluate(labels, order) for order in orders]
         terms = [dict(zip(s.order.positions, s.sweep.predictabilities(labels), strict=True)) for s in states]
         log_odds = {p: float(np.mean([_log_odds(term[p]) for term in terms])) for p in labels}

@@ -1,4 +1,10 @@
-"""Mutual predictability: leave-one-out sweeps of labelled examples, and what they would have cost in plain order."""
+"""Mutual predictability: how well each label is predicted by others, and what that would have cost in plain order.
+
+Leave-one-out, as published, gives every label a context of its own. What a context makes the model prefer, by its last
+labels above all, is then different for each label and cannot be told from what the label's own text says; small models
+follow it more than the text. So by default a few contexts of some examples each are asked about all the others, the
+preference that all answers of a context share is taken out, and a label's answers are averaged. That also costs less.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from icm.calibration import Array, calibrate, label_bias
+from icm.calibration import Array, calibrate, label_bias, over_labels
 from icm.config import SearchConfig
 from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample
 from icm.prompts import PromptEncoder, PromptTree
-from icm.search.trees import Order, TreeBuilder
+from icm.search.trees import Order, TreeBuilder, balanced_order, draw_order
 
 Labels = Mapping[int, str]
 """Labelled part D: dataset position → label."""
@@ -23,12 +29,12 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 
 @dataclass(frozen=True)
 class Sweep:
-    """Leave-one-out label log-probabilities of all labelled examples under one order.
+    """Label log-probabilities of all labelled examples, given others, under one order.
 
     Attributes:
         positions: rows.
         log_probs: [rows, labels], calibrated, normalised over the label space, natural log.
-        bias: [labels], what calibration took out.
+        bias: [labels], what calibration took out of leave-one-out scores.
         labels: label names, columns.
         tree_tokens: tokens of the prompt tree, which an engine has to keep for the next sweep to be cheap.
     """
@@ -48,6 +54,23 @@ class Sweep:
         """log p(y_i | x_i, D without x_i) of the given labels, [rows], nats."""
         columns = [self.labels.index(labels[position]) for position in self.positions]
         return np.asarray(self.log_probs[np.arange(len(columns)), columns])
+
+
+Context = tuple[tuple[int, str], ...]
+"""Labelled examples in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a context says of all other examples.
+
+    Attributes:
+        log_probs: [examples, labels], calibrated over the context's own answers; NaN for the examples in the context.
+        plain_tokens: of its prompts, each computed alone.
+    """
+
+    log_probs: Array
+    plain_tokens: int
 
 
 MemoryKey = tuple[Order, tuple[tuple[int, str], ...]]
@@ -83,7 +106,9 @@ class Scorer:
         self.encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
         self.plain = plain or PlainCost()
         self._calibration = config.calibration
+        self._shots, self._contexts = config.shots, config.contexts
         self._memory: dict[MemoryKey, tuple[Sweep, int]] = {}
+        self._asked: dict[Context, Answers] = {}
 
     def trees(self, labels: Labels) -> TreeBuilder:
         """The tree builder for D = `labels`."""
@@ -94,18 +119,54 @@ class Scorer:
         )
 
     def sweep(self, labels: Labels, order: Order) -> Sweep:
-        """Leave-one-out scores of D = `labels` under `order`. Repeats are answered from memory."""
+        """Scores of D = `labels` under `order`. Repeats are answered from memory."""
         key = _memory_key(labels, order)
         if key not in self._memory:
-            tree = self.trees(labels).leave_one_out(order)
-            scores = self.engine.score_labels(tree, self.encoder.labels)
-            bias, bias_tokens = self._bias(scores, order, labels)
-            log_probs, names = calibrate(scores, bias), self.dataset.label_space.labels
-            sweep = Sweep(order.positions, log_probs, bias, names, tree.tree_tokens)
-            self._memory[key] = (sweep, self._plain(tree) + bias_tokens)
+            self._memory[key] = (self._over_contexts if self._shots else self._leave_one_out)(labels, order)
         sweep, tokens = self._memory[key]
         self.plain.plain_tokens += tokens
         return sweep
+
+    def draw(self, labels: Labels, rng: np.random.Generator) -> Order:
+        """A fresh random order of D."""
+        return balanced_order(labels, rng) if self._shots else draw_order(labels, rng)
+
+    def _leave_one_out(self, labels: Labels, order: Order) -> tuple[Sweep, int]:
+        tree = self.trees(labels).leave_one_out(order)
+        scores = self.engine.score_labels(tree, self.encoder.labels)
+        bias, bias_tokens = self._bias(scores, order, labels)
+        sweep = Sweep(order.positions, calibrate(scores, bias), bias, self.dataset.label_space.labels, tree.tree_tokens)
+        return sweep, self._plain(tree) + bias_tokens
+
+    def _over_contexts(self, labels: Labels, order: Order) -> tuple[Sweep, int]:
+        answers = self._answers(labels, order)
+        log_probs = _mean(answers, order.positions)
+        names = self.dataset.label_space.labels
+        sweep = Sweep(order.positions, log_probs, np.zeros(len(names)), names, tree_tokens=0)
+        return sweep, sum(answer.plain_tokens for answer in answers)
+
+    def _answers(self, labels: Labels, order: Order) -> list[Answers]:
+        """What the contexts of the order say; those that were asked before, with the same labels, are not again."""
+        shots = max(self._shots or 0, len(self.dataset.label_space.labels))
+        contexts = [tuple((p, labels[p]) for p in context) for context in order.contexts(shots, self._contexts)]
+        if new := [context for context in contexts if context not in self._asked]:
+            rest = [[p for p in range(len(self.dataset)) if p not in dict(context)] for context in new]
+            tree = self.trees(labels).given_each([list(dict(context)) for context in new], rest)
+            scores = self.engine.score_labels(tree, self.encoder.labels)
+            rows = np.split(scores, np.cumsum([len(positions) for positions in rest])[:-1])
+            for context, positions, found in zip(new, rest, rows, strict=True):
+                self._asked[context] = self._calibrated(context, positions, found)
+        return [self._asked[context] for context in contexts]
+
+    def _calibrated(self, context: Context, positions: Sequence[int], scores: Array) -> Answers:
+        labels, order = dict(context), Order(tuple(dict(context)))
+        bias, bias_tokens = self._bias(scores, order, labels)
+        log_probs = np.full((len(self.dataset), scores.shape[1]), np.nan)
+        log_probs[positions] = calibrate(scores, bias)
+        plain = self.encoder.labels.plain_tokens
+        shown = len(self.encoder.prefix) + sum(len(self.trees(labels).demonstration(p)) for p in labels)
+        tokens = sum(plain(shown + len(self.encoder.query(self.dataset[p]))) for p in positions)
+        return Answers(log_probs, tokens + bias_tokens)
 
     def outgrown(self, sweep: Sweep, order: Order) -> bool:
         """Whether folding the appended examples into the tree pays before the next sweep."""
@@ -114,18 +175,24 @@ class Scorer:
     def forget(self) -> None:
         """Drop remembered sweeps: they belong to an order that is not used any more."""
         self._memory.clear()
+        self._asked.clear()
 
     def proposals(self, labels: Labels, sweep: Sweep, order: Order, positions: Sequence[int]) -> Array:
-        """Calibrated label log-probabilities of unlabelled `positions` given all of D, [positions, labels].
+        """Calibrated label log-probabilities of unlabelled `positions` given D, [positions, labels].
 
-        All share one context, so a batch costs one query each. The bias is the sweep's, so that a row does not
-        depend on what else is in the batch.
+        The contexts of the sweep were asked about them already. Without, all share one context, so a batch costs one
+        query each; the bias is the sweep's, so that a row does not depend on what else is in the batch.
         """
+        if self._shots:
+            return _mean(self._answers(labels, order), positions)
         tree = self.trees(labels).given_all(order, positions)
         return calibrate(self.engine.score_labels(tree, self.encoder.labels), sweep.bias)
 
     def count_proposals(self, labels: Labels, positions: Sequence[int]) -> None:
-        """Note that plain order would have computed one prompt, all of D but the example itself, for each proposal."""
+        """Note that plain order would have computed one prompt, all of D but the example itself, for each proposal;
+        nothing where the sweep's contexts have said it."""
+        if self._shots:
+            return
         trees = self.trees(labels)
         lengths = {position: len(trees.demonstration(position)) for position in labels}
         context = len(self.encoder.prefix) + sum(lengths.values())
@@ -169,6 +236,11 @@ class Scorer:
     def _plain(self, tree: PromptTree) -> int:
         """Tokens of the tree's prompts in plain order."""
         return self.encoder.labels.plain_tokens(tree.prompt_tokens, tree.queries)
+
+
+def _mean(answers: Sequence[Answers], positions: Sequence[int]) -> Array:
+    """The mean over the contexts that a position is not in, normalised over the labels, [positions, labels]."""
+    return over_labels(np.nanmean([answer.log_probs[list(positions)] for answer in answers], axis=0))
 
 
 def _memory_key(labels: Labels, order: Order) -> MemoryKey:

@@ -11,6 +11,7 @@ the tree; nothing here knows which engine that is.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -45,9 +46,25 @@ class Order:
         """
         return len(self.appended) >= (max(MIN_FOLD, len(self.settled)) if fits else MIN_FOLD_CROWDED)
 
+    def contexts(self, shots: int, most: int) -> tuple[tuple[int, ...], ...]:
+        """The first of the settled examples as at most so many contexts of `shots` each. There are two at least, of
+        fewer if need be, so that each example is outside of one: a single example is outside of an empty one."""
+        size = min(shots, len(self.settled) // 2)
+        starts = range(0, len(self.settled) - size + 1, size)[:most] if size else range(1)
+        return tuple(self.settled[start : start + size] for start in starts)
+
     def append(self, positions: Iterable[int]) -> "Order":
         """The order with new positions behind everything."""
         return replace(self, appended=self.appended + tuple(positions))
+
+
+def balanced_order(labels: Mapping[int, str], rng: np.random.Generator) -> Order:
+    """A fresh random order in which the labels take turns, as long as there are any of each."""
+    turns: list[tuple[int, float, int]] = []
+    for label in sorted(set(labels.values())):
+        members = rng.permutation(sorted(position for position in labels if labels[position] == label))
+        turns += [(turn, rng.random(), int(position)) for turn, position in enumerate(members)]
+    return Order(tuple(position for _, _, position in sorted(turns)))
 
 
 def draw_order(positions: Iterable[int], rng: np.random.Generator) -> Order:
@@ -91,6 +108,14 @@ class TreeBuilder:
         for position in reversed(order.appended):
             tree = (PromptTree(self.demonstration(position), tree),)
         return PromptTree(self.prefix, self._complete(order, tree))
+
+    def given_each(self, contexts: Sequence[Sequence[int]], queries: Sequence[Sequence[int]]) -> PromptTree:
+        """One prompt for each of the `queries` of each context, given that context; rows are numbered through."""
+        row, children = count(), list[PromptTree]()
+        for context, positions in zip(contexts, queries, strict=True):
+            asked = tuple(PromptTree(self.query(position), query=next(row)) for position in positions)
+            children += [PromptTree(self._segment(context), asked)] if context else asked
+        return PromptTree(self.prefix, tuple(children))
 
     def _segment(self, positions: Sequence[int]) -> Segment:
         return tuple(token for position in positions for token in self.demonstration(position))

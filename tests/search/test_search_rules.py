@@ -105,7 +105,7 @@ def test_joint_proposals_cost_a_fraction_of_algorithm_2(
     for joint in (True, False):
         for seed in range(4):
             engine = AccountingEngine(tokenizer, seed=seed)
-            config = SearchConfig(max_iterations=96, seed=seed, rules=rules, joint_proposals=joint)
+            config = SearchConfig(max_iterations=96, seed=seed, rules=rules, joint_proposals=joint, shots=None)
             scores[joint] += run_labeling(dataset, engine, config).score
             tokens[joint] += engine.usage.computed_tokens
     assert tokens[True] < 0.5 * tokens[False]

@@ -15,8 +15,10 @@ from icm.search.scoring import Scorer
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
-FAST = SearchConfig(init="zero-shot", initial_temperature=10, max_iterations=60, refresh_every=16, early_stop=False)
-"""Settings of a short search that accepts and rejects."""
+FAST = SearchConfig(
+    init="zero-shot", initial_temperature=10, max_iterations=60, refresh_every=16, early_stop=False, shots=None
+)
+"""Settings of a short search that accepts and rejects, by leave-one-out."""
 
 
 def reviews(count: int, seed: int = 0) -> ICMDataset:

@@ -329,4 +329,4 @@ def test_reviews_are_balanced_and_split() -> None:
     groups = [{normalised_text(e.metadata["text"]) for e in data.dataset} for data in (train, test)]
     assert not groups[0] & groups[1]
     assert train.dataset.label_space.labels == ("negative", "positive")
-    assert train.dataset[0].input.startswith("Review: ") and train.dataset[0].input.endswith("\nSentiment:")
+    assert train.dataset[0].input.startswith("Review: ") and train.dataset[0].input.endswith("\nI think this Claim is")
