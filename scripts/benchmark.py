@@ -5,12 +5,15 @@
     python scripts/benchmark.py multiple-choice --questions mc_task.json --count 30 --model embedded --engine vllm
     python scripts/benchmark.py loading --lines 1000000 [--max-examples 256]
     python scripts/benchmark.py analysis --results 2000
+    python scripts/benchmark.py contexts --model embedded --examples 64 [--seed 0]
 
 `scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
 shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as
 the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model.
 `multiple-choice` asks so many TruthfulQA questions as an evaluation does. `loading` makes a file of so many texts,
-loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many results.
+loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many results. `contexts` tells how
+many labels of reviews leave-one-out and shared contexts predict rightly from the gold labels of the others, under three
+orders, and for how many tokens.
 """
 
 import argparse
@@ -43,6 +46,7 @@ from icm.prompts import PromptTree, Segment
 from icm.results.format import ICMResult, LabeledExample, write_result
 from icm.results.record import DataRecord, RunRecord
 from icm.search.scoring import Labels, Scorer
+from icm.search.simple import argmax_labels
 from icm.search.trees import Order, draw_order
 from icm.secrets import load_secrets
 from icm.tasks import load_task
@@ -117,6 +121,10 @@ def main() -> None:
             for load in steps(arguments, Path(folder)):
                 _print(load, arguments.json)
         return
+    if arguments.benchmark == "contexts":
+        for share in predicted(arguments):
+            _print(share, arguments.json)
+        return
     if arguments.benchmark == "multiple-choice":
         _print(_multiple_choice(arguments), arguments.json)
         return
@@ -153,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     loading = commands.add_parser("loading", help="a large file")
     loading.add_argument("--lines", type=int, default=1_000_000)
     loading.add_argument("--max-examples", type=int)
+    contexts = commands.add_parser("contexts", help="labels predicted rightly by leave-one-out and by shared contexts")
+    contexts.add_argument("--examples", type=int, default=64)
+    contexts.add_argument("--seed", type=int, default=0)
     analysis = commands.add_parser("analysis", help="a folder of many results")
     analysis.add_argument("--results", type=int, default=2000)
     analysis.add_argument("--examples", type=int, default=64)
@@ -160,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print one JSON object a step")
     for command in (scoring, growth):
         command.add_argument("--engine", choices=["accounting", "transformers", "vllm"], default="accounting")
-    for command in (scoring, growth, asking):
+    for command in (scoring, growth, asking, contexts):
         command.add_argument("--model", default="embedded")
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -225,6 +236,32 @@ def _load(step: str, count: int, started: float) -> Load:
     return Load(step, count, round(time.process_time() - started, 1), peak)
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What the gold labels of others say of each: share right under each order, and tokens of an order."""
+
+    scoring: str
+    right: list[float]
+    tokens: int
+
+
+def predicted(arguments: argparse.Namespace) -> Iterator[Predicted]:
+    """Leave-one-out, and contexts of 4, 8, 16 examples."""
+    data = load_task(DataSource("reviews", max_examples=arguments.examples, seed=arguments.seed))
+    gold = {position: data.gold[example.id] for position, example in enumerate(data.dataset)}
+    with create_engine(EngineConfig(model=arguments.model)) as engine:
+        for shots in (None, 4, 8, 16):
+            scorer = Scorer(engine, data.dataset, SearchConfig(shots=shots))
+            before, right = engine.usage.computed_tokens, []
+            for turn in range(3):
+                sweep = scorer.sweep(gold, scorer.draw(gold, np.random.default_rng(turn)))
+                found = argmax_labels(sweep.log_probs, sweep.labels)
+                right.append(round(float(np.mean([found[row] == gold[p] for row, p in enumerate(sweep.positions)])), 3))
+                scorer.forget()
+            spent = (engine.usage.computed_tokens - before) // 3
+            yield Predicted(f"{shots or 'all other'} examples a context", right, spent)
+
+
 def _accounting(model: str) -> AccountingEngine:
     from transformers import AutoTokenizer  # not part of what loading takes
 
@@ -247,7 +284,7 @@ def _scorer(engine: Engine, count: int) -> Scorer:
         for e, turn in zip(examples, rounds, strict=True)
     ]
     dataset = ICMDataset(distinct, reviews.label_space, "reviews")
-    return Scorer(engine, dataset, SearchConfig())
+    return Scorer(engine, dataset, SearchConfig(shots=None))
 
 
 def _labels(scorer: Scorer) -> Labels:
@@ -304,12 +341,18 @@ def _mean_length(scorer: Scorer) -> float:
     return float(np.mean([len(demonstration(scorer.dataset[p], label)) for p, label in labels.items()]))
 
 
-def _print(found: Measurement | Asked | Load, as_json: bool) -> None:
+def _print(found: Measurement | Asked | Load | Predicted, as_json: bool) -> None:
     if as_json:
         print(json.dumps(vars(found)))
         return
     for name, value in vars(found).items():
-        shown = value if isinstance(value, str) else f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+        shown = (
+            str(value)
+            if isinstance(value, str | list)
+            else f"{value:,.1f}"
+            if isinstance(value, float)
+            else f"{value:,}"
+        )
         print(f"{name:28} {shown}")
 
 

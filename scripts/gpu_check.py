@@ -116,7 +116,7 @@ def measure(config: EngineConfig, count: int) -> Measured:
     """Score `count` reviews, each given all others, with a new engine."""
     with create_engine(config) as engine:
         dataset = load_task(DataSource("reviews")).dataset.sample(count, 0)
-        scorer = Scorer(engine, dataset, SearchConfig())
+        scorer = Scorer(engine, dataset, SearchConfig(shots=None))
         names = dataset.label_space.labels
         labels = {place: names[place % len(names)] for place in range(count)}
         few = draw_order(range(4), np.random.default_rng(1))

@@ -6,9 +6,12 @@
 Each seed draws other examples. All labelers of a seed label the same examples, as `icm run` does; `eval/run.py`'s
 many-shot conditions judge them on items of the held-out part, of other questions, under two demonstration orders.
 Label files and evaluations that are in --output are not made again, so take another folder after a change of the code.
+An entry of --data that ends in .yaml is a settings file whose `data` section says which data, asked how, for example
+{dataset: amazon_reviews.jsonl, holdout: 0.5, template: "Review: {text}\\nClaim: …", verbalisers: {positive: " True"}}.
 The first table shows means over seeds, many-shot accuracy as the model gives it and after batch calibration, and for
 both the share of the random → golden gap that was recovered. The second one does so over all (data, model, seed), and
-pairs ICM with each other labeler.
+pairs ICM with each other labeler. The third one holds what speaks for the labels without gold (`icm.results.trust`)
+beside the share that is right.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from icm.labelling.options import Settings
 from icm.labelling.run import label
 from icm.labelling.settings import resolve_settings
 from icm.results.format import read_result, trace_path
+from icm.results.trust import Trust, judged
 from icm.secrets import load_secrets
 
 LABELERS = ("random", "zero-shot", "bootstrap", "icm", "golden")
@@ -38,7 +42,7 @@ MEASURES = ("label_accuracy", "test_accuracy", "calibrated_accuracy")
 @dataclass(frozen=True)
 class Row:
     """One labelling, the share of its labels that are right, many-shot test accuracy as the model gives it and after
-    batch calibration, and the labelling's cost beside that of the same decisions in plain order."""
+    batch calibration, the labelling's cost beside that of the same decisions in plain order, and what speaks for it."""
 
     data: str
     model: str
@@ -51,6 +55,7 @@ class Row:
     calibrated_accuracy: float
     computed_tokens: float
     plain_tokens: float
+    trust: Trust | None = None
 
 
 def main() -> None:
@@ -63,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--test-examples", type=int, default=200)
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--labelers", nargs="+", choices=LABELERS, default=list(LABELERS))
     parser.add_argument("--output", type=Path, default=Path("quality"), help="folder of label files and evaluations")
     given = parser.parse_args()
@@ -72,29 +77,34 @@ def main() -> None:
         rows = [row for cell in cells for row in _cell(given, *cell)]
     except ICMError as error:
         sys.exit(f"error: {error}")
-    print(f"{table(rows)}\n\n{comparison(rows)}")
+    print(f"{table(rows)}\n\n{comparison(rows)}\n\n{trust_table(rows)}")
 
 
 def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[Row]:
     """All labelers on the examples of one seed."""
     run = f"seed{seed}_{given.examples}_{given.test_examples}_{given.iterations}"
-    common = {"dataset": data, "holdout": 0.0 if data == "reviews" else 0.5, "max_examples": given.examples}
+    named = data if data.endswith(".yaml") else None
+    common: dict[str, object] = {} if named else {"dataset": data, "holdout": 0.0 if data == "reviews" else 0.5}
+    common["max_examples"] = given.examples
     common |= {"model": model, "engine": given.engine, "seed": seed, "max_iterations": given.iterations}
     common["output_dir"] = str(given.output / slug(model) / slug(data) / run)
     conditions = []
     for name in given.labelers:
         # Gold labels have no file of their own: the evaluation shows the examples of another file with them.
         algorithm = "random" if name == "golden" else name
-        settings = resolve_settings({**common, "algorithm": algorithm, "output_name": algorithm}, environ={})
+        settings = resolve_settings(
+            {**common, "algorithm": algorithm, "output_name": algorithm}, settings_file=named, environ={}
+        )
         file = str(_labelled(settings))
         conditions.append(ConditionConfig(name, "many-shot", "gold" if name == "golden" else "labels", [file]))
     figures, rows = _evaluated(settings, conditions, given.test_examples), []
     for condition in conditions:
         found, (file,) = figures[slug(condition.name)], condition.files or []
-        usage = {} if condition.name == "golden" else read_result(file).record.usage
+        result = None if condition.name == "golden" else read_result(file)
+        usage, trust = (result.record.usage, judged(result)) if result else ({}, None)
         worth = found["demonstration_label_accuracy"][0], found["acc,none"], found["acc,batch"]
         cost = usage.get("computed_tokens", 0), usage.get("plain_tokens", 0)
-        rows.append(Row(data, model, seed, condition.name, given.examples, given.iterations, *worth, *cost))
+        rows.append(Row(data, model, seed, condition.name, given.examples, given.iterations, *worth, *cost, trust))
     return rows
 
 
@@ -165,6 +175,24 @@ def comparison(rows: Sequence[Row]) -> str:
     for name, others in by_name.items() if icm else ():
         labels, raw, calibrated = (_difference(icm, others, field) for field in MEASURES)
         lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | | | |")
+    return "\n".join(lines)
+
+
+def trust_table(rows: Sequence[Row]) -> str:
+    """Markdown: verdict without gold beside the share that is right, and Spearman's rank correlation of the two."""
+    found = [(row, row.trust) for row in rows if row.trust is not None]
+    lines = [
+        "| data | model | seed | labeler | verdict | coherence | confirmed | cue | labels right |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row, trust in found:
+        cells = f"{trust.verdict} | {trust.coherence:+.3f} | {trust.agreement:.2f} | {trust.cue[0]} {trust.cue[1]:.2f}"
+        start = f"| {Path(row.data).name} | {row.model} | {row.seed} | {row.labeler}"
+        lines.append(f"{start} | {cells} | {row.label_accuracy:.3f} |")
+    right = [row.label_accuracy for row, _ in found]
+    for name in ("coherence", "agreement") if len(set(right)) > 1 else ():
+        correlation = stats.spearmanr([getattr(trust, name) for _, trust in found], right).statistic
+        lines.append(f"\nrank correlation of {name} and labels right: {correlation:.2f} over {len(found)} labellings")
     return "\n".join(lines)
 
 

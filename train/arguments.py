@@ -61,6 +61,8 @@ class LabelArguments:
         labels: result file of `icm run` (or of codelion/icm).
         label_source: `labels` found by the labeler; `gold` the golden twin: the same examples with the data set's
             own labels; `random`: the same examples with balanced labels drawn from `seed`.
+        surest: share of the examples of each label that are trained on, those that the labeler is surest of; twins take
+            the same ones. Found labels are wrong mostly where the labeler is unsure.
         method: `sft` the label as completion; `dpo_labels` the label against another label; `dpo_answers` an
             answer labelled True against one of the same question labelled False.
         total_batch_size: rows in one optimiser step over all ranks; gradient accumulation follows from it, so that a
@@ -75,6 +77,10 @@ class LabelArguments:
     labels: str = field(metadata={"help": "Result file of `icm run`."})
     label_source: LabelSource = field(
         default="labels", metadata={"help": "Labels found, gold labels of the same examples, or random ones."}
+    )
+    surest: float = field(
+        default=1.0,
+        metadata={"help": "Share of the examples of each label to train on: those that the labeler is surest of."},
     )
     method: Method = field(
         default="sft", metadata={"help": "Labels as completions, label preferences, or answer preferences."}
@@ -97,6 +103,8 @@ class LabelArguments:
     def __post_init__(self) -> None:
         if self.total_batch_size < 1:
             raise ConfigError(f"total_batch_size: found {self.total_batch_size}, expected at least 1")
+        if not 0 < self.surest <= 1:
+            raise ConfigError(f"surest: found {self.surest}, expected a share above 0 and at most 1")
 
 
 class _Parser(TrlParser):

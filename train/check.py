@@ -14,7 +14,7 @@ from icm.results.format import ICMResult, content_hash, read_result
 from icm.results.origin import held_out_source, labelled_source, other_part
 from icm.results.record import read_source
 from icm.results.training_rows import Rows, left_out
-from icm.results.twins import refuse_overlap, twin
+from icm.results.twins import refuse_overlap, surest, twin
 from icm.tasks.source import DataSource
 from icm.tasks.written import stand_ins
 from train.arguments import GivenSettings, LabelArguments
@@ -89,12 +89,17 @@ class Plan:
             "processes": requested_processes(),
         }
 
+    @property
+    def _share(self) -> str:
+        share = self.arguments.surest
+        return "" if share == 1 else f", the surest {share:.0%} of each label"
+
     def report(self) -> str:
         """The data in a few lines, before anything is loaded."""
         balance = ", ".join(f"{label} {count}" for label, count in self.result.label_counts.items())
         return (
             f"labels   {self.arguments.labels} ({self.arguments.label_source}): "
-            f"{len(self.result.labeled_examples)} examples ({balance})\n"
+            f"{len(self.result.labeled_examples)} examples ({balance}){self._share}\n"
             f"rows     {len(self.rows.rows)} for {self.arguments.method}, left out: {left_out(self.rows.dropped)}\n"
             f"overlap  {self.overlap}\n"
             f"model    {self.model} → {self.output_dir}"
@@ -111,7 +116,8 @@ def make_plan(settings: GivenSettings) -> Plan:
     found = read_result(arguments.labels, arguments.task_type)
     model, revision = _base_model(settings, found)
     otherwise = "train on the labels found (--label_source labels) or on random ones (--label_source random)"
-    result = twin(found, arguments.label_source, _seed(settings), file=arguments.labels, otherwise=otherwise)
+    kept = surest(found, arguments.surest, arguments.labels)
+    result = twin(kept, arguments.label_source, _seed(settings), file=arguments.labels, otherwise=otherwise)
     plan = Plan(
         arguments=arguments,
         settings=settings,

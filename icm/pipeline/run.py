@@ -238,11 +238,11 @@ def _call(command: Sequence[str]) -> int:
 def _summary(config: PipelineConfig, records: Mapping[str, StageRecord]) -> Table:
     """Seconds of each stage and the files worth opening."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for _ in range(3):
+    for _ in range(2):
         table.add_column(overflow="fold")
     for name, record in records.items():
-        table.add_row(name, f"{record.seconds:.0f} s", next(iter(record.outputs), ""))
+        table.add_row(name, f"{record.seconds:.0f} s")
     for name in ("figure_1.png", "report.html"):
         if (config.output_dir / name).is_file():
-            table.add_row(name, "", str(config.output_dir / name))
+            table.add_row(name, str(config.output_dir / name))
     return table

@@ -1,4 +1,5 @@
-"""The same examples with other labels, and the guard that no example of theirs is in the evaluation."""
+"""The same examples with other labels, the examples that a labeler is surest of, and the guard that no example of
+theirs is in the evaluation."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -47,6 +48,28 @@ def twin(
         errors = sum(item.label != right for item, right in zip(result.labeled_examples, labels, strict=True))
         labels = _perturbed(labels, errors, result.label_space, seed)
     return _relabelled(result, labels)
+
+
+def surest(result: ICMResult, share: float, file: str = "the label file") -> ICMResult:
+    """The result with this share of the examples of each label, those with the largest log-odds; at least one of each.
+
+    Which examples stay depends on the labels found alone, so that twins have the same ones.
+
+    Raises:
+        DataError: a label has no log-odds.
+    """
+    if share == 1:
+        return result
+    items, kept = result.labeled_examples, set[int]()
+    if any(item.log_odds is None for item in items):
+        raise DataError(
+            f"{file}: surest {share:g} needs log-odds of every label, which it lacks; train on all (surest 1)"
+        )
+    for label in result.label_space.labels:
+        places = [place for place, item in enumerate(items) if item.label == label]
+        places.sort(key=lambda place: -(items[place].log_odds or 0.0))
+        kept |= {*places[: max(1, round(share * len(places)))]}
+    return replace(result, labeled_examples=[items[place] for place in sorted(kept)])
 
 
 def _relabelled(result: ICMResult, labels: Sequence[str]) -> ICMResult:

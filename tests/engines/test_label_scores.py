@@ -76,7 +76,7 @@ def test_bits_do_not_depend_on_company(tmp_path: Path) -> None:
 
 def test_noise_of_the_accounting_engine_tells_queries_apart(tokenizer: Tokenizer) -> None:
     """All digits share their first token, so what is asked behind it decides."""
-    scorer = Scorer(AccountingEngine(tokenizer), _messages(40, SPACES["digits"]), SearchConfig())
+    scorer = Scorer(AccountingEngine(tokenizer), _messages(40, SPACES["digits"]), SearchConfig(shots=None))
     assert len(set(scorer.zero_shot(range(40)).argmax(axis=1))) > 5
 
 
@@ -87,7 +87,7 @@ def test_noise_of_the_accounting_engine_tells_queries_apart(tokenizer: Tokenizer
 def test_tokens_computed(space: str, sweep: int, zero_shot: int, one_by_one: int, tokenizer: Tokenizer) -> None:
     """64 messages: every prefix once a query, against a sequence for each query and label."""
     engine, dataset = AccountingEngine(tokenizer), _messages(64, SPACES[space])
-    scorer = Scorer(engine, dataset, SearchConfig())
+    scorer = Scorer(engine, dataset, SearchConfig(shots=None))
     labels = {place: SPACES[space][place % len(SPACES[space])] for place in range(64)}
     order = draw_order(labels, np.random.default_rng(0))
     tree, sequences = scorer.trees(labels).leave_one_out(order), scorer.encoder.labels.sequences
@@ -110,7 +110,7 @@ def test_smollm2_scores_whole_sequences() -> None:
             labels = SPACES[name]
             dataset = _messages(3, labels)
             encoder = PromptEncoder(AutoTokenizer.from_pretrained(folder), dataset.label_space)
-            scorer = Scorer(engine, dataset, SearchConfig())
+            scorer = Scorer(engine, dataset, SearchConfig(shots=None))
             assert any(len(ids) > 1 for ids in encoder.labels.sequences)
             assigned = {place: labels[place] for place in range(3)}
             tree = scorer.trees(assigned).leave_one_out(draw_order(assigned, np.random.default_rng(0)))

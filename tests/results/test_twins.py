@@ -16,7 +16,7 @@ from icm.results.analysis import find_gold
 from icm.results.format import ICMResult, LabeledExample, read_result, write_result
 from icm.results.origin import labelled_source
 from icm.results.record import DataRecord, PromptRecord, RunRecord
-from icm.results.twins import load_gold, refuse_overlap, twin
+from icm.results.twins import load_gold, refuse_overlap, surest, twin
 from icm.tasks import DataSource, load_task
 
 NOTES = moods(1, size=30)
@@ -35,6 +35,21 @@ def test_twins_differ_in_the_labels_alone(source: LabelSource) -> None:
     assert made == twin(NOTES, source, 7, GOLD)
     expected = {"labels": errors(NOTES), "gold": 0, "random": errors(made), "perturbed": errors(NOTES)}
     assert errors(made) == expected[source]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_the_surest_of_each_label_stay_whosever_labels_they_then_bear(share: float) -> None:
+    odds = [place * 7 % 30 / 10 for place in range(30)]
+    items = [replace(item, log_odds=value) for item, value in zip(NOTES.labeled_examples, odds, strict=True)]
+    kept = surest(replace(NOTES, labeled_examples=items), share)
+    for label, count in NOTES.label_counts.items():
+        of_label = sorted((item for item in items if item.label == label), key=lambda item: -(item.log_odds or 0))
+        expected = {item.example.id for item in of_label[: max(1, round(share * count))]}
+        assert {item.example.id for item in kept.labeled_examples if item.label == label} == expected
+    for source in ("gold", "random"):
+        assert list(twin(kept, source, 7, GOLD).labels) == list(kept.labels)
+    with pytest.raises(DataError, match="log-odds of every label"):
+        surest(replace(NOTES, labeled_examples=[replace(items[0], log_odds=None), *items[1:]]), 0.5)
 
 
 def test_random_and_perturbed_labels_depend_on_the_seed() -> None:
