@@ -91,7 +91,9 @@ class Plan:
 
     @property
     def _share(self) -> str:
-        share = self.arguments.surest
+        share, items = self.arguments.surest, self.result.labeled_examples
+        if share < 1 and all(item.log_odds is None for item in items):
+            return f", all of them: surest {share:g} has no log-odds to go by"
         return "" if share == 1 else f", the surest {share:.0%} of each label"
 
     def report(self) -> str:

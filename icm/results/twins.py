@@ -53,15 +53,17 @@ def twin(
 def surest(result: ICMResult, share: float, file: str = "the label file") -> ICMResult:
     """The result with this share of the examples of each label, those with the largest log-odds; at least one of each.
 
-    Which examples stay depends on the labels found alone, so that twins have the same ones.
+    Which examples stay depends on the labels found alone, so that twins have the same ones. All of them do where no
+    label has log-odds (random labels, files of other programs).
 
     Raises:
-        DataError: a label has no log-odds.
+        DataError: some labels have log-odds and others none.
     """
-    if share == 1:
-        return result
     items, kept = result.labeled_examples, set[int]()
-    if any(item.log_odds is None for item in items):
+    scored = sum(item.log_odds is not None for item in items)
+    if share == 1 or not scored:
+        return result
+    if scored < len(items):
         raise DataError(
             f"{file}: surest {share:g} needs log-odds of every label, which it lacks; train on all (surest 1)"
         )

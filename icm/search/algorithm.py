@@ -248,7 +248,9 @@ class Search:
 
     def _hopeless(self, state: State) -> bool:
         """Labels of all examples are worth no more than a coin's under an order that they were not found with."""
-        if not self._problem.config.early_stop or len(state.labels) < len(self._ids):
+        config = self._problem.config
+        # As published, labels change one by one, and much has yet to change when the last example gets its first.
+        if not (config.early_stop and config.joint_proposals) or len(state.labels) < len(self._ids):
             return False
         found = float(state.sweep.predictabilities(state.labels).mean())
         return found <= -math.log(len(self._problem.label_space.labels))

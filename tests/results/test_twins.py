@@ -48,6 +48,10 @@ def test_the_surest_of_each_label_stay_whosever_labels_they_then_bear(share: flo
         assert {item.example.id for item in kept.labeled_examples if item.label == label} == expected
     for source in ("gold", "random"):
         assert list(twin(kept, source, 7, GOLD).labels) == list(kept.labels)
+    none = replace(NOTES, labeled_examples=[replace(item, log_odds=None) for item in items])
+    assert surest(none, share) is none
+    if share == 1:
+        return
     with pytest.raises(DataError, match="log-odds of every label"):
         surest(replace(NOTES, labeled_examples=[replace(items[0], log_odds=None), *items[1:]]), 0.5)
 
