@@ -249,8 +249,8 @@ class Search:
     def _hopeless(self, state: State) -> bool:
         """Labels of all examples are worth no more than a coin's under an order that they were not found with."""
         config = self._problem.config
-        # As published, labels change one by one, and much has yet to change when the last example gets its first.
-        if not (config.early_stop and config.joint_proposals) or len(state.labels) < len(self._ids):
+        # From other starts, or with labels that change one by one, the search itself has yet to find some.
+        if not (config.early_stop and config.joint_proposals and config.init == "bootstrap"):
             return False
         found = float(state.sweep.predictabilities(state.labels).mean())
         return found <= -math.log(len(self._problem.label_space.labels))

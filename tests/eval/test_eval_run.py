@@ -247,7 +247,8 @@ def test_user_errors_are_one_line_and_exit_code_2(
 def test_a_killed_run_continues_and_asks_only_what_is_missing(
     settings_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    data = {"dataset": "reviews", "part": "test", "max_examples": 80}
+    data = {"dataset": "reviews", "part": "test", "max_examples": 80, "template": "Review: {text}\nSentiment:"}
+    data["verbalisers"] = {"negative": " negative", "positive": " positive"}
     engine = {"model": "embedded", "engine": "transformers"}
     path = settings_file([{"name": "Base", "kind": "zero-shot"}], data=data, engine=engine)
     command = [sys.executable, "eval/run.py", "--config", str(path)]
@@ -270,5 +271,5 @@ def test_a_killed_run_continues_and_asks_only_what_is_missing(
     )
     found = results(tmp_path / "out")["results"]["base"]
     assert found["usage"]["prompts"] == 80 == len(samples(tmp_path / "out", "base"))
-    # SmolLM2 reads sentiment without any help (about 0.8 before calibration).
+    # SmolLM2 says the word without any help (about 0.8 before calibration), and does not judge the claim.
     assert found["acc,batch"] > 0.65

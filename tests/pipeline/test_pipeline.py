@@ -427,4 +427,4 @@ def test_the_plan_of_a_model_that_is_not_here_says_what_each_stage_takes_of_gpus
             assert [*stage, ""][place + 1].startswith("WARNING") is not fits
     # 4 shots and 8 items, then 8 items without an adapter and 8 with one, of as many tokens as a demonstration has.
     tokens = float(next(line for line in lines if line.startswith("mean demonstration")).split()[2])
-    assert int(lines[-1].split(" h: ")[1].split()[0]) == pytest.approx(28 * tokens, abs=2)
+    assert int(lines[-1].split(" h: ")[1].split()[0].replace(",", "")) == pytest.approx(28 * tokens, abs=2)

@@ -170,11 +170,11 @@ def test_appended_examples_are_folded_before_the_cache_overflows(
     config, costs = replace(FAST, max_iterations=96, refresh_every=32, seed=1), []
     for crowded in (icm.search.trees.MIN_FOLD_CROWDED, 10**6):
         monkeypatch.setattr("icm.search.trees.MIN_FOLD_CROWDED", crowded)
-        engine = AccountingEngine(tokenizer, cache_tokens=6000)  # a sweep of 48 reviews takes about 9,000
+        engine = AccountingEngine(tokenizer, cache_tokens=8000)  # a sweep of 48 reviews takes about 12,000
         for draw in (1, 2, 3):  # each run goes its own way after the first fold: one alone says little
             run_labeling(reviews(48, draw), engine, config)
         costs.append(engine.usage.computed_tokens)
-    assert costs[0] < 0.75 * costs[1]
+    assert costs[0] < 0.85 * costs[1]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_joint_proposals_mend_many_labels_at_once(joint: bool, tokenizer: Any, m
     monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 20.0)  # a model that is sure of most examples
     dataset, engine = reviews(40), AccountingEngine(tokenizer)
     sure = labels(run_labeling(dataset, engine, SearchConfig(algorithm="zero-shot")))
-    config = SearchConfig(init="random", initial_examples=40, max_iterations=1, joint_proposals=joint)
+    config = SearchConfig(init="random", initial_examples=40, max_iterations=1, joint_proposals=joint, shots=None)
     found = labels(run_labeling(dataset, engine, config))
     agreement = np.mean([found[key] == sure[key] for key in sure])
     assert agreement > 0.9 if joint else agreement < 0.75
@@ -217,7 +217,7 @@ def test_earlier_orders_propose_and_the_present_one_judges(
 ) -> None:
     monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 0.5)  # orders disagree, so some proposals are rejected
     path, dataset = tmp_path / "t.jsonl", reviews(24)
-    run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, init=init), trace_path=path)
+    run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, init=init, max_iterations=200), trace_path=path)
     names, preferred, seen = dataset.label_space.labels, {}, {"joint": 0, "single": 0}
     for row in rows(path):
         if row["type"] in ("start", "order"):
