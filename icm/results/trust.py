@@ -14,6 +14,7 @@ from statistics import fmean
 
 import numpy as np
 
+from icm.calibration import SIGNAL
 from icm.results.format import ICMResult, LabeledExample
 
 COHERENT_AGREEMENT = 0.85
@@ -77,7 +78,7 @@ def judged(result: ICMResult) -> Trust | None:
 
 
 def _verdict(low: float, agreement: float, labels: int) -> str:
-    if low <= 0 or labels < 2:
+    if low <= SIGNAL or labels < 2:
         return "nothing found"
     return "coherent" if agreement >= COHERENT_AGREEMENT else "weak"
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from icm.calibration import Array
+from icm.calibration import SIGNAL, Array
 from icm.config import SearchConfig
 from icm.results.trace import Decision, FreshOrder, SearchRow, Start
 from icm.search.bootstrap import initial
@@ -247,13 +247,13 @@ class Search:
         return state
 
     def _hopeless(self, state: State) -> bool:
-        """Labels of all examples are worth no more than a coin's under an order that they were not found with."""
+        """Found labels are worth hardly more than a coin's under an order that they were not found with."""
         config = self._problem.config
         # From other starts, or with labels that change one by one, the search itself has yet to find some.
         if not (config.early_stop and config.joint_proposals and config.init == "bootstrap"):
             return False
         found = float(state.sweep.predictabilities(state.labels).mean())
-        return found <= -math.log(len(self._problem.label_space.labels))
+        return found <= SIGNAL - math.log(len(self._problem.label_space.labels))
 
     def _needs_order(self, state: State) -> bool:
         since = self.standing.iteration - self.standing.refreshed
