@@ -17,8 +17,9 @@ import numpy as np
 from icm.calibration import SIGNAL
 from icm.results.format import ICMResult, LabeledExample
 
-COHERENT_AGREEMENT = 0.85
-"""Share of labels that fresh orders confirm in a coherent labelling. Chosen on seeds 0 to 2 of README's table."""
+COHERENT_AGREEMENT = 0.9
+"""Share of labels that fresh orders confirm in a coherent labelling: between what SmolLM2 shows on TruthfulQA, which it
+does not know (0.86), and on reviews, which it does (0.94 and more). README's table of verdicts has them all."""
 CUE = 0.9
 """Agreement (balanced accuracy) of a surface cue with the labels that is flagged."""
 
