@@ -1,6 +1,9 @@
 """One sentence of verdict: what labels that the model found itself are worth beside none and beside true ones."""
 
+from collections.abc import Sequence
+
 from eval.scores import ConditionScores, Evaluation
+from icm.files import JsonObject
 
 _HOW = {"fine-tuned": "fine-tuned on", "many-shot": "shown"}
 
@@ -11,27 +14,23 @@ def verdict(evaluation: Evaluation) -> str | None:
     conditions = evaluation.conditions
     plain = next((c for c in conditions if c.kind == "zero-shot" and not c.config.preamble), None)
     for kind, how in _HOW.items():
-        found = _of(conditions, kind, "labels")
+        # The last such condition: experiments list the search behind cheaper labelers.
+        found = next((c for c in reversed(conditions) if c.kind == kind and c.config.labels_from == "labels"), None)
         if plain is not None and found is not None:
-            return _sentence(plain, found, _of(conditions, kind, "gold"), how)
+            gap = evaluation.gaps.get(found.name)
+            return _said(plain, found, how) + ("." if gap is None else _beside_golden(gap, conditions))
     return None
 
 
-def _of(conditions: tuple[ConditionScores, ...], kind: str, source: str) -> ConditionScores | None:
-    """The last such condition: experiments list the search behind cheaper labelers."""
-    return next((c for c in reversed(conditions) if c.kind == kind and c.config.labels_from == source), None)
-
-
-def _sentence(plain: ConditionScores, found: ConditionScores, golden: ConditionScores | None, how: str) -> str:
-    before, after = plain.headline.value, found.headline.value
-    said = (
-        f"Asked plainly, the model is right on {before:.0%} of {len(plain.gold)} held-out items; "
-        f"{how} labels that it found itself, on {after:.0%} ({found.name})"
+def _said(plain: ConditionScores, found: ConditionScores, how: str) -> str:
+    return (
+        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {len(plain.gold)} held-out items; "
+        f"{how} labels that it found itself, on {found.headline.value:.0%} ({found.name})"
     )
-    if golden is None:
-        return f"{said}."
-    best = golden.headline.value
-    if best - before < 0.02:  # within what small test sets cannot tell
-        return f"{said}. True labels give {best:.0%}: on this task there is nothing for labels to add."
-    share = (after - before) / (best - before)
-    return f"{said}; true labels give {best:.0%}. That is {share:.0%} of what true labels would add."
+
+
+def _beside_golden(gap: JsonObject, conditions: Sequence[ConditionScores]) -> str:
+    best = next(c for c in conditions if c.name == gap["to"]).headline.value
+    if gap["value"] is None:
+        return f". True labels give {best:.0%}, not better beyond doubt: here labels have nothing to show."
+    return f"; true labels give {best:.0%}. That is {gap['value']:.0%} of what true labels would add."

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icm.calibration import Array, calibrate, label_bias, over_labels
 from icm.config import SearchConfig
@@ -65,11 +66,13 @@ class Answers:
     """What a context says of all other examples.
 
     Attributes:
-        log_probs: [examples, labels], calibrated over the context's own answers; NaN for the examples in the context.
+        log_probs: [examples, labels], calibrated over the context's own answers; 0 for those that were not asked.
+        asked: [examples], those outside of the context.
         plain_tokens: of its prompts, each computed alone.
     """
 
     log_probs: Array
+    asked: NDArray[np.bool_]
     plain_tokens: int
 
 
@@ -161,12 +164,12 @@ class Scorer:
     def _calibrated(self, context: Context, positions: Sequence[int], scores: Array) -> Answers:
         labels, order = dict(context), Order(tuple(dict(context)))
         bias, bias_tokens = self._bias(scores, order, labels)
-        log_probs = np.full((len(self.dataset), scores.shape[1]), np.nan)
-        log_probs[positions] = calibrate(scores, bias)
+        log_probs, asked = np.zeros((len(self.dataset), scores.shape[1])), np.zeros(len(self.dataset), dtype=bool)
+        log_probs[positions], asked[positions] = calibrate(scores, bias), True
         plain = self.encoder.labels.plain_tokens
         shown = len(self.encoder.prefix) + sum(len(self.trees(labels).demonstration(p)) for p in labels)
         tokens = sum(plain(shown + len(self.encoder.query(self.dataset[p]))) for p in positions)
-        return Answers(log_probs, tokens + bias_tokens)
+        return Answers(log_probs, asked, tokens + bias_tokens)
 
     def outgrown(self, sweep: Sweep, order: Order) -> bool:
         """Whether folding the appended examples into the tree pays before the next sweep."""
@@ -240,7 +243,9 @@ class Scorer:
 
 def _mean(answers: Sequence[Answers], positions: Sequence[int]) -> Array:
     """The mean over the contexts that a position is not in, normalised over the labels, [positions, labels]."""
-    return over_labels(np.nanmean([answer.log_probs[list(positions)] for answer in answers], axis=0))
+    rows = list(positions)
+    times = np.sum([answer.asked[rows] for answer in answers], axis=0)
+    return over_labels(np.sum([answer.log_probs[rows] for answer in answers], axis=0) / times[:, None])
 
 
 def _memory_key(labels: Labels, order: Order) -> MemoryKey:

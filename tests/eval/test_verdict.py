@@ -17,19 +17,27 @@ ZERO, GOLDEN = condition("Zero-shot Base", "zero-shot", 0.5), condition("Golden"
 FOUND = condition("ICM", "fine-tuned", 0.8, "labels")
 
 
+SHOWN = condition("M", "many-shot", 0.7, "labels")
+
+
 @pytest.mark.parametrize(
-    ("conditions", "said"),
+    ("conditions", "share", "said"),
     [
-        ([ZERO, FOUND, GOLDEN], "on 80% (ICM); true labels give 90%. That is 75% of what true labels would add."),
-        ([ZERO, condition("M", "many-shot", 0.7, "labels"), FOUND, GOLDEN], "on 80% (ICM); true labels give 90%."),
-        ([ZERO, condition("M", "many-shot", 0.7, "labels")], "shown labels that it found itself, on 70% (M)."),
-        ([condition("Z", "zero-shot", 0.89), FOUND, GOLDEN], "on this task there is nothing for labels to add."),
+        ([ZERO, FOUND, GOLDEN], 0.75, "on 80% (ICM); true labels give 90%. That is 75% of what true labels would add."),
+        ([ZERO, SHOWN, FOUND, GOLDEN], 0.75, "fine-tuned on labels that it found itself, on 80% (ICM)"),
+        ([ZERO, FOUND, GOLDEN], None, "True labels give 90%, not better beyond doubt"),
     ],
 )
-def test_the_verdict_is_one_sentence_of_figures(conditions: list[Any], said: str) -> None:
-    assert said in (verdict(Plain(conditions=conditions)) or "")  # type: ignore[arg-type]
+def test_the_verdict_is_one_sentence_of_figures(conditions: list[Any], share: float | None, said: str) -> None:
+    gaps = {"ICM": {"to": "Golden", "value": share}}
+    assert said in (verdict(Plain(conditions=conditions, gaps=gaps)) or "")  # type: ignore[arg-type]
+
+
+def test_without_golden_it_says_what_was_found() -> None:
+    said = verdict(Plain(conditions=[ZERO, SHOWN], gaps={}))  # type: ignore[arg-type]
+    assert said is not None and said.endswith("shown labels that it found itself, on 70% (M).")
 
 
 @pytest.mark.parametrize("conditions", [[FOUND, GOLDEN], [ZERO, GOLDEN], []])
 def test_without_both_sides_there_is_no_verdict(conditions: list[Any]) -> None:
-    assert verdict(Plain(conditions=conditions)) is None  # type: ignore[arg-type]
+    assert verdict(Plain(conditions=conditions, gaps={})) is None  # type: ignore[arg-type]

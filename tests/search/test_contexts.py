@@ -65,6 +65,18 @@ def test_a_sweep_is_the_mean_of_what_each_context_says_of_the_others(tokenizer: 
     assert engine.usage.computed_tokens == before, "the sweep has asked about unlabelled examples too"
 
 
+def test_an_engine_that_fails_on_one_context_is_not_averaged_away(tokenizer: Any) -> None:
+    class Overflown(AccountingEngine):
+        def score(self, tree: Any, label_ids: Any) -> Any:
+            scores = super().score(tree, label_ids)
+            scores[:2] = np.nan
+            return scores
+
+    scorer = problem(Overflown(tokenizer), reviews(14), SHARED).scorer
+    labels = {p: scorer.dataset.label_space.labels[p % 2] for p in range(14)}
+    assert np.isnan(scorer.sweep(labels, scorer.draw(labels, np.random.default_rng(0))).log_probs).any()
+
+
 def test_a_changed_label_asks_only_the_context_that_shows_it(tokenizer: Any) -> None:
     dataset, engine = reviews(24), AccountingEngine(tokenizer)
     scorer = problem(engine, dataset, SHARED).scorer
