@@ -6,7 +6,6 @@ label space, natural log, rows summing to 1 in probability.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 Array = NDArray[np.float64]
 
@@ -17,6 +16,8 @@ cannot, comes to 0.003, judging reviews to 0.08 and more."""
 
 def over_labels(log_probs: Array) -> Array:
     """ln p(label | item, one of the labels): uncalibrated."""
+    from scipy.special import log_softmax  # a second that reading a result file need not spend
+
     return np.asarray(log_softmax(log_probs, axis=-1))
 
 
@@ -32,7 +33,7 @@ def label_bias(log_probs: Array) -> Array:
 def calibrate(log_probs: Array, bias: Array) -> Array:
     """Subtract a label bias and renormalise. With `label_bias(log_probs)` the mean log-odds become 0, so a model
     that answers the same for every item is worth ln(1/labels) an item, whatever it answers."""
-    return np.asarray(log_softmax(over_labels(log_probs) - bias, axis=-1))
+    return over_labels(over_labels(log_probs) - bias)
 
 
 def log_odds(log_probs: Array, labels: NDArray[np.intp]) -> Array:
