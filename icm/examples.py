@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar, overload
@@ -11,6 +11,9 @@ import numpy as np
 
 from icm.errors import DataError
 from icm.files import fingerprint, fingerprint_of_rows
+
+TRUSTED = "trusted"
+"""Key in the metadata of labelled examples whose label was given, not found."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,13 @@ class LabelSpace:
         labels: label names, at least two, for example `("True", "False")`.
         verbalisers: text appended to the query for each label, leading space included (`" True"`). The label
             carries the space so that the tokeniser yields the natural label token.
+        definitions: examples outside the data, (text up to where the label goes, label), that say what the labels
+            mean: every prompt starts with them.
     """
 
     labels: tuple[str, ...] = ("True", "False")
     verbalisers: tuple[str, ...] = ()
+    definitions: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.verbalisers:
@@ -35,6 +41,8 @@ class LabelSpace:
             raise DataError(
                 f"verbalisers {list(self.verbalisers)}: expected one distinct text per label {list(self.labels)}"
             )
+        for _, label in self.definitions:
+            self.index(label)
 
     def random_labels(self, count: int, rng: np.random.Generator) -> dict[int, str]:
         """Place (of `count`, in the order drawn) → label; each label as often as the others as far as that goes."""
@@ -102,11 +110,14 @@ def rank(group: str, seed: int) -> str:
     return fingerprint(["draw", seed, group])
 
 
-def draw_groups(items: Sequence[T], group: Callable[[T], str], count: int, seed: int) -> list[T]:
-    """At most `count` items: whole groups in random order (see `rank`). A group that does not fit is passed over."""
+def draw_groups(
+    items: Sequence[T], group: Callable[[T], str], count: int, seed: int, first: Container[str] = ()
+) -> list[T]:
+    """At most `count` items: whole groups in random order (see `rank`), those of `first` first. A group that does not
+    fit is passed over."""
     sizes, left = Counter(map(group, items)), count
     chosen: dict[str, list[T]] = {}
-    for name in sorted(sizes, key=lambda name: rank(name, seed)):
+    for name in sorted(sizes, key=lambda name: (name not in first, rank(name, seed))):
         if sizes[name] <= left:
             chosen[name] = []
             left -= sizes[name]
@@ -142,12 +153,16 @@ class ICMDataset(Sequence[ICMExample]):
         label_space: the labels they can take.
         name: for file names and reports ("truthfulqa").
         task: task type ("truthfulqa", "classification", …).
+        trusted: example id → label that somebody vouches for, an input of the search. Gold never gets here.
+        start: example id → label to start a search from, as an earlier one found it.
     """
 
     examples: Sequence[ICMExample]
     label_space: LabelSpace = LabelSpace()
     name: str = "dataset"
     task: str = "classification"
+    trusted: Mapping[str, str] = field(default_factory=dict)
+    start: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -157,6 +172,19 @@ class ICMDataset(Sequence[ICMExample]):
             unique = {example.id: example for example in examples}
             examples = tuple(unique[key] for key in sorted(unique))
         object.__setattr__(self, "examples", tuple(examples))
+        held = {example.id for example in examples} if self.trusted or self.start else set[str]()
+        for name in ("trusted", "start"):
+            given = getattr(self, name)
+            if unknown := sorted(given.keys() - held):
+                raise DataError(f"{self.name}: {name} label for {unknown[0]!r}, which is no example's id")
+            for label in given.values():
+                self.label_space.index(label)
+
+    def part(self, examples: Sequence[ICMExample]) -> "ICMDataset":
+        """The data set with some of its examples, and what is known of their labels."""
+        held = {example.id for example in examples}
+        trusted, start = ({k: v for k, v in g.items() if k in held} for g in (self.trusted, self.start))
+        return replace(self, examples=examples, trusted=trusted, start=start)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -170,13 +198,17 @@ class ICMDataset(Sequence[ICMExample]):
 
     def sample(self, count: int, seed: int) -> "ICMDataset":
         """At most `count` examples: whole groups, drawn with `seed` as `load_task` draws `max_examples`."""
-        return replace(self, examples=draw_groups(self.examples, lambda example: example.group, count, seed))
+        return self.part(draw_groups(self.examples, lambda example: example.group, count, seed))
 
     @property
     def fingerprint(self) -> str:
-        """Content hash of ids, relations and label space; gold does not enter."""
+        """Content hash of ids, relations, label space and, where there are any, definitions and labels that are trusted
+        or started from; gold does not enter."""
         rows = ([e.id, e.relations.group, e.relations.answer, e.relations.inverse] for e in self.examples)
-        return fingerprint_of_rows(rows, self.label_space.labels, self.label_space.verbalisers)
+        space = self.label_space
+        more = {"definitions": space.definitions, "trusted": dict(self.trusted), "start": dict(self.start)}
+        given = {name: value for name, value in more.items() if value}
+        return fingerprint_of_rows(rows, space.labels, space.verbalisers, *([given] if given else []))
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,8 @@ class PromptEncoder:
     """Token ids of queries, demonstrations and labels for one tokenizer and label space.
 
     Attributes:
-        prefix: ids every prompt starts with (the BOS token where the tokenizer adds one).
+        prefix: ids every prompt starts with: the BOS token where the tokenizer adds one, and the label space's
+            definitions.
         ending: what is scored behind each verbaliser: the first token of the separator where one verbaliser goes on
             where another ends (" 1", " 10"), so that no label contains another; nothing elsewhere.
         labels: the tokens of each verbaliser with that ending, in label order.
@@ -313,7 +314,8 @@ class PromptEncoder:
         self._separator = self.encode(separator)
         self._query_cache: dict[str, Segment] = {}
         self.label_space = label_space
-        self.prefix: Segment = start_ids(tokenizer)
+        defined = (self.demonstration(ICMExample(text), label) for text, label in label_space.definitions)
+        self.prefix: Segment = sum(defined, start_ids(tokenizer))
         self.labels = distinct_labels(self._labels, self._separator[:1], label_space.verbalisers)
         self.ending = self.labels.sequences[0][len(self._labels[0]) :]
 
@@ -336,7 +338,7 @@ class PromptEncoder:
         return len(self.encode(example.input)) + max(map(len, self._labels)) + len(self._separator)
 
     def context(self, demonstrations: Sequence[tuple[ICMExample, str]]) -> Segment:
-        """Ids of the BOS token and the demonstrations in the given order."""
+        """Ids of the prefix and the demonstrations in the given order."""
         body = (token for example, label in demonstrations for token in self.demonstration(example, label))
         return self.prefix + tuple(body)
 

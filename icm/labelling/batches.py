@@ -1,7 +1,6 @@
 """Batches of a data set that fit the context of a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from heapq import heapreplace
 
 import numpy as np
@@ -42,13 +41,18 @@ def split_batches(
     shuffled = [groups[names[number]] for number in order]
     fitting = sound([_fitting(group, length, budget) for group in shuffled], bad_records, "questions")
     batches = _packed(fitting, length, budget, config.batch_size)
-    return [ICMDataset(tuple(batch), dataset.label_space, dataset.name, dataset.task) for batch in batches]
+    everywhere = [example for example in dataset if example.id in dataset.trusted]
+    if len(batches) > 1 and everywhere:
+        left = budget - sum(length[example.id] for example in everywhere), config.batch_size - len(everywhere)
+        _check_room(fitting, length, *left)
+        batches = [[*batch, *everywhere] for batch in _packed(fitting, length, *left)]
+    return [dataset.part(tuple(batch)) for batch in batches]
 
 
 def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
     """The part of a data set that its batches hold."""
     held = {example.id for batch in batches for example in batch}
-    return replace(dataset, examples=[example for example in dataset if example.id in held])
+    return dataset.part([example for example in dataset if example.id in held])
 
 
 def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
@@ -77,6 +81,15 @@ def _fitting(group: list[ICMExample], length: Mapping[str, int], budget: int) ->
 
 def _place(example: ICMExample) -> str:
     return example.where or f"{example.input[:60]!r}"
+
+
+def _check_room(groups: Sequence[Sequence[ICMExample]], length: Mapping[str, int], budget: int, size: int) -> None:
+    """Raise ConfigError if trusted labels, which stand in every batch, leave no room for one question."""
+    if any(len(group) > size or sum(length[example.id] for example in group) > budget for group in groups):
+        raise ConfigError(
+            f"trusted: its examples stand in every batch and leave {max(budget, 0)} tokens and {max(size, 0)} places, "
+            "too little for one question; give fewer, raise --batch-size, or use a model with a longer context"
+        )
 
 
 def _packed(

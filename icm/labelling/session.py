@@ -12,7 +12,7 @@ from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
 from icm.errors import ResumeError
-from icm.examples import ICMDataset
+from icm.examples import TRUSTED, ICMDataset, ICMExample
 from icm.labelling.batches import split_batches, why_batches
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
@@ -164,7 +164,7 @@ def _outcome(problem: Problem, record: Callable[[SearchRow], None], history: Seq
     if config.algorithm == "random":
         return random_labels(problem, rng)
     if config.algorithm == "zero-shot":
-        return zero_shot(problem)
+        return zero_shot(problem, rng)
     if config.algorithm == "bootstrap":
         return problem.judge(bootstrap(problem, rng).labels, config.bootstrap_rounds)
     return search(problem, record, history)
@@ -187,11 +187,17 @@ def _assemble(
     dataset: ICMDataset, batches: Sequence[ICMDataset], outcomes: Sequence[SearchOutcome]
 ) -> list[LabeledExample]:
     found = {
-        batch[position].id: LabeledExample(batch[position], label, outcome.log_odds.get(position))
+        batch[position].id: LabeledExample(_marked(batch[position], batch), label, outcome.log_odds.get(position))
         for batch, outcome in zip(batches, outcomes, strict=True)
         for position, label in outcome.labels.items()
     }
     return [found[example.id] for example in dataset]
+
+
+def _marked(example: ICMExample, dataset: ICMDataset) -> ICMExample:
+    """The example, with a mark in its metadata if its label is trusted."""
+    trusted = example.id in dataset.trusted
+    return replace(example, metadata={**example.metadata, TRUSTED: True}) if trusted else example
 
 
 def _mean_utility(batches: Sequence[ICMDataset], outcomes: Sequence[SearchOutcome]) -> float | None:

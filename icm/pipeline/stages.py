@@ -126,7 +126,9 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     preset = ["--preset", config.label.preset] if config.label.preset else []
     words = [word for name, value in given.items() for word in _flag(options()[name], value)]
     settings = config.settings(algorithm, seed)
-    named = [Path(name) for name in (settings.data.dataset, settings.data.claims) if name is not None]
+    data = settings.data
+    files = (data.dataset, data.claims, data.trusted, data.definitions, data.start)
+    named = [Path(name) for name in files if name is not None]
     return Stage(
         name=f"label {path.stem}",
         command=(sys.executable, "-m", "icm", "run", *preset, *words),

@@ -128,7 +128,17 @@ def public_record(record: RunRecord) -> RunRecord:
 
 
 def _public_source(source: DataSource) -> DataSource:
-    return replace(source, dataset=public_name(source.dataset), claims=source.claims and public_name(source.claims))
+    def public(path: str | None) -> str | None:
+        return path and public_name(path)
+
+    return replace(
+        source,
+        dataset=public_name(source.dataset),
+        claims=public(source.claims),
+        trusted=public(source.trusted),
+        definitions=public(source.definitions),
+        start=public(source.start),
+    )
 
 
 def public_analysis(analysis: Analysis) -> Analysis:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from icm.errors import DataError
-from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
+from icm.examples import TRUSTED, ICMDataset, ICMExample, LabelSpace, Relations, example_id
 from icm.files import fingerprint, read_jsonl, write_jsonl
 from icm.results.codelion import NumberedRow, convert_rows, is_codelion
 from icm.results.fields import number_field, object_field, shown, text_field, texts_field
@@ -33,6 +33,11 @@ class LabeledExample:
     example: ICMExample
     label: str
     log_odds: float | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the label was given rather than found; the file says so in the metadata."""
+        return self.example.metadata.get(TRUSTED) is True
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def metadata_row(result: ICMResult) -> dict[str, object]:
     reserved = sorted(set(HEADER_FIELDS) & set(record))
     if reserved:
         raise DataError(f"result record: keys {reserved} are fields of their own; rename them")
-    space = {"labels": list(result.label_space.labels), "verbalisers": list(result.label_space.verbalisers)}
+    space = {name: list(value) for name, value in vars(result.label_space).items() if value}
     return {
         "type": "icm_metadata",
         "task": result.task,
@@ -184,10 +189,14 @@ def _is_data(path: str | Path) -> DataError:
 
 def _label_space(value: object, where: str) -> LabelSpace:
     where = f"{where}: field 'label_space'"
-    texts = object_field(value, where, ("labels", "verbalisers"))
+    texts = object_field(value, where, ("labels", "verbalisers", "definitions"))
     labels, verbalisers = (texts_field(texts.get(key), f"{where}, '{key}'") for key in ("labels", "verbalisers"))
+    pairs = texts.get("definitions", [])
+    if not isinstance(pairs, list):
+        raise DataError(f"{where}, 'definitions': found {shown(pairs)}, expected a list of texts with their labels")
+    definitions = (texts_field(pair, f"{where}, 'definitions'") for pair in pairs)
     try:
-        return LabelSpace(labels, verbalisers)
+        return LabelSpace(labels, verbalisers, tuple((text, label) for text, label in definitions))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 

@@ -41,7 +41,8 @@ def labelled_source(result: ICMResult, given: str | None = None) -> DataSource |
         return None
     found = source.task_type == "auto" and result.task in task_names() and not _built_in(source)
     task = result.task if found else user_task(source, result)
-    return replace(located(source, result, given), template=result.record.template, task_type=task)
+    found_source = located(source.without_labels, result, given)
+    return replace(found_source, template=result.record.template, task_type=task)
 
 
 def user_task(source: DataSource, result: ICMResult) -> str:

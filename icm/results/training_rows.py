@@ -134,11 +134,12 @@ def _texts(item: LabeledExample) -> tuple[str, str]:
 def confident_examples(
     items: Sequence[LabeledExample], min_log_odds: float | None
 ) -> tuple[list[LabeledExample], dict[str, int]]:
-    """The examples whose labels have at least these log-odds (nats), and what was left out (see `Rows.dropped`)."""
+    """The examples whose labels have at least these log-odds (nats), or are trusted, and what was left out (see
+    `Rows.dropped`)."""
     if min_log_odds is None:
         return list(items), {}
-    scored = [item for item in items if item.log_odds is not None]
-    kept = [item for item in scored if item.log_odds is not None and item.log_odds >= min_log_odds]
+    scored = [item for item in items if item.trusted or item.log_odds is not None]
+    kept = [item for item in scored if item.trusted or (item.log_odds is not None and item.log_odds >= min_log_odds)]
     dropped = {
         "examples without log-odds": len(items) - len(scored),
         f"examples with log-odds below {min_log_odds:g}": len(scored) - len(kept),

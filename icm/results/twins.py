@@ -51,7 +51,8 @@ def twin(
 
 
 def surest(result: ICMResult, share: float, file: str = "the label file") -> ICMResult:
-    """The result with this share of the examples of each label, those with the largest log-odds; at least one of each.
+    """The result with this share of the examples of each label, those with the largest log-odds; at least one of each,
+    and all whose labels are trusted.
 
     Which examples stay depends on the labels found alone, so that twins have the same ones. All of them do where no
     label has log-odds (random labels, files of other programs).
@@ -59,7 +60,8 @@ def surest(result: ICMResult, share: float, file: str = "the label file") -> ICM
     Raises:
         DataError: some labels have log-odds and others none.
     """
-    items, kept = result.labeled_examples, set[int]()
+    items = result.labeled_examples
+    kept = {place for place, item in enumerate(items) if item.trusted}
     scored = sum(item.log_odds is not None for item in items)
     if share == 1 or not scored:
         return result

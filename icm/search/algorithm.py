@@ -128,9 +128,11 @@ def temperature(config: SearchConfig, iteration: int) -> float:
 
 
 def drawn(problem: Problem, labels: Labels, draw: float) -> int:
-    """x_i by a number of [0, 1). Unlabelled examples that share a rule with a labelled one weigh `priority_weight`."""
-    weights = np.ones(len(problem.positions))
-    for position in problem.positions:
+    """x_i, no trusted one, by a number of [0, 1). Unlabelled examples that share a rule with a labelled one weigh
+    `priority_weight`."""
+    weights = np.zeros(len(problem.positions))
+    weights[problem.free] = 1.0
+    for position in problem.free:
         if position not in labels and any(n in labels for n in problem.checks.neighbours[position]):
             weights[position] = problem.config.priority_weight
     edges = np.cumsum(weights)
@@ -168,7 +170,7 @@ class Search:
     def run(self, state: State) -> SearchOutcome:
         """All iterations from D = `state` on, and what they have found."""
         standing = self.standing
-        while standing.iteration < self._problem.config.max_iterations:
+        while self._problem.free and standing.iteration < self._problem.config.max_iterations:
             if self._settled(state) or self._hopeless(state):
                 break
             standing.iteration += 1

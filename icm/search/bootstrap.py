@@ -8,8 +8,8 @@ import numpy as np
 from icm.calibration import Array
 from icm.search.problem import Problem
 from icm.search.repair import Repairs, make_consistent
-from icm.search.scoring import Labels, Scorer
-from icm.search.simple import argmax_labels, seed_labels
+from icm.search.scoring import Labels
+from icm.search.simple import argmax_labels, relabel, seed_labels
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Initial:
 
 
 def initial(problem: Problem, rng: np.random.Generator) -> Initial:
-    """The labels a search starts from: K of them, or all for `init: bootstrap`."""
-    if problem.config.init == "bootstrap":
+    """The labels a search starts from: K of them, or all for `init: bootstrap`; or those of an earlier result."""
+    if problem.config.init == "bootstrap" and len(problem.start) < len(problem.free):
         return bootstrap(problem, rng)
     return Initial(seed_labels(problem, rng))
 
@@ -37,38 +37,29 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
 
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
-    mean over the rounds, in which each new one counts as much as all before it.
+    mean over the rounds, in which each new one counts as much as all before it. Trusted labels are demonstrations of
+    every round, and where the labels of an earlier result are given, those take the place of the K.
     """
-    space, config = problem.label_space, problem.config
+    space, config, trusted = problem.label_space, problem.config, problem.trusted
     labels, shots = seed_labels(problem, rng), config.initial_examples
     preferences = np.zeros((len(problem.positions), len(space.labels)))
     for turn in range(config.bootstrap_rounds):
-        log_probs = relabel(problem.scorer, balanced(labels, space.labels, shots, rng), rng)
-        labels = argmax_labels(log_probs, space.labels)
+        found = {position: label for position, label in labels.items() if position not in trusted}
+        log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
+        labels = {**argmax_labels(log_probs, space.labels), **trusted}
         if config.consistency:
-            labels = make_consistent(labels, Repairs(problem.checks, space, dict(enumerate(log_probs))))
+            rows = dict(enumerate(log_probs))
+            labels = make_consistent(labels, Repairs(problem.checks, space, rows, trusted=trusted))
         preferences = (preferences + log_probs) / 2 if turn else log_probs
         shots = min(2 * shots, len(problem.positions))
     return Initial(labels, dict(enumerate(preferences)))
-
-
-def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
-    """Log-probabilities of every example given the demonstrations (without itself), [examples, labels]."""
-    order = scorer.draw(demonstrations, rng)
-    sweep = scorer.sweep(demonstrations, order)
-    rest = [position for position in range(len(scorer.dataset)) if position not in demonstrations]
-    log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))
-    log_probs[list(sweep.positions)] = sweep.log_probs
-    if rest:
-        scorer.count_proposals(demonstrations, rest)
-        log_probs[rest] = scorer.proposals(demonstrations, sweep, order, rest)
-    scorer.forget()
-    return log_probs
 
 
 def balanced(labels: Labels, names: Sequence[str], shots: int, rng: np.random.Generator) -> Labels:
     """At most `shots` examples drawn at random, the same number of each label as far as there are any."""
     members = {name: [position for position, label in sorted(labels.items()) if label == name] for name in names}
     present = [name for name in names if members[name]]
+    if not present:
+        return {}
     each = min(max(1, shots // len(present)), *(len(members[name]) for name in present))
     return {int(p): name for name in present for p in rng.permutation(members[name])[:each]}

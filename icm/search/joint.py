@@ -61,7 +61,8 @@ class Joint:
         if not config.consistency:
             return labels
         weight = config.alpha / (len(labels) if config.objective == "mean" else 1)
-        return make_consistent(labels, Repairs(self._problem.checks, self._problem.label_space, preferred, weight))
+        problem = self._problem
+        return make_consistent(labels, Repairs(problem.checks, problem.label_space, preferred, weight, problem.trusted))
 
     def _preferred(self, state: State) -> dict[int, Array]:
         """Label log-probabilities of all of D: the mean over earlier orders, the present one's where there is none."""
@@ -71,7 +72,7 @@ class Joint:
     def _all_at_once(self, state: State) -> State:
         preferred = self._preferred(state)
         known = state.labels.keys() & self.preferences.keys()
-        labels = {**state.labels, **{p: self._problem.likeliest(preferred[p]) for p in known}}
+        labels = {**state.labels, **{p: self._problem.likeliest(preferred[p]) for p in known}, **self._problem.trusted}
         return self._problem.proposed(state, self.mended(labels, preferred))
 
     def _leave(self, state: State) -> None:

@@ -75,6 +75,22 @@ class Problem:
         return range(len(self.scorer.dataset))
 
     @property
+    def trusted(self) -> Labels:
+        """The labels that stay as they are."""
+        return self.scorer.trusted
+
+    @property
+    def start(self) -> Labels:
+        """Labels of an earlier result, all but the trusted ones."""
+        found = {p: self.scorer.dataset.start.get(self.scorer.dataset[p].id) for p in self.free}
+        return {position: label for position, label in found.items() if label is not None}
+
+    @property
+    def free(self) -> list[int]:
+        """The examples whose labels are to be found."""
+        return [position for position in self.positions if position not in self.trusted]
+
+    @property
     def label_space(self) -> LabelSpace:
         """The labels to choose from."""
         return self.scorer.dataset.label_space

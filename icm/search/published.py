@@ -10,6 +10,7 @@ import numpy as np
 
 from icm.calibration import Array
 from icm.search.problem import Problem, State
+from icm.search.repair import keeps
 from icm.search.scoring import Labels
 
 
@@ -54,6 +55,7 @@ def consistencyfix(problem: Problem, state: State, rng: np.random.Generator) -> 
             break
         i, j = pairs[rng.integers(len(pairs))]
         options = problem.checks.options(i, j, problem.label_space)
-        fixed = [problem.evaluate({**state.labels, i: a, j: b}, state.order) for a, b in options]
+        repairs = [{**state.labels, i: a, j: b} for a, b in options]
+        fixed = [problem.evaluate(labels, state.order) for labels in repairs if keeps(labels, problem.trusted)]
         state = max([state, *fixed], key=lambda option: option.utility)
     return state

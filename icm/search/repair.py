@@ -1,7 +1,7 @@
 """Mending pairs of labels that break a rule, without a sweep: by label log-probabilities that are known already."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from icm.calibration import Array
 from icm.consistency import ConsistencyIndex
@@ -19,12 +19,14 @@ class Repairs:
         log_probs: position → label log-probabilities, [labels].
         weight: what one nat is worth in inconsistencies: a change that loses more than it mends is no repair. With 0
             all that mend are.
+        trusted: labels that no repair changes.
     """
 
     checks: ConsistencyIndex
     space: LabelSpace
     log_probs: Mapping[int, Array]
     weight: float = 0.0
+    trusted: Labels = field(default_factory=dict)
 
     def best(self, labels: Labels, pair: tuple[int, int]) -> Labels | None:
         """The likeliest labels for a pair that leave fewer inconsistencies than `labels`; None if there are none."""
@@ -34,7 +36,8 @@ class Repairs:
         repairs = [
             option
             for option in options
-            if broken - self._broken({**labels, **option}, pair) > max(0.0, -self.weight * self.gain(labels, option))
+            if keeps(option, self.trusted)
+            and broken - self._broken({**labels, **option}, pair) > max(0.0, -self.weight * self.gain(labels, option))
         ]
         return max(repairs, key=lambda option: self.gain(labels, option), default=None)
 
@@ -46,6 +49,11 @@ class Repairs:
     def _broken(self, labels: Labels, pair: tuple[int, int]) -> int:
         """Inconsistencies that the labels of the pair take part in."""
         return len({broken for position in pair for broken in self.checks.violations_of(position, labels)})
+
+
+def keeps(labels: Labels, trusted: Labels) -> bool:
+    """Whether labels of trusted examples are the trusted ones."""
+    return all(trusted.get(position, label) == label for position, label in labels.items())
 
 
 def make_consistent(labels: dict[int, str], repairs: Repairs) -> dict[int, str]:

@@ -99,6 +99,7 @@ class Scorer:
 
     Attributes:
         plain: counts what plain order would have cost.
+        trusted: labels that stay as they are.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Scorer:
         self.engine = engine
         self.encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
         self.plain = plain or PlainCost()
+        self.trusted: Labels = {p: dataset.trusted[e.id] for p, e in enumerate(dataset) if e.id in dataset.trusted}
         self._calibration = config.calibration
         self._shots, self._contexts = config.shots, config.contexts
         self._memory: dict[MemoryKey, tuple[Sweep, int]] = {}
@@ -131,8 +133,12 @@ class Scorer:
         return sweep
 
     def draw(self, labels: Labels, rng: np.random.Generator) -> Order:
-        """A fresh random order of D."""
-        return balanced_order(labels, rng) if self._shots else draw_order(labels, rng)
+        """A fresh random order of D; the trusted ones come first in every context of its own."""
+        if not self._shots:
+            return draw_order(labels, rng)
+        trusted = {position: label for position, label in labels.items() if position in self.trusted}
+        rest = {position: label for position, label in labels.items() if position not in self.trusted}
+        return Order(balanced_order(trusted, rng).settled + balanced_order(rest, rng).settled)
 
     def _leave_one_out(self, labels: Labels, order: Order) -> tuple[Sweep, int]:
         tree = self.trees(labels).leave_one_out(order)
@@ -151,7 +157,8 @@ class Scorer:
     def _answers(self, labels: Labels, order: Order) -> list[Answers]:
         """What the contexts of the order say; those that were asked before, with the same labels, are not again."""
         shots = max(self._shots or 0, len(self.dataset.label_space.labels))
-        contexts = [tuple((p, labels[p]) for p in context) for context in order.contexts(shots, self._contexts)]
+        drawn = order.contexts(shots, self._contexts, self.trusted)
+        contexts = [tuple((p, labels[p]) for p in context) for context in drawn]
         if new := [context for context in contexts if context not in self._asked]:
             rest = [[p for p in range(len(self.dataset)) if p not in dict(context)] for context in new]
             tree = self.trees(labels).given_each([list(dict(context)) for context in new], rest)

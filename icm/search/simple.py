@@ -6,19 +6,43 @@ import numpy as np
 
 from icm.calibration import Array, log_odds
 from icm.search.problem import Problem, SearchOutcome
-from icm.search.scoring import Labels
+from icm.search.scoring import Labels, Scorer
 
 
 def random_labels(problem: Problem, rng: np.random.Generator) -> SearchOutcome:
-    """Each label as often as the others; the model is not asked."""
-    return SearchOutcome(problem.label_space.random_labels(len(problem.positions), rng), None, {}, 0)
+    """Each label as often as the others, but for the trusted ones; the model is not asked."""
+    labels = problem.label_space.random_labels(len(problem.positions), rng)
+    return SearchOutcome({**labels, **problem.trusted}, None, {}, 0)
 
 
-def zero_shot(problem: Problem) -> SearchOutcome:
-    """The model's own answers without demonstrations."""
-    log_probs = problem.scorer.zero_shot(problem.positions)
-    labels = argmax_labels(log_probs, problem.label_space.labels)
-    return SearchOutcome(labels, None, dict(enumerate(log_odds(log_probs, log_probs.argmax(axis=1)).tolist())), 0)
+def zero_shot(problem: Problem, rng: np.random.Generator) -> SearchOutcome:
+    """The model's own answers without demonstrations but the trusted labels."""
+    names = problem.label_space.labels
+    log_probs = own_answers(problem, rng)
+    labels = {**argmax_labels(log_probs, names), **problem.trusted}
+    columns = np.array([names.index(labels[position]) for position in problem.positions])
+    return SearchOutcome(labels, None, dict(enumerate(log_odds(log_probs, columns).tolist())), 0)
+
+
+def own_answers(problem: Problem, rng: np.random.Generator) -> Array:
+    """Label log-probabilities without demonstrations but the trusted labels, [examples, labels]."""
+    if problem.trusted:
+        return relabel(problem.scorer, problem.trusted, rng)
+    return problem.scorer.zero_shot(problem.positions)
+
+
+def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
+    """Log-probabilities of every example given the demonstrations (without itself), [examples, labels]."""
+    order = scorer.draw(demonstrations, rng)
+    sweep = scorer.sweep(demonstrations, order)
+    rest = [position for position in range(len(scorer.dataset)) if position not in demonstrations]
+    log_probs = np.zeros((len(scorer.dataset), len(scorer.dataset.label_space.labels)))
+    log_probs[list(sweep.positions)] = sweep.log_probs
+    if rest:
+        scorer.count_proposals(demonstrations, rest)
+        log_probs[rest] = scorer.proposals(demonstrations, sweep, order, rest)
+    scorer.forget()
+    return log_probs
 
 
 def argmax_labels(log_probs: Array, names: Sequence[str]) -> dict[int, str]:
@@ -27,13 +51,17 @@ def argmax_labels(log_probs: Array, names: Sequence[str]) -> dict[int, str]:
 
 
 def seed_labels(problem: Problem, rng: np.random.Generator) -> Labels:
-    """K labels: at random on random examples, or the zero-shot answers with the largest margin, balanced."""
-    config, space = problem.config, problem.label_space
-    count = min(config.initial_examples, len(problem.positions))
+    """Those of an earlier result and the trusted ones. Without an earlier result K labels, the trusted ones among them:
+    the others at random on random examples, or the model's own answers with the largest margin, balanced."""
+    config, space, trusted = problem.config, problem.label_space, problem.trusted
+    free, count = problem.free, min(config.initial_examples, len(problem.positions)) - len(trusted)
+    if problem.start or count <= 0:
+        return {**problem.start, **trusted}
     if config.init == "random":
-        chosen = [int(position) for position in rng.permutation(len(problem.positions))[:count]]
-        return {chosen[place]: label for place, label in space.random_labels(count, rng).items()}
-    return confident_labels(problem.scorer.zero_shot(problem.positions), space.labels, count)
+        chosen = [free[int(place)] for place in rng.permutation(len(free))[:count]]
+        return {chosen[place]: label for place, label in space.random_labels(count, rng).items()} | {**trusted}
+    found = confident_labels(own_answers(problem, rng)[free], space.labels, count)
+    return {free[row]: label for row, label in found.items()} | {**trusted}
 
 
 def confident_labels(log_probs: Array, names: Sequence[str], count: int) -> Labels:

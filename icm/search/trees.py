@@ -9,7 +9,7 @@ example costs one demonstration and one query a leaf. An engine that keeps prefi
 the tree; nothing here knows which engine that is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -46,12 +46,25 @@ class Order:
         """
         return len(self.appended) >= (max(MIN_FOLD, len(self.settled)) if fits else MIN_FOLD_CROWDED)
 
-    def contexts(self, shots: int, most: int) -> tuple[tuple[int, ...], ...]:
+    def contexts(self, shots: int, most: int, trusted: Container[int] = ()) -> tuple[tuple[int, ...], ...]:
         """The first of the settled examples as at most so many contexts of `shots` each. There are two at least, of
-        fewer if need be, so that each example is outside of one: a single example is outside of an empty one."""
-        size = min(shots, len(self.settled) // 2)
-        starts = range(0, len(self.settled) - size + 1, size)[:most] if size else range(1)
-        return tuple(self.settled[start : start + size] for start in starts)
+        fewer if need be, so that each example is outside of one: a single example is outside of an empty one.
+
+        The `trusted` ones stand in all contexts but one, each context leaving out its share of them.
+        """
+        everywhere = [position for position in self.settled if position in trusted]
+        drawn = [position for position in self.settled if position not in trusted]
+        size = min(shots, len(drawn) // 2)
+        if not everywhere:
+            starts = range(0, len(drawn) - size + 1, size)[:most] if size else range(1)
+            return tuple(tuple(drawn[start : start + size]) for start in starts)
+        shares = [{*everywhere[number::most]} for number in range(most)]
+        return tuple(
+            dict.fromkeys(
+                (*(p for p in everywhere if p not in share), *drawn[number * size : (number + 1) * size])
+                for number, share in enumerate(shares)
+            )
+        )
 
     def append(self, positions: Iterable[int]) -> "Order":
         """The order with new positions behind everything."""

@@ -8,7 +8,7 @@ import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 
@@ -99,14 +99,21 @@ def of_part(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
     return chosen
 
 
-def draw(claims: Sequence[Claim], source: DataSource) -> list[Claim]:
-    """At most `max_examples` claims, in an order that depends on the groups' content and the seed.
+def draw(claims: Sequence[Claim], source: DataSource, trusted: Collection[str] = ()) -> list[Claim]:
+    """At most `max_examples` claims, in an order that depends on the groups' content and the seed; those of `trusted`
+    examples, by id, first.
 
     Groups are drawn whole: the consistency rules relate the claims of one question, and say nothing about half of it.
     """
     if source.max_examples is None:
         return list(claims)
-    chosen = draw_groups(claims, lambda claim: claim.example.group, source.max_examples, source.seed)
+    first = {claim.example.group for claim in claims if claim.example.id in trusted}
+    needed = sum(claim.example.group in first for claim in claims)
+    if needed > source.max_examples:
+        raise ConfigError(
+            f"max_examples: found {source.max_examples}, expected at least {needed}, the questions with trusted labels"
+        )
+    chosen = draw_groups(claims, lambda claim: claim.example.group, source.max_examples, source.seed, first)
     if not chosen:
         smallest = min(Counter(claim.example.group for claim in claims).values())
         raise ConfigError(

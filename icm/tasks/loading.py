@@ -21,6 +21,7 @@ from icm.tasks.reading import is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.soundness import drained, first_few, sound
 from icm.tasks.source import DataSource
+from icm.tasks.trusted import read_definitions, read_start, read_trusted
 from icm.tasks.written import Generate, stand_ins, with_claims
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,12 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     forecast = written and generate is stand_ins
     if not forecast:
         check_labels(claims, space, task, source)
-    chosen = of_slice(draw(of_part(claims, source), source), source)
+
+    def as_data(rows: Sequence[Record]) -> list[Claim]:
+        return _trusted_claims(rows, task, source, template, group_field)
+
+    trusted = read_trusted(source, claims, space, task.rules, as_data)
+    chosen = of_slice(draw(of_part(claims, source), source, trusted), source)
     del claims
     task_type = source.task_type if "." in source.task_type else task.name  # by which `rules_for` finds it again
     said = account_of_questions(task, use, source) if forecast else account(task, use, chosen, space, source)
@@ -69,7 +75,11 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
         examples.append(claim.example)
         if claim.gold is not None:
             gold[claim.example.id] = claim.gold
-    dataset = ICMDataset(examples, space, _data_name(source), task_type)
+    held = {example.id for example in examples}
+    trusted = {key: label for key, label in trusted.items() if key in held}  # a slice is not all
+    start = read_start(source, held, space)
+    space = replace(space, definitions=read_definitions(source, space))
+    dataset = ICMDataset(examples, space, _data_name(source), task_type, trusted, start)
     return TaskData(dataset, GoldLabels(gold), template.text, said, written)
 
 
@@ -193,6 +203,19 @@ def _claims(
         return tuple(_claim(item, record, names, template, group_field) for item in _items(task, record)[0])
     except ICMError as error:  # a column of the template that is empty here, or that no record has
         return error
+
+
+def _trusted_claims(
+    rows: Sequence[Record], task: Task, source: DataSource, template: Template, group_field: str | None
+) -> list[Claim]:
+    """The claims of records with trusted labels, read as the data's own. Raises DataError for one that is none."""
+    if not rows:
+        return []
+    _, records = recognised(rows, source, task)
+    found = [(record, task.claims(record)) for record in records]
+    golds = Counter(item.gold for _, items in found for item in items if item.gold is not None)
+    names = gold_names(golds, task, source)
+    return [_claim(item, record, names, template, group_field) for record, items in found for item in items]
 
 
 def _group_field(given: str, records: Sequence[Record]) -> str:

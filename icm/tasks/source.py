@@ -40,6 +40,12 @@ class DataSource:
         group_field: record field whose equal values belong together: they are drawn, held out and sliced as one.
         label_map: names for labels as the records have them; an empty name makes the label count as absent.
         ignore_fields: record fields that are not read.
+        trusted: file of labels that you vouch for (JSON lines or CSV, as `icm ask` and `icm review` write it: `id`, the
+            whole input, or the data's own fields, and `label`). They are never changed, stand in every context, and
+            their questions are among those drawn.
+        definitions: examples outside the data that say what the labels mean, at the start of every prompt: a file with
+            `text` (up to where the label goes) and `label`, or `builtin` for claims that are True or False.
+        start: label file of an earlier run on these data whose labels the search starts from.
     """
 
     dataset: str = "reviews"
@@ -61,6 +67,9 @@ class DataSource:
     group_field: str | None = None
     label_map: dict[str, str] | None = None
     ignore_fields: list[str] | None = None
+    trusted: str | None = None
+    definitions: str | None = None
+    start: str | None = None
 
     @property
     def own_task(self) -> str | None:
@@ -68,9 +77,15 @@ class DataSource:
         return self.task_type if "." in self.task_type else None
 
     @property
+    def without_labels(self) -> "DataSource":
+        """The records alone, for later stages, which have the labels, and how they were asked, in a label file: all
+        of them where trusted ones had a say in the draw."""
+        return self.whole if self.trusted else replace(self, definitions=None, start=None)
+
+    @property
     def whole(self) -> "DataSource":
-        """All of the same side of the holdout: nothing drawn, nothing sliced."""
-        return replace(self, max_examples=None, slice=None)
+        """All records of the same side of the holdout: nothing drawn, nothing sliced, nothing said of labels."""
+        return replace(self, max_examples=None, slice=None, trusted=None, definitions=None, start=None)
 
 
 _NAMES = [field.name for field in fields(DataSource)]

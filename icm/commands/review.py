@@ -1,0 +1,88 @@
+"""`icm ask` and `icm review`: labels that somebody should look at, as a table to fill in and as a page."""
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from icm.commands import parser as parsing
+from icm.errors import ConfigError
+from icm.text import say
+
+ASK_EXAMPLES = """\
+  icm ask icm_results/reviews.jsonl --count 16 --output ask.csv
+  icm run --dataset reviews --max-examples 64 --trusted ask.csv      once the column `label` is filled"""
+REVIEW_EXAMPLES = """\
+  icm review icm_results/reviews.jsonl --output review.html
+  icm run --dataset reviews --max-examples 64 --trusted reviews.trusted.jsonl --start icm_results/reviews.jsonl"""
+
+
+def add_commands(subparsers: parsing.Subparsers) -> None:
+    """Add both commands."""
+    asking = parsing.add_command(subparsers, "ask", ask, "list the examples whose labels would help most", ASK_EXAMPLES)
+    asking.add_argument("result", metavar="RESULT", help="label file")
+    asking.add_argument("--count", type=int, default=16, metavar="N", help="examples (default: %(default)s)")
+    ways = (
+        "uncertainty: log-odds nearest to 0; influence: among the texts most like most others, those counted that no "
+        "chosen one is like yet; random: drawn (default: %(default)s); no two nearly the same"
+    )
+    asking.add_argument("--by", choices=("uncertainty", "influence", "random"), default="uncertainty", help=ways)
+    asking.add_argument(
+        "--output", required=True, metavar="FILE", help="table with an empty column `label`: .csv or .jsonl"
+    )
+    review_parser = parsing.add_command(
+        subparsers, "review", review, "write a page on which labels are confirmed or changed by eye", REVIEW_EXAMPLES
+    )
+    review_parser.add_argument("result", metavar="RESULT", help="label file")
+    review_parser.add_argument(
+        "--count",
+        type=int,
+        default=40,
+        metavar="N",
+        help="labels: half drawn at random, which the page's estimate of accuracy rests on, half the least certain "
+        "(default: %(default)s)",
+    )
+    review_parser.add_argument("--output", required=True, metavar="FILE", help="page, .html; needs no server")
+    for name, parser in (("ask", asking), ("review", review_parser)):
+        parser.usage = f"icm {name} RESULT --output FILE [options]"
+        parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
+
+
+def ask(arguments: argparse.Namespace) -> int:
+    """Write the questions as a table."""
+    from icm.files import atomic_write, write_jsonl
+    from icm.results.asking import COLUMNS, question_rows, questions
+    from icm.results.format import read_result
+
+    path = Path(arguments.output)
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise ConfigError(f"--output {path}: expected a file that ends in .csv or .jsonl")
+    found = questions(read_result(arguments.result), arguments.count, arguments.by, _seed(arguments))
+    rows = question_rows(found)
+    if path.suffix.lower() == ".jsonl":
+        write_jsonl(path, rows)
+    else:
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(path, "wb") as handle:
+            handle.write(table.getvalue().encode())
+    say(f"{len(rows)} examples in {path}; fill the column 'label', then: icm run … --trusted {path}")
+    return 0
+
+
+def review(arguments: argparse.Namespace) -> int:
+    """Write the page."""
+    from icm.results.format import read_result
+    from icm.results.review import write_review
+
+    count = write_review(arguments.output, read_result(arguments.result), arguments.count, _seed(arguments))
+    say(f"{count} labels to look at in {arguments.output}; open it in a browser")
+    return 0
+
+
+def _seed(arguments: argparse.Namespace) -> int:
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed: found {arguments.seed}, expected a number of at least 0")
+    return int(arguments.seed)

@@ -1,0 +1,196 @@
+"""What is known of some labels before a search: those that somebody vouches for, and those of an earlier result."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icm.consistency import ConsistencyRule, IdenticalTextRule, LogicalConsistencyChecker
+from icm.errors import ConfigError, DataError
+from icm.examples import ICMDataset, ICMExample, LabelSpace, example_id
+from icm.files import read_jsonl
+from icm.tasks.drawing import Claim, in_part
+from icm.tasks.formats import file_records
+from icm.tasks.record import Record, label_name
+from icm.tasks.source import DataSource
+
+ID_FIELDS, TEXT_FIELDS = ("id",), ("input", "text")
+"""Columns of `icm ask` and `icm review`: example ids, and whole inputs."""
+_TRUE = {"true": "True", "1": "True", "yes": "True", "false": "False", "0": "False", "no": "False"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A trusted label and where it stands."""
+
+    label: str
+    where: str
+
+
+def read_trusted(
+    source: DataSource,
+    claims: Sequence[Claim],
+    space: LabelSpace,
+    rules: Sequence[ConsistencyRule],
+    as_data: Callable[[Sequence[Record]], Sequence[Claim]],
+) -> dict[str, str]:
+    """Example id → label, of the source's file of trusted labels; rows without a label are passed over.
+
+    Args:
+        source: names the file, and which part of the data is loaded.
+        claims: all of the data, both sides of a holdout.
+        space: the labels.
+        rules: the task's consistency rules.
+        as_data: reads rows with the data's own fields as the data are read.
+
+    Raises:
+        DataError: a row that names no example of the data, or one that the evaluation asks about; a label that is none;
+            labels that contradict each other, with both places.
+    """
+    if source.trusted is None:
+        return {}
+    path = Path(source.trusted).expanduser()
+    if not path.is_file():
+        raise DataError(f"trusted {path}: no such file; expected the JSON lines or CSV file of trusted labels")
+    examples = {claim.example.id: claim.example for claim in claims}
+    found: dict[str, Given] = {}
+    for key, given in _rows(file_records(path), source, examples, space, as_data):
+        _check_side(examples[key], given, source)
+        first = found.setdefault(key, given)
+        if first.label != given.label:
+            raise DataError(
+                f"{first.where} and {given.where}: contradictory trusted labels {first.label!r} and {given.label!r} "
+                f"for one example, {examples[key].input[:80]!r}; keep one"
+            )
+    if not found:
+        raise DataError(f"{path}: no row has a label; fill the column {_label_field(source)!r}, or leave --trusted out")
+    _check_rules(found, [examples[key] for key in sorted(found)], space, rules)
+    return {key: given.label for key, given in found.items()}
+
+
+def _rows(
+    records: Sequence[Record],
+    source: DataSource,
+    examples: Mapping[str, ICMExample],
+    space: LabelSpace,
+    as_data: Callable[[Sequence[Record]], Sequence[Claim]],
+) -> list[tuple[str, Given]]:
+    """(example id, label) of each row that has a label."""
+    column = _label_field(source)
+    pairs = [(record, _named(record, examples)) for record in records if record.optional_text(column) is not None]
+    found = [
+        (key, Given(_label(record, column, source, space), record.where)) for record, key in pairs if key is not None
+    ]
+    for claim in as_data([record for record, key in pairs if key is None]):
+        if claim.gold is None:
+            continue
+        if claim.example.id not in examples:
+            raise _unknown(claim.where, source)
+        found.append((claim.example.id, Given(claim.gold, claim.where)))
+    return found
+
+
+def _label_field(source: DataSource) -> str:
+    return source.label_field or "label"
+
+
+def _named(record: Record, examples: Collection[str]) -> str | None:
+    """The id of the example that a row names by id or by its whole input; None if it names none so."""
+    ids = [str(record.fields[name]).strip() for name in ID_FIELDS if name in record.fields]
+    texts = [str(record.fields[name]) for name in TEXT_FIELDS if name in record.fields]
+    keys = [*ids, *(example_id(text) for given in texts for text in (given, given.strip()))]
+    return next((key for key in keys if key in examples), None)
+
+
+def _label(record: Record, column: str, source: DataSource, space: LabelSpace) -> str:
+    """The label of the space that a row means: as the data or the space spell it, or a spreadsheet (TRUE)."""
+    given = label_name(str(record.fields[column]).strip())
+    name = {label_name(old): new for old, new in (source.label_map or {}).items()}.get(given, given)
+    folded = {label.casefold(): label for label in space.labels}
+    known = name if name in space.labels else folded.get(name.casefold(), _TRUE.get(name.casefold(), name))
+    if known not in space.labels:
+        raise record.error(column, f"a label, one of {list(space.labels)[:12]}, or nothing")
+    return known
+
+
+def _unknown(where: str, source: DataSource) -> DataError:
+    return DataError(
+        f"{where}: no example of {source.dataset} is this one; expected its id (as `icm ask` and the label file have "
+        "it), its whole input, or the fields that the data have"
+    )
+
+
+def _check_side(example: ICMExample, given: Given, source: DataSource) -> None:
+    if not in_part(example.group, source):
+        raise DataError(
+            f"{given.where}: this example's question is in the part of {source.dataset} that holdout {source.holdout} "
+            f"keeps for the evaluation: {example.input[:80]!r}; leave the row out, or label with another --holdout"
+        )
+
+
+def _check_rules(
+    found: Mapping[str, Given], examples: Sequence[ICMExample], space: LabelSpace, rules: Sequence[ConsistencyRule]
+) -> None:
+    dataset = ICMDataset(examples, space)
+    index = LogicalConsistencyChecker([*rules, IdenticalTextRule()]).index(dataset)
+    labels = {place: found[example.id].label for place, example in enumerate(dataset)}
+    for i, j in index.violations(labels)[:1]:
+        one, other = found[dataset[i].id], found[dataset[j].id]
+        raise DataError(
+            f"{one.where} and {other.where}: contradictory trusted labels {one.label!r} and {other.label!r} of related "
+            f"examples, {dataset[i].input[:80]!r} and {dataset[j].input[:80]!r}; mend one"
+        )
+
+
+def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> dict[str, str]:
+    """Example id → label of the earlier result that the source names, of the examples that are loaded.
+
+    Raises:
+        DataError: the file is no result, or none of its examples is loaded.
+    """
+    if source.start is None:
+        return {}
+    rows = [row for _, row in read_jsonl(Path(source.start).expanduser()) if row.get("type") == "icm_example"]
+    labels = {example_id(str(row.get("input"))): str(row.get("label")) for row in rows}
+    found = {key: label for key, label in labels.items() if key in held and label in space.labels}
+    if not found:
+        raise DataError(
+            f"start {source.start}: none of its {len(rows)} examples is among the data with one of the labels "
+            f"{list(space.labels)[:12]}; expected a label file that `icm run` wrote for these data"
+        )
+    if len(found) < len(held):
+        _log.warning("start %s: has labels for %d of %d examples", source.start, len(found), len(held))
+    return found
+
+
+DEFINITIONS = (
+    ("Question: What is the sum of two and two?\nClaim: Two and two make four\nI think this Claim is", "True"),
+    ("Question: What is the moon made of?\nClaim: The moon is made of cheese\nI think this Claim is", "False"),
+    ("Question: Where do fish live?\nClaim: Fish live in trees\nI think this Claim is", "False"),
+    ("Question: What do bees make?\nClaim: Bees make honey\nI think this Claim is", "True"),
+)
+"""Claims that nobody disputes, for tasks whose labels are True and False."""
+
+
+def read_definitions(source: DataSource, space: LabelSpace) -> tuple[tuple[str, str], ...]:
+    """(text, label) of the source's definitions.
+
+    Raises:
+        ConfigError: `builtin` for labels that we have none for.
+        DataError: a row without text, or without a label of the space.
+    """
+    if source.definitions is None:
+        return ()
+    if source.definitions == "builtin":
+        if {*space.labels} != {"True", "False"}:
+            raise ConfigError(
+                f"definitions: found 'builtin', which are claims that are True or False, but the labels are "
+                f"{list(space.labels)[:12]}; give a file of your own (text, label)"
+            )
+        return DEFINITIONS
+    path = Path(source.definitions).expanduser()
+    if not path.is_file():
+        raise DataError(f"definitions {path}: no such file; expected a JSON lines or CSV file with text and label")
+    return tuple((record.text("text"), _label(record, "label", source, space)) for record in file_records(path))
