@@ -14,6 +14,7 @@ from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import TRUSTED, ICMDataset, ICMExample
 from icm.labelling.batches import split_batches, why_batches
+from icm.labelling.readings import readings
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
@@ -118,8 +119,10 @@ class _Labeler:
     plain: PlainCost = field(default_factory=PlainCost)
 
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
-        """The best outcome over all restarts."""
-        outcomes = [self._restart(batch, number, restart) for restart in range(self.config.restarts)]
+        """The best outcome over all restarts, of each reading."""
+        read = readings(batch, self.config, self.checker)
+        restarts = [reading for reading in read for _ in range(self.config.restarts)]
+        outcomes = [self._restart(reading, number, restart) for restart, reading in enumerate(restarts)]
         return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
 
     def cost(self) -> Cost:
@@ -137,7 +140,7 @@ class _Labeler:
         if history and isinstance(history[-1], End):
             return _read_end(history[-1], batch)
         scorer = Scorer(self.engine, batch, self.config, self.plain)
-        stream = (self.config.seed, restart, number)
+        stream = (self.config.seed, restart % self.config.restarts, number)
         outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
         record(_end_row(outcome, batch))
         return outcome

@@ -34,13 +34,14 @@ class SearchRow:
 @dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
     """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
-    them (`preferences`)."""
+    them (`preferences`); `before` are those that were others when the order was drawn, which depends on them."""
 
     iteration: int = 0
     changes: Mapping[str, str]
     accepted: bool = True
     utility: float
     preferences: Mapping[str, Sequence[float]]
+    before: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,8 @@ PLACE = ("restart", "batch")
 def row_json(row: Row) -> JsonObject:
     """The JSON object of a row: which search, type, fields."""
     content = {field.name: getattr(row, field.name) for field in fields(row)}
+    if content.get("before", row) is None:  # traces from before there was any say nothing
+        del content["before"]
     place = {name: content.pop(name) for name in PLACE if name in content}
     return place | {"type": KIND_NAMES[type(row)]} | content
 
@@ -167,6 +170,10 @@ def _texts(value: object, where: str) -> dict[str, str]:
     return {key: text_field(text, where) for key, text in object_field(value, where).items()}
 
 
+def _texts_or_null(value: object, where: str) -> dict[str, str] | None:
+    return None if value is None else _texts(value, where)
+
+
 def _numbers(value: object, where: str) -> dict[str, float]:
     return {key: _finite(number, where) for key, number in object_field(value, where).items()}
 
@@ -189,6 +196,7 @@ _CHECKS: Mapping[object, Callable[[Any, str], Any]] = {
     str: text_field,
     str | None: _text_or_null,
     Mapping[str, str]: _texts,
+    Mapping[str, str] | None: _texts_or_null,
     Mapping[str, float]: _numbers,
     Mapping[str, Sequence[float]]: _log_probs,
 }

@@ -109,7 +109,8 @@ def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Or
             standing.count(bool(changes))
         else:
             standing.refreshed = row.iteration
-            order = problem.scorer.draw(labels or changes, problem.rng(row.iteration, ORDER))
+            before = {positions[key]: label for key, label in (getattr(row, "before", None) or {}).items()}
+            order = problem.scorer.draw(labels or {**changes, **before}, problem.rng(row.iteration, ORDER))
             preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
             if changes:
                 standing.count(True)
@@ -161,9 +162,15 @@ class Search:
 
     def start(self, labels: Labels) -> State:
         """D before the first iteration."""
-        state = self.proposer.improved(self._problem.fresh(labels, 0), self._problem.rng(0))
+        drawn_for = self._problem.fresh(labels, 0)
+        state = self.proposer.improved(drawn_for, self._problem.rng(0))
         self._record(
-            Start(changes=self._by_id(state.labels), utility=state.utility, preferences=self._preferences_by_id())
+            Start(
+                changes=self._by_id(state.labels),
+                utility=state.utility,
+                preferences=self._preferences_by_id(),
+                before=self._by_id(_changes(state, drawn_for)) or None,
+            )
         )
         return state
 

@@ -1,10 +1,12 @@
 """The rules that a data set is checked by: its task's own and those that the settings name."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from icm.config import SearchConfig
 from icm.consistency import (
     AtMostOneTrueRule,
+    ConsistencyIndex,
     ConsistencyRule,
     ExactlyOneTrueRule,
     IdenticalTextRule,
@@ -12,6 +14,7 @@ from icm.consistency import (
 )
 from icm.consistency.rules import load_rule
 from icm.errors import ConfigError
+from icm.examples import ICMDataset
 from icm.tasks.lookup import find_task
 
 
@@ -33,3 +36,17 @@ def named_rules(config: SearchConfig) -> list[ConsistencyRule]:
 def rule_checker(task: str, named: Sequence[ConsistencyRule] = ()) -> LogicalConsistencyChecker:
     """The task's own rules and the `named` ones."""
     return LogicalConsistencyChecker([*rules_for(task), *named])
+
+
+def with_entailed(dataset: ICMDataset, index: ConsistencyIndex) -> ICMDataset:
+    """The data set with the labels that the rules leave open no more, given the trusted ones, trusted as well."""
+    space, place = dataset.label_space, {example.id: number for number, example in enumerate(dataset)}
+    known = {place[key]: label for key, label in dataset.trusted.items()}
+    waiting = list(known)
+    for i in waiting:  # grows
+        for j in index.neighbours[i]:
+            left = {b for a, b in index.options(i, j, space) if a == known[i]}
+            if j not in known and len(left) == 1:
+                known[j] = left.pop()
+                waiting.append(j)
+    return replace(dataset, trusted={dataset[position].id: label for position, label in known.items()})

@@ -88,6 +88,8 @@ def _rows(
             continue
         if claim.example.id not in examples:
             raise _unknown(claim.where, source)
+        if claim.gold not in space.labels:
+            raise _no_label(claim.where, claim.gold, space)
         found.append((claim.example.id, Given(claim.gold, claim.where)))
     return found
 
@@ -111,8 +113,12 @@ def _label(record: Record, column: str, source: DataSource, space: LabelSpace) -
     folded = {label.casefold(): label for label in space.labels}
     known = name if name in space.labels else folded.get(name.casefold(), _TRUE.get(name.casefold(), name))
     if known not in space.labels:
-        raise record.error(column, f"a label, one of {list(space.labels)[:12]}, or nothing")
+        raise _no_label(record.where, given, space)
     return known
+
+
+def _no_label(where: str, found: str, space: LabelSpace) -> DataError:
+    return DataError(f"{where}: found the label {found!r}, expected one of {list(space.labels)[:12]}, or nothing")
 
 
 def _unknown(where: str, source: DataSource) -> DataError:

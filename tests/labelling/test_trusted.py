@@ -1,0 +1,224 @@
+"""A trusted label is in the result as given, whatever labels the rest; what the files may say and may not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.search_runs import FAST, labels, pairs, reviews
+
+from icm.config import SearchConfig
+from icm.engines.accounting import AccountingEngine
+from icm.errors import DataError, ICMError, ResumeError
+from icm.examples import ICMDataset
+from icm.labelling.batches import split_batches
+from icm.labelling.session import run_labeling
+from icm.labelling.settings import preset_values, resolve_settings
+from icm.results.format import content_hash, read_result, write_result
+from icm.results.training_rows import confident_examples
+from icm.results.twins import surest
+from icm.search.checks import rule_checker
+from icm.search.trees import Order
+from icm.tasks import load_task
+from icm.tasks.source import DataSource
+
+ALGORITHMS = ("icm", "bootstrap", "random", "zero-shot")
+
+
+def with_trusted(dataset: ICMDataset, every: int = 3) -> ICMDataset:
+    """Labels for every third example that no model gives: of the pair rules' kind where there are pairs."""
+    names = dataset.label_space.labels
+    chosen: dict[str, str] = {}
+    for number, example in enumerate(dataset):
+        if number % every == 0 and example.relations.inverse not in chosen:
+            chosen[example.id] = names[len(chosen) % 2]
+    return replace(dataset, trusted=chosen)
+
+
+def preset(name: str) -> SearchConfig:
+    given = {**preset_values(name), "max_iterations": 30}
+    return resolve_settings(given, environ={}).search
+
+
+CONFIGS: dict[str, SearchConfig] = {
+    "defaults": SearchConfig(max_iterations=30),
+    "leave-one-out": replace(FAST, max_iterations=30),
+    "from random labels": SearchConfig(init="random", max_iterations=30, joint_proposals=False),
+    **{name: preset(name) for name in ("paper", "codelion", "fork")},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("make", [lambda: reviews(20), lambda: pairs(10)], ids=["reviews", "pairs"])
+def test_trusted_labels_are_in_the_result_as_given(
+    make: Callable[[], ICMDataset], algorithm: Any, config: SearchConfig, tokenizer: Any
+) -> None:
+    dataset = with_trusted(make())
+    result = run_labeling(dataset, AccountingEngine(tokenizer), replace(config, algorithm=algorithm))
+    assert len(result.labeled_examples) == 20
+    marked = {item.example.id: item.label for item in result.labeled_examples if item.trusted}
+    assert marked == dataset.trusted and len(marked) > 5
+
+
+def test_rules_are_kept_around_trusted_labels(tokenizer: Any) -> None:
+    dataset = with_trusted(pairs(12), every=2)
+    for algorithm in ("icm", "bootstrap"):
+        result = run_labeling(dataset, AccountingEngine(tokenizer), SearchConfig(algorithm=algorithm))  # type: ignore[arg-type]
+        found = labels(result)
+        for example in dataset:
+            if example.id in dataset.trusted:
+                assert found[str(example.relations.inverse)] != dataset.trusted[example.id]
+
+
+@pytest.mark.parametrize("kind", ["defaults", "leave-one-out", "paper"])
+def test_a_resumed_run_ends_as_a_whole_one_and_refuses_other_trusted_labels(
+    kind: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    dataset, path = with_trusted(pairs(8)), tmp_path / "t.jsonl"
+    whole = run_labeling(dataset, AccountingEngine(tokenizer), CONFIGS[kind], trace_path=path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for cut in (4, len(lines) // 2, len(lines) - 3):
+        path.write_bytes(b"".join(lines[:cut]))
+        again = run_labeling(dataset, AccountingEngine(tokenizer), CONFIGS[kind], trace_path=path, resume=True)
+        assert labels(again) == labels(whole) and again.score == whole.score
+    fewer = replace(dataset, trusted=dict(list(dataset.trusted.items())[1:]))
+    with pytest.raises(ResumeError, match="the examples are others"):
+        run_labeling(fewer, AccountingEngine(tokenizer), CONFIGS[kind], trace_path=path, resume=True)
+
+
+def test_without_trusted_labels_a_data_set_is_what_it_was() -> None:
+    plain = reviews(20)
+    assert plain.fingerprint == "24eb56cd65ba9c08"
+    assert replace(plain, trusted={plain[0].id: "positive"}).fingerprint != plain.fingerprint
+    assert replace(plain, start={plain[0].id: "positive"}).fingerprint != plain.fingerprint
+
+
+def test_batches_share_the_trusted_examples(tokenizer: Any) -> None:
+    dataset, config = with_trusted(reviews(40), every=8), SearchConfig(batch_size=16, algorithm="bootstrap")
+    batches = split_batches(dataset, AccountingEngine(tokenizer), config)
+    assert len(batches) > 2 and all(batch.trusted == dataset.trusted for batch in batches)
+    assert all(len(batch) <= 16 for batch in batches)
+    result = run_labeling(dataset, AccountingEngine(tokenizer), config)
+    assert sorted(labels(result)) == sorted(example.id for example in dataset)
+    assert dataset.trusted.items() <= labels(result).items()
+    with pytest.raises(ICMError, match="stand in every batch"):
+        split_batches(with_trusted(reviews(40), every=2), AccountingEngine(tokenizer), config)
+
+
+def test_each_context_leaves_out_its_share_of_the_trusted() -> None:
+    contexts = Order(tuple(range(20))).contexts(4, 4, {0, 1, 2, 3, 4, 5})
+    assert len(contexts) == 4
+    outside = [{*range(6)} - {*context} for context in contexts]
+    assert sorted(place for found in outside for place in found) == [0, 1, 2, 3, 4, 5]
+    assert [len({*context} - {*range(6)}) for context in contexts] == [4, 4, 4, 2]  # of 14
+    drawn = [place for context in contexts for place in context if place > 5]
+    assert sorted(drawn) == [*range(6, 20)]
+    assert Order((0, 1)).contexts(4, 4, {0, 1}) == ((1,), (0,), (0, 1))
+
+
+def test_training_keeps_trusted_labels(tokenizer: Any) -> None:
+    dataset = with_trusted(reviews(30))
+    result = run_labeling(dataset, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap"))
+    for kept in (surest(result, 0.2).labeled_examples, confident_examples(result.labeled_examples, 50.0)[0]):
+        assert dataset.trusted.items() <= {item.example.id: item.label for item in kept}.items()
+        assert len(kept) < 30
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [{"text": f"note {n} was {('good', 'bad')[n % 2]}", "label": ("good", "bad")[n % 2]} for n in range(30)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def loaded(folder: Path, text: str, name: str = "t.jsonl", **source: Any) -> ICMDataset:
+    (folder / name).write_text(text)
+    given = {"task_type": "classification", "trusted": str(folder / name), **source}
+    return load_task(DataSource(str(folder / "d.jsonl"), **given)).dataset
+
+
+def test_rows_name_examples_by_id_by_input_or_by_the_datas_own_fields(folder: Path) -> None:
+    plain = load_task(DataSource(str(folder / "d.jsonl"))).dataset
+    example = next(example for example in plain if example.metadata["text"] == "note 3 was bad")
+    for row in ({"id": example.id}, {"input": example.input}, {"text": example.input}, {"text": "note 3 was bad"}):
+        text = json.dumps({**row, "label": "good"}) + "\n" + json.dumps({"id": plain[0].id, "label": ""}) + "\n"
+        assert loaded(folder, text).trusted == {example.id: "good"}
+    table = f"id,text,found,why,label\n{example.id},x,bad,w,GOOD\n{plain[0].id},,bad,w,\n"
+    assert loaded(folder, table, "t.csv").trusted == {example.id: "good"}
+    studio = [{"id": 7, "data": {"id": 7, "text": "note 3 was bad"}, "annotations": [_chosen("good")]}]
+    assert loaded(folder, json.dumps(studio), "t.json").trusted == {example.id: "good"}
+
+
+def _chosen(label: str) -> dict[str, Any]:
+    value = {"choices": [label]}
+    return {"result": [{"type": "choices", "from_name": "c", "to_name": "t", "value": value}], "was_cancelled": False}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("note 3 was bad", "good"), ("note 3 was bad", "bad")], r"t.jsonl:1 and .*t.jsonl:2: contradictory"),
+        ([("no such note", "good")], r"t.jsonl:1: no example of .* is this one"),
+        ([("note 3 was bad", "so-so")], r"t.jsonl:1: .*so-so"),
+        ([("note 3 was bad", "")], "no row has a label"),
+    ],
+)
+def test_rows_that_cannot_be_meant_are_refused(rows: list[tuple[str, str]], message: str, folder: Path) -> None:
+    text = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+    with pytest.raises(DataError, match=message):
+        loaded(folder, text)
+
+
+def test_labels_that_break_a_rule_together_are_refused_with_both_places(tmp_path: Path) -> None:
+    rows = [{"question": "2+2?", "choice": c, "label": 1, "consistency_id": 0} for c in ("four", "five")]
+    rows += [{"question": "2+3?", "choice": c, "label": 1, "consistency_id": 0} for c in ("five", "six")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair = {"response_a": "x", "response_b": "y", "prompt": "p"}
+    (tmp_path / "c.jsonl").write_text(json.dumps({**pair, "label": "A"}) + "\n")
+    source = DataSource(str(tmp_path / "c.jsonl"), task_type="comparison")
+    both = load_task(source).dataset
+    assert len(rule_checker("comparison").index(both).neighbours[0]) == 1
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"id": e.id, "label": "True"}) + "\n" for e in both))
+    with pytest.raises(DataError, match=r"t.jsonl:\d and .*t.jsonl:\d: contradictory trusted labels"):
+        load_task(replace(source, trusted=str(tmp_path / "t.jsonl")))
+
+
+def test_the_evaluations_part_is_refused_and_the_draw_takes_trusted_questions_first(folder: Path) -> None:
+    source = DataSource(str(folder / "d.jsonl"), holdout=0.5)
+    held_out, mine = load_task(replace(source, part="test")).dataset, load_task(source).dataset
+    with pytest.raises(DataError, match=r"t.jsonl:1: this example's question is in the part"):
+        loaded(folder, json.dumps({"id": held_out[0].id, "label": "good"}) + "\n", holdout=0.5)
+    drawn = load_task(replace(source, max_examples=4)).dataset
+    other = next(example for example in mine if example.id not in {e.id for e in drawn})
+    for chosen in (other, drawn[0]):
+        row = json.dumps({"id": chosen.id, "label": "good"}) + "\n"
+        found = loaded(folder, row, holdout=0.5, max_examples=4)
+        assert found.trusted == {chosen.id: "good"} and len(found) == 4
+    assert [example.id for example in found] == [example.id for example in drawn]  # of a draw: the same draw
+
+
+def test_a_start_is_an_earlier_result_and_costs_less(folder: Path, tokenizer: Any) -> None:
+    plain = load_task(DataSource("reviews", max_examples=40)).dataset
+    cold_engine = AccountingEngine(tokenizer)
+    cold = run_labeling(plain, cold_engine, SearchConfig())
+    write_result(folder / "r.jsonl", cold)
+    source = DataSource("reviews", max_examples=40, start=str(folder / "r.jsonl"))
+    warm_set = load_task(source).dataset
+    assert warm_set.start == labels(cold)
+    warm_engine = AccountingEngine(tokenizer)
+    run_labeling(warm_set, warm_engine, SearchConfig())
+    assert warm_engine.usage.computed_tokens < 0.7 * cold_engine.usage.computed_tokens
+    with pytest.raises(DataError, match="none of its 0 examples"):
+        load_task(replace(source, start=str(folder / "d.jsonl")))
+
+
+def test_a_marked_result_is_read_back(folder: Path, tokenizer: Any) -> None:
+    dataset = with_trusted(reviews(12))
+    result = run_labeling(dataset, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap"))
+    write_result(folder / "r.jsonl", result)
+    again = read_result(folder / "r.jsonl")
+    assert content_hash(again) == content_hash(result)
+    assert {item.example.id for item in again.labeled_examples if item.trusted} == {*dataset.trusted}
