@@ -13,7 +13,7 @@ from icm.errors import ConfigError
 from icm.results.format import ICMResult, LabeledExample
 
 By = Literal["uncertainty", "influence", "random"]
-SAME = 0.7
+SAME = 0.6
 """Share of words (Jaccard) from which on two texts are near-duplicates."""
 NEIGHBOURS = 5
 """The texts most like a text that count as its neighbours."""

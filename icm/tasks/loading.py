@@ -8,12 +8,11 @@ from pathlib import Path
 
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id
-from icm.tasks.account import account, account_of_questions
 from icm.tasks.advice import signatures_of
 from icm.tasks.base import HubData, Item, Record, Task
 from icm.tasks.columns import columns_of, find_column
 from icm.tasks.drawing import Claim, draw, group_id, of_part, of_slice, slice_place, unique
-from icm.tasks.fields import field_use, refuse_left_out
+from icm.tasks.fields import account, account_of_questions, field_use, refuse_left_out
 from icm.tasks.formats import SUFFIXES
 from icm.tasks.labels import check_labels, gold_names
 from icm.tasks.lookup import find_task, recognised, task_names

@@ -29,7 +29,7 @@ HOSTILE = (
 
 def texts(count: int) -> list[str]:
     """`count` reviews, hostile ones among them."""
-    plain = (f"the film number {n} was {('good', 'bad')[n % 2]} and {n * 7919 % 101} long" for n in range(count))
+    plain = (f"film {n} was {('good', 'bad')[n % 2]}, {n * 7919 % 101} long, by {n * n}" for n in range(count))
     return [*HOSTILE, *plain][:count]
 
 

@@ -78,6 +78,11 @@ class Page:
         """The value of a JavaScript expression."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
+    def close(self) -> None:
+        """Let go of the pipes."""
+        self._out.close()
+        self._in.close()
+
     def press(self, key: str) -> None:
         """Press and let go of a key."""
         text = "\r" if key == "Enter" else key if len(key) == 1 else ""
@@ -103,10 +108,12 @@ def browser(profile: Path) -> Iterator[Page]:
     )
     os.close(theirs_in)
     os.close(theirs_out)
+    page = Page(ours_out, ours_in)
     try:
-        yield Page(ours_out, ours_in)
+        yield page
     finally:
         process.terminate()
+        page.close()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
