@@ -1,5 +1,5 @@
-"""Which fields of the records a task reads, which it leaves out; the refusal to leave out part of the question; and what
-was read as what, for the user to look at before a model loads: task, fields, labels, one prompt."""
+"""Which fields of the records a task reads, which it leaves out, and the refusal to leave out part of the question; and
+what was read as what, for the user to look at before a model loads: task, fields, labels, one prompt."""
 
 import logging
 from collections import Counter

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError, ICMError
@@ -20,7 +21,7 @@ from icm.tasks.reading import is_local, read_records, split_of
 from icm.tasks.rendering import Template, label_space, own_template
 from icm.tasks.soundness import drained, first_few, sound
 from icm.tasks.source import DataSource
-from icm.tasks.trusted import read_definitions, read_start, read_trusted
+from icm.tasks.trusted import read_trusted, with_given
 from icm.tasks.written import Generate, stand_ins, with_claims
 
 _log = logging.getLogger(__name__)
@@ -61,9 +62,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     if not forecast:
         check_labels(claims, space, task, source)
 
-    def as_data(rows: Sequence[Record]) -> list[Claim]:
-        return _trusted_claims(rows, task, source, template, group_field)
-
+    as_data = partial(_trusted_claims, task=task, source=source, template=template, group_field=group_field)
     trusted = read_trusted(source, claims, space, task.rules, as_data)
     chosen = of_slice(draw(of_part(claims, source), source, trusted), source)
     del claims
@@ -74,11 +73,7 @@ def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
         examples.append(claim.example)
         if claim.gold is not None:
             gold[claim.example.id] = claim.gold
-    held = {example.id for example in examples}
-    trusted = {key: label for key, label in trusted.items() if key in held}  # a slice is not all
-    start = read_start(source, held, space)
-    space = replace(space, definitions=read_definitions(source, space))
-    dataset = ICMDataset(examples, space, _data_name(source), task_type, trusted, start)
+    dataset = with_given(ICMDataset(examples, space, _data_name(source), task_type), source, trusted)
     return TaskData(dataset, GoldLabels(gold), template.text, said, written)
 
 

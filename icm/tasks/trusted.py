@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.consistency import ConsistencyRule, IdenticalTextRule, LogicalConsistencyChecker
@@ -148,6 +148,18 @@ def _check_rules(
             f"{one.where} and {other.where}: contradictory trusted labels {one.label!r} and {other.label!r} of related "
             f"examples, {dataset[i].input[:80]!r} and {dataset[j].input[:80]!r}; mend one"
         )
+
+
+def with_given(dataset: ICMDataset, source: DataSource, trusted: Mapping[str, str]) -> ICMDataset:
+    """The data set with the trusted labels of its examples, which may be a slice's, and the source's start and
+    definitions. Errors are those of `read_start` and `read_definitions`."""
+    held, space = {example.id for example in dataset}, dataset.label_space
+    return replace(
+        dataset,
+        label_space=replace(space, definitions=read_definitions(source, space)),
+        trusted={key: label for key, label in trusted.items() if key in held},
+        start=read_start(source, held, space),
+    )
 
 
 def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> dict[str, str]:
