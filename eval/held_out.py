@@ -107,6 +107,11 @@ def prompt_of(results: Results) -> Prompt | None:
                 f"{prompt.file}: made with the {name} {other}, but {first.file} with {one}; evaluate label files of "
                 "one prompt together"
             )
+        if prompt.label_space.definitions != first.label_space.definitions:
+            raise DataError(
+                f"{prompt.file}: made with other definitions than {first.file}; evaluate label files of one prompt "
+                "together"
+            )
     return replace(first, label_space=asked[0].label_space)
 
 

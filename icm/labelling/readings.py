@@ -6,12 +6,18 @@ twice, once with the words of the labels exchanged, and mutual predictability, o
 decides.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
+from icm.calibration import SIGNAL
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.examples import ICMDataset
 from icm.search.checks import with_entailed
+from icm.search.problem import SearchOutcome
+
+logger = logging.getLogger(__name__)
 
 
 def readings(batch: ICMDataset, config: SearchConfig, checker: LogicalConsistencyChecker) -> list[ICMDataset]:
@@ -29,3 +35,19 @@ def turned(batch: ICMDataset) -> ICMDataset:
     other = dict(zip(space.labels, reversed(space.labels), strict=True))
     start = {key: other[label] for key, label in batch.start.items()}
     return replace(batch, label_space=replace(space, verbalisers=space.verbalisers[::-1]), start=start)
+
+
+def right_way_round(found: Sequence[SearchOutcome], config: SearchConfig, examples: int) -> SearchOutcome:
+    """What the batch as it is was found to be, unless the one turned round is worth more by what counts as signal."""
+    straight, *others = found
+    least = SIGNAL * config.alpha * (1 if config.objective == "mean" else examples)
+    for other in others:
+        if (other.utility or 0.0) > (straight.utility or 0.0) + least:
+            utilities = straight.utility, other.utility
+            logger.warning(
+                "the labels are turned round: the trusted ones and those found predict each other better so (U was "
+                "%.2f, is %.2f)",
+                *utilities,
+            )
+            return other
+    return straight

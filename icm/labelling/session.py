@@ -14,7 +14,7 @@ from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import TRUSTED, ICMDataset, ICMExample
 from icm.labelling.batches import split_batches, why_batches
-from icm.labelling.readings import readings
+from icm.labelling.readings import readings, right_way_round
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
@@ -120,10 +120,12 @@ class _Labeler:
 
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
         """The best outcome over all restarts, of each reading."""
-        read = readings(batch, self.config, self.checker)
-        restarts = [reading for reading in read for _ in range(self.config.restarts)]
-        outcomes = [self._restart(reading, number, restart) for restart, reading in enumerate(restarts)]
-        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
+        found: list[SearchOutcome] = []
+        for way, reading in enumerate(readings(batch, self.config, self.checker)):
+            restarts = range(way * self.config.restarts, (way + 1) * self.config.restarts)
+            outcomes = [self._restart(reading, number, restart) for restart in restarts]
+            found.append(max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility))
+        return right_way_round(found, self.config, len(batch))
 
     def cost(self) -> Cost:
         """Cost of the whole run, interrupted parts included."""

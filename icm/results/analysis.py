@@ -126,7 +126,8 @@ def analyze(
         gold_note: why there is no gold.
     """
     labels, record = label_statistics(result), result.record
-    accuracy = measure_accuracy(result.labels, gold) if gold is not None else None
+    found = {item.example.id: item.label for item in result.labeled_examples if not item.trusted}
+    accuracy = measure_accuracy(found, gold) if gold is not None else None
     return Analysis(
         name=name,
         task=result.task,

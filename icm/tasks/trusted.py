@@ -67,6 +67,7 @@ def read_trusted(
     if not found:
         raise DataError(f"{path}: no row has a label; fill the column {_label_field(source)!r}, or leave --trusted out")
     _check_rules(found, [examples[key] for key in sorted(found)], space, rules)
+    _log.info("trusted: %d labels of %s", len(found), path)
     return {key: given.label for key, given in found.items()}
 
 

@@ -9,17 +9,23 @@ from typing import Any
 import pytest
 from support.search_runs import FAST, labels, pairs, reviews
 
+from eval.held_out import load_held_out
 from icm.config import SearchConfig
 from icm.engines.accounting import AccountingEngine
 from icm.errors import DataError, ICMError, ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.batches import split_batches
+from icm.labelling.readings import right_way_round
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import preset_values, resolve_settings
+from icm.prompts import PromptEncoder
 from icm.results.format import content_hash, read_result, write_result
+from icm.results.origin import held_out_source
+from icm.results.record import DataRecord, RunRecord
 from icm.results.training_rows import confident_examples
 from icm.results.twins import surest
 from icm.search.checks import rule_checker
+from icm.search.problem import SearchOutcome
 from icm.search.trees import Order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
@@ -220,3 +226,46 @@ def test_a_marked_result_is_read_back(folder: Path, tokenizer: Any) -> None:
     again = read_result(folder / "r.jsonl")
     assert content_hash(again) == content_hash(result)
     assert {item.example.id for item in again.labeled_examples if item.trusted} == {*dataset.trusted}
+
+
+def test_definitions_start_every_prompt_and_travel_with_the_label_file(folder: Path, tokenizer: Any) -> None:
+    (folder / "defs.jsonl").write_text('{"text": "Two is a number. So:", "label": "good"}\n')
+    source = DataSource(str(folder / "d.jsonl"), holdout=0.5, definitions=str(folder / "defs.jsonl"))
+    dataset = load_task(source).dataset
+    start = tokenizer("Two is a number. So: good\n\n").input_ids
+
+    class Watching(AccountingEngine):
+        def score(self, tree: Any, label_ids: Any) -> Any:
+            assert all(list(path[: len(start)]) == start for _, path in tree.paths())
+            return super().score(tree, label_ids)
+
+    result = run_labeling(dataset, Watching(tokenizer), SearchConfig(algorithm="bootstrap"))
+    assert len(result.labeled_examples) == len(dataset)
+    write_result(folder / "r.jsonl", replace(result, record=RunRecord(data=DataRecord(source))))
+    again = read_result(folder / "r.jsonl")
+    assert again.label_space.definitions == (("Two is a number. So:", "good"),)
+    held_out = held_out_source(again, DataSource(), ())
+    assert held_out.definitions is None and held_out.part == "test"
+    asked = load_held_out(held_out, {"r": again}).dataset.label_space
+    assert PromptEncoder(tokenizer, asked).prefix == tuple(start)
+    plain = replace(again, label_space=replace(again.label_space, definitions=()))
+    with pytest.raises(DataError, match="other definitions"):
+        load_held_out(held_out, {"r": again, "p": plain})
+
+
+def test_builtin_definitions_are_claims(folder: Path) -> None:
+    with pytest.raises(ICMError, match="give a file of your own"):
+        load_task(DataSource(str(folder / "d.jsonl"), definitions="builtin"))
+    math = load_task(DataSource("synthetic:math", size=4, definitions="builtin")).dataset
+    assert {label for _, label in math.label_space.definitions} == {"True", "False"}
+
+
+def test_labels_are_turned_round_only_for_what_counts_as_signal() -> None:
+    straight, other = (SearchOutcome({0: label}, -20.0, {}, 1) for label in "ab")
+    for gain, objective, examples, expected in (
+        (0.9, "mean", 64, straight), (1.1, "mean", 64, other), (60.0, "sum", 64, straight), (70.0, "sum", 64, other)
+    ):  # fmt: skip
+        turned = replace(other, utility=-20.0 + gain)
+        config = SearchConfig(objective=objective)  # type: ignore[arg-type]
+        assert right_way_round([straight, turned], config, examples).labels == expected.labels
+    assert right_way_round([straight], SearchConfig(), 2) is straight
