@@ -154,7 +154,7 @@ class ICMDataset(Sequence[ICMExample]):
         name: for file names and reports ("truthfulqa").
         task: task type ("truthfulqa", "classification", …).
         trusted: example id → label that somebody vouches for, an input of the search. Gold never gets here.
-        start: example id → label to start a search from, as an earlier one found it.
+        start: example id → label to start a search from, as an earlier one found it, and its log-odds (0: not known).
     """
 
     examples: Sequence[ICMExample]
@@ -162,7 +162,7 @@ class ICMDataset(Sequence[ICMExample]):
     name: str = "dataset"
     task: str = "classification"
     trusted: Mapping[str, str] = field(default_factory=dict)
-    start: Mapping[str, str] = field(default_factory=dict)
+    start: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -173,17 +173,16 @@ class ICMDataset(Sequence[ICMExample]):
             examples = tuple(unique[key] for key in sorted(unique))
         object.__setattr__(self, "examples", tuple(examples))
         held = {example.id for example in examples} if self.trusted or self.start else set[str]()
-        for name in ("trusted", "start"):
-            given = getattr(self, name)
-            if unknown := sorted(given.keys() - held):
-                raise DataError(f"{self.name}: {name} label for {unknown[0]!r}, which is no example's id")
-            for label in given.values():
-                self.label_space.index(label)
+        if unknown := sorted((self.trusted.keys() | self.start.keys()) - held):
+            raise DataError(f"{self.name}: a label is given for {unknown[0]!r}, which is no example's id")
+        for label in (*self.trusted.values(), *(label for label, _ in self.start.values())):
+            self.label_space.index(label)
 
     def part(self, examples: Sequence[ICMExample]) -> "ICMDataset":
         """The data set with some of its examples, and what is known of their labels."""
         held = {example.id for example in examples}
-        trusted, start = ({k: v for k, v in g.items() if k in held} for g in (self.trusted, self.start))
+        trusted = {key: label for key, label in self.trusted.items() if key in held}
+        start = {key: found for key, found in self.start.items() if key in held}
         return replace(self, examples=examples, trusted=trusted, start=start)
 
     def __len__(self) -> int:

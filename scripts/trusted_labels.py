@@ -7,8 +7,8 @@ Each seed draws other examples. They are labelled with nothing given; `icm ask` 
 whose gold labels are given as trusted ones to a run that starts anew (with --warm from that result). An entry of --data
 that ends in .yaml is a settings file, as in scripts/quality_table.py. With --test-examples the labels of the largest
 count are shown as demonstrations to held-out items, beside gold ones of the same examples. Label files that are in
---output are not made again. Intervals are Student's t over seeds; `turned` counts the runs whose labels were turned
-round; tokens are those computed.
+--output are not made again. Intervals are Student's t over seeds; `turned` counts the runs most of whose labels are the
+opposite of those found with nothing given; tokens are those computed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from scipy import stats
 from eval.evaluator import evaluate
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.errors import ICMError
-from icm.files import read_jsonl, read_object, write_jsonl
+from icm.files import read_object, write_jsonl
 from icm.labelling.options import Settings
 from icm.labelling.run import label
 from icm.labelling.settings import resolve_settings
@@ -98,10 +98,10 @@ def _seed(given: argparse.Namespace, data: str, labeler: str, seed: int) -> Iter
 
     settings, base = labelled("nothing")
     gold = load_gold(base)
-    rows = [_row(Cell(data, labeler, "nothing"), settings, base, gold, given.test_examples)]
+    rows = [_row(Cell(data, labeler, "nothing"), settings, base, base, gold, given.test_examples)]
     if given.definitions:
         settings, found = labelled("definitions", definitions=given.definitions)
-        rows.append(_row(Cell(data, labeler, "definitions"), settings, found, gold, 0))
+        rows.append(_row(Cell(data, labeler, "definitions"), settings, base, found, gold, 0))
     for by in given.by:
         asked = [question.item.example.id for question in questions(base, max(given.counts), by, seed)]
         for count in given.counts:
@@ -111,16 +111,16 @@ def _seed(given: argparse.Namespace, data: str, labeler: str, seed: int) -> Iter
             name = f"{by}_{count}{'_warm' if given.warm else ''}"
             settings, found = labelled(name, trusted=str(trusted), **more)
             items = given.test_examples if count == max(given.counts) else 0
-            rows.append(_row(Cell(data, labeler, f"{count} by {by}"), settings, found, gold, items))
+            rows.append(_row(Cell(data, labeler, f"{count} by {by}"), settings, base, found, gold, items))
     return rows
 
 
-def _row(cell: Cell, settings: Settings, result: ICMResult, gold: Mapping[str, str], items: int) -> Row:
+def _row(
+    cell: Cell, settings: Settings, base: ICMResult, result: ICMResult, gold: Mapping[str, str], items: int
+) -> Row:
     others = [item for item in result.labeled_examples if not item.trusted]
     right = float(np.mean([item.label == gold[item.example.id] for item in others]))
-    ends = [row for _, row in read_jsonl(trace_path(Path(str(result.file)))) if row.get("type") == "end"]
-    best = max(ends, key=lambda end: float(str(end["utility"]))) if len(ends) > 1 else ends[0]
-    turned = int(str(best["restart"])) >= settings.search.restarts
+    turned = float(np.mean([item.label != base.labels[item.example.id] for item in others])) > 0.5
     tokens = result.record.usage.get("computed_tokens", 0)
     return Row(cell, right, turned, tokens, _shown(settings, result, items) if items else None)
 

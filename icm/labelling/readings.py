@@ -1,53 +1,55 @@
-"""How a batch may be read, given trusted labels: with what the rules say of others, and which way round.
+"""How a batch is read, given trusted labels: with what the rules say of others, and which way round.
 
 What a model finds coherent can be the opposite of what is meant: claims that sound true are often the false ones. All
-its labels are then turned round, and of two labels nothing but trusted ones can tell. So such a batch is labelled
-twice, once with the words of the labels exchanged, and mutual predictability, of the trusted labels and by them,
-decides.
+its labels are then turned round, and of two labels nothing but trusted ones can tell. So they are held against what is
+found without them, an earlier result or bootstrapped labels; where they contradict it, each label is asked for by the
+other's word.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from icm.calibration import SIGNAL
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.examples import ICMDataset
 from icm.search.checks import with_entailed
-from icm.search.problem import SearchOutcome
+
+SUREST, ENOUGH = 2.0, 2.0
+"""Log-odds that a label counts for at most, and what those of the contradicted labels have to come to over those of the
+confirmed ones, nats: no single label turns all others round. 8 drawn ones of 64 TruthfulQA claims, of which .34 were
+right, do in 79 % of the draws."""
 
 logger = logging.getLogger(__name__)
 
 
-def readings(batch: ICMDataset, config: SearchConfig, checker: LogicalConsistencyChecker) -> list[ICMDataset]:
-    """The batch as it is; where labels are trusted, with those that they entail and, of two labels, turned too."""
-    if not batch.trusted:
-        return [batch]
-    known = with_entailed(batch, checker.index(batch)) if config.consistency else batch
-    found = config.algorithm in ("icm", "bootstrap")
-    return [known, turned(known)] if found and len(batch.label_space.labels) == 2 else [known]
+def known(batch: ICMDataset, config: SearchConfig, checker: LogicalConsistencyChecker) -> ICMDataset:
+    """The batch with the labels that the trusted ones entail, trusted too."""
+    return with_entailed(batch, checker.index(batch)) if batch.trusted and config.consistency else batch
+
+
+def can_turn(batch: ICMDataset, config: SearchConfig) -> bool:
+    """Whether found labels may be turned round, and trusted ones can tell."""
+    return bool(batch.trusted) and len(batch.label_space.labels) == 2 and config.algorithm in ("icm", "bootstrap")
+
+
+def contradicted(batch: ICMDataset, found: Mapping[str, tuple[str, float]]) -> bool:
+    """Whether the trusted labels say that found ones (id → label, log-odds) are turned round."""
+    pairs = [(found[key], label) for key, label in batch.trusted.items() if key in found]
+    for_it = sum(min(SUREST, max(-SUREST, odds)) * (1 if given == label else -1) for (given, odds), label in pairs)
+    if for_it >= -ENOUGH:
+        return False
+    logger.warning(
+        "labels found without the trusted ones are turned round: %d of %d trusted ones contradict them",
+        sum(given != label for (given, _), label in pairs),
+        len(pairs),
+    )
+    return True
 
 
 def turned(batch: ICMDataset) -> ICMDataset:
     """The batch with each of two labels asked for by the other's word, and the start turned round."""
     space = batch.label_space
     other = dict(zip(space.labels, reversed(space.labels), strict=True))
-    start = {key: other[label] for key, label in batch.start.items()}
+    start = {key: (other[label], odds) for key, (label, odds) in batch.start.items()}
     return replace(batch, label_space=replace(space, verbalisers=space.verbalisers[::-1]), start=start)
-
-
-def right_way_round(found: Sequence[SearchOutcome], config: SearchConfig, examples: int) -> SearchOutcome:
-    """What the batch as it is was found to be, unless the one turned round is worth more by what counts as signal."""
-    straight, *others = found
-    least = SIGNAL * config.alpha * (1 if config.objective == "mean" else examples)
-    for other in others:
-        if (other.utility or 0.0) > (straight.utility or 0.0) + least:
-            utilities = straight.utility, other.utility
-            logger.warning(
-                "the labels are turned round: the trusted ones and those found predict each other better so (U was "
-                "%.2f, is %.2f)",
-                *utilities,
-            )
-            return other
-    return straight

@@ -14,7 +14,7 @@ from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import TRUSTED, ICMDataset, ICMExample
 from icm.labelling.batches import split_batches, why_batches
-from icm.labelling.readings import readings, right_way_round
+from icm.labelling.readings import can_turn, contradicted, known, turned
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
@@ -119,13 +119,21 @@ class _Labeler:
     plain: PlainCost = field(default_factory=PlainCost)
 
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
-        """The best outcome over all restarts, of each reading."""
-        found: list[SearchOutcome] = []
-        for way, reading in enumerate(readings(batch, self.config, self.checker)):
-            restarts = range(way * self.config.restarts, (way + 1) * self.config.restarts)
-            outcomes = [self._restart(reading, number, restart) for restart in restarts]
-            found.append(max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility))
-        return right_way_round(found, self.config, len(batch))
+        """The best outcome over all restarts."""
+        read = self._read(known(batch, self.config, self.checker), number)
+        outcomes = [self._restart(read, number, restart) for restart in range(self.config.restarts)]
+        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
+
+    def _read(self, batch: ICMDataset, number: int) -> ICMDataset:
+        """The batch, turned round where its trusted labels say so of what is found without them."""
+        if not can_turn(batch, self.config):
+            return batch
+        found = batch.start
+        if not found:
+            alone = replace(self, config=replace(self.config, algorithm="bootstrap"))
+            outcome = alone._restart(replace(batch, trusted={}), number, self.config.restarts)
+            found = {batch[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
+        return turned(batch) if contradicted(batch, found) else batch
 
     def cost(self) -> Cost:
         """Cost of the whole run, interrupted parts included."""
@@ -142,7 +150,7 @@ class _Labeler:
         if history and isinstance(history[-1], End):
             return _read_end(history[-1], batch)
         scorer = Scorer(self.engine, batch, self.config, self.plain)
-        stream = (self.config.seed, restart % self.config.restarts, number)
+        stream = (self.config.seed, restart, number)
         outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
         record(_end_row(outcome, batch))
         return outcome

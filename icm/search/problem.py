@@ -82,8 +82,8 @@ class Problem:
     @property
     def start(self) -> Labels:
         """Labels of an earlier result, all but the trusted ones."""
-        found = {p: self.scorer.dataset.start.get(self.scorer.dataset[p].id) for p in self.free}
-        return {position: label for position, label in found.items() if label is not None}
+        dataset = self.scorer.dataset
+        return {p: dataset.start[dataset[p].id][0] for p in self.free if dataset[p].id in dataset.start}
 
     @property
     def free(self) -> list[int]:

@@ -50,21 +50,22 @@ class Order:
         """The first of the settled examples as at most so many contexts of `shots` each. There are two at least, of
         fewer if need be, so that each example is outside of one: a single example is outside of an empty one.
 
-        The `trusted` ones stand in all contexts but one, each context leaving out its share of them.
+        Where labels are `trusted`, half of each context is theirs, all of it if there are no others, in turn; each
+        context leaves out its share of them.
         """
         everywhere = [position for position in self.settled if position in trusted]
         drawn = [position for position in self.settled if position not in trusted]
-        size = min(shots, len(drawn) // 2)
+        size = min(shots // 2 if everywhere else shots, len(drawn) // 2)
         if not everywhere:
             starts = range(0, len(drawn) - size + 1, size)[:most] if size else range(1)
             return tuple(tuple(drawn[start : start + size]) for start in starts)
-        shares = [{*everywhere[number::most]} for number in range(most)]
-        return tuple(
-            dict.fromkeys(
-                (*(p for p in everywhere if p not in share), *drawn[number * size : (number + 1) * size])
-                for number, share in enumerate(shares)
-            )
-        )
+        known, contexts = shots - size, dict[tuple[int, ...], None]()
+        for number in range(most):
+            first = number * known % len(everywhere)
+            share = {*everywhere[number::most]}
+            turn = [p for p in (*everywhere[first:], *everywhere[:first]) if p not in share]
+            contexts[*turn[:known], *drawn[number * size : (number + 1) * size]] = None
+        return tuple(contexts)
 
     def append(self, positions: Iterable[int]) -> "Order":
         """The order with new positions behind everything."""

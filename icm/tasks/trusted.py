@@ -163,8 +163,8 @@ def with_given(dataset: ICMDataset, source: DataSource, trusted: Mapping[str, st
     )
 
 
-def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> dict[str, str]:
-    """Example id → label of the earlier result that the source names, of the examples that are loaded.
+def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> dict[str, tuple[str, float]]:
+    """Example id → label and log-odds of the earlier result that the source names, of the examples that are loaded.
 
     Raises:
         DataError: the file is no result, or none of its examples is loaded.
@@ -172,8 +172,8 @@ def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> 
     if source.start is None:
         return {}
     rows = [row for _, row in read_jsonl(Path(source.start).expanduser()) if row.get("type") == "icm_example"]
-    labels = {example_id(str(row.get("input"))): str(row.get("label")) for row in rows}
-    found = {key: label for key, label in labels.items() if key in held and label in space.labels}
+    labels = {example_id(str(row.get("input"))): (str(row.get("label")), _odds(row.get("log_odds"))) for row in rows}
+    found = {key: given for key, given in labels.items() if key in held and given[0] in space.labels}
     if not found:
         raise DataError(
             f"start {source.start}: none of its {len(rows)} examples is among the data with one of the labels "
@@ -182,6 +182,10 @@ def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> 
     if len(found) < len(held):
         _log.warning("start %s: has labels for %d of %d examples", source.start, len(found), len(held))
     return found
+
+
+def _odds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 DEFINITIONS = (

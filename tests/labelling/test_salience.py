@@ -9,8 +9,14 @@ from support.salience import Reader, two_concepts
 
 from icm.config import SearchConfig
 from icm.labelling.session import run_labeling
+from icm.results.format import ICMResult
 
 RUNS = range(10)
+
+
+def start_of(result: ICMResult) -> dict[str, tuple[str, float]]:
+    """What `--start` reads of a result."""
+    return {item.example.id: (item.label, item.log_odds or 0.0) for item in result.labeled_examples}
 
 
 def right(algorithm: Any, seed: int, count: int, tokenizer: Any) -> tuple[float, float]:
@@ -42,7 +48,7 @@ def test_a_start_from_an_earlier_result_keeps_what_it_found_and_costs_less(token
     assert trusted.items() <= cold.labels.items()
     anew = Reader(tokenizer)
     run_labeling(replace(dataset, trusted=trusted), anew, SearchConfig())
-    warm = run_labeling(replace(dataset, trusted=trusted, start=cold.labels), warm_engine, SearchConfig())
+    warm = run_labeling(replace(dataset, trusted=trusted, start=start_of(cold)), warm_engine, SearchConfig())
     assert warm.labels == cold.labels
     assert warm_engine.usage.computed_tokens < 0.7 * anew.usage.computed_tokens
 
@@ -52,5 +58,5 @@ def test_a_start_that_is_turned_round_is_turned_back(tokenizer: Any) -> None:
     cold = run_labeling(dataset, Reader(tokenizer), SearchConfig())
     assert not tone.items() & cold.labels.items()
     trusted = {key: tone[key] for key in sorted(tone)[:8]}
-    warm = run_labeling(replace(dataset, trusted=trusted, start=cold.labels), Reader(tokenizer), SearchConfig())
+    warm = run_labeling(replace(dataset, trusted=trusted, start=start_of(cold)), Reader(tokenizer), SearchConfig())
     assert warm.labels == tone

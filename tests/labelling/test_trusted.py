@@ -15,7 +15,7 @@ from icm.engines.accounting import AccountingEngine
 from icm.errors import DataError, ICMError, ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.batches import split_batches
-from icm.labelling.readings import right_way_round
+from icm.labelling.readings import contradicted, turned
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import preset_values, resolve_settings
 from icm.prompts import PromptEncoder
@@ -25,7 +25,6 @@ from icm.results.record import DataRecord, RunRecord
 from icm.results.training_rows import confident_examples
 from icm.results.twins import surest
 from icm.search.checks import rule_checker
-from icm.search.problem import SearchOutcome
 from icm.search.trees import Order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
@@ -99,7 +98,7 @@ def test_without_trusted_labels_a_data_set_is_what_it_was() -> None:
     plain = reviews(20)
     assert plain.fingerprint == "24eb56cd65ba9c08"
     assert replace(plain, trusted={plain[0].id: "positive"}).fingerprint != plain.fingerprint
-    assert replace(plain, start={plain[0].id: "positive"}).fingerprint != plain.fingerprint
+    assert replace(plain, start={plain[0].id: ("positive", 1.0)}).fingerprint != plain.fingerprint
 
 
 def test_batches_share_the_trusted_examples(tokenizer: Any) -> None:
@@ -114,15 +113,15 @@ def test_batches_share_the_trusted_examples(tokenizer: Any) -> None:
         split_batches(with_trusted(reviews(40), every=2), AccountingEngine(tokenizer), config)
 
 
-def test_each_context_leaves_out_its_share_of_the_trusted() -> None:
+def test_half_of_each_context_is_trusted_and_each_label_is_outside_of_one() -> None:
     contexts = Order(tuple(range(20))).contexts(4, 4, {0, 1, 2, 3, 4, 5})
     assert len(contexts) == 4
-    outside = [{*range(6)} - {*context} for context in contexts]
-    assert sorted(place for found in outside for place in found) == [0, 1, 2, 3, 4, 5]
-    assert [len({*context} - {*range(6)}) for context in contexts] == [4, 4, 4, 2]  # of 14
-    drawn = [place for context in contexts for place in context if place > 5]
-    assert sorted(drawn) == [*range(6, 20)]
-    assert Order((0, 1)).contexts(4, 4, {0, 1}) == ((1,), (0,), (0, 1))
+    assert all(len({*context} & {*range(6)}) == 2 and len(context) == 4 for context in contexts)
+    assert {place for context in contexts for place in context} == {*range(14)}
+    for places, trusted in ((2, 2), (1, 1), (9, 9), (6, 1), (6, 5), (30, 12)):
+        contexts = Order(tuple(range(places))).contexts(4, 4, {*range(trusted)})
+        assert all(any(place not in context for context in contexts) for place in range(places))
+        assert trusted == 1 or all({*context} & {*range(trusted)} for context in contexts)
 
 
 def test_training_keeps_trusted_labels(tokenizer: Any) -> None:
@@ -211,7 +210,7 @@ def test_a_start_is_an_earlier_result(folder: Path, tokenizer: Any) -> None:
     cold = run_labeling(plain, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap"))
     write_result(folder / "r.jsonl", cold)
     source = DataSource("reviews", max_examples=40, start=str(folder / "r.jsonl"))
-    assert load_task(source).dataset.start == labels(cold)
+    assert load_task(source).dataset.start == {i.example.id: (i.label, i.log_odds) for i in cold.labeled_examples}
     wider = load_task(replace(source, max_examples=60)).dataset
     result = run_labeling(wider, AccountingEngine(tokenizer), SearchConfig(max_iterations=5))
     assert len(wider.start) == 40 and len(result.labeled_examples) == 60
@@ -260,12 +259,14 @@ def test_builtin_definitions_are_claims(folder: Path) -> None:
     assert {label for _, label in math.label_space.definitions} == {"True", "False"}
 
 
-def test_labels_are_turned_round_only_for_what_counts_as_signal() -> None:
-    straight, other = (SearchOutcome({0: label}, -20.0, {}, 1) for label in "ab")
-    for gain, objective, examples, expected in (
-        (0.9, "mean", 64, straight), (1.1, "mean", 64, other), (60.0, "sum", 64, straight), (70.0, "sum", 64, other)
-    ):  # fmt: skip
-        turned = replace(other, utility=-20.0 + gain)
-        config = SearchConfig(objective=objective)  # type: ignore[arg-type]
-        assert right_way_round([straight, turned], config, examples).labels == expected.labels
-    assert right_way_round([straight], SearchConfig(), 2) is straight
+def test_labels_are_turned_round_only_where_enough_trusted_ones_contradict_them() -> None:
+    dataset = reviews(20)
+    one, other = dataset.label_space.labels
+    found = {example.id: (one, 0.5 * number) for number, example in enumerate(dataset)}
+    for places, expected in (((19,), False), ((0, 1, 2), False), ((3, 4), True), ((4, 5, 6, 7), True)):
+        trusted = {dataset[place].id: other for place in places}
+        assert contradicted(replace(dataset, trusted=trusted), found) == expected
+        agreeing = {dataset[place].id: one for place in range(10, 14)}
+        assert not contradicted(replace(dataset, trusted={**trusted, **agreeing}), found)
+    assert turned(turned(dataset)) == dataset
+    assert turned(dataset).label_space.verbalisers == dataset.label_space.verbalisers[::-1]
