@@ -44,12 +44,19 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     preferences = np.zeros((len(problem.positions), len(space.labels)))
     for turn in range(config.bootstrap_rounds):
         log_probs = relabel(problem.scorer, balanced(labels, space.labels, shots, rng), rng)
-        labels = argmax_labels(log_probs, space.labels)
-        if config.consistency:
-            labels = make_consistent(labels, Repairs(problem.checks, space, dict(enumerate(log_probs))))
+        labels = likeliest(problem, log_probs)
         preferences = (preferences + log_probs) / 2 if turn else log_probs
         shots = min(2 * shots, len(problem.positions))
     return Initial(labels, dict(enumerate(preferences)))
+
+
+def likeliest(problem: Problem, log_probs: Array) -> dict[int, str]:
+    """The likeliest consistent label of every example by `log_probs`, [examples, labels]."""
+    space = problem.label_space
+    labels = argmax_labels(log_probs, space.labels)
+    if not problem.config.consistency:
+        return labels
+    return make_consistent(labels, Repairs(problem.checks, space, dict(enumerate(log_probs))))
 
 
 def relabel(scorer: Scorer, demonstrations: Labels, rng: np.random.Generator) -> Array:
