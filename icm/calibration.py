@@ -9,10 +9,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-SIGNAL = 0.02
-"""Nats over a coin's ln(1/labels) that labels have to be worth to say anything: SmolLM2 comparing numbers, which it
-cannot, comes to 0.003, judging reviews to 0.08 and more."""
-
 
 def over_labels(log_probs: Array) -> Array:
     """ln p(label | item, one of the labels): uncalibrated."""

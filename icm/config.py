@@ -10,6 +10,9 @@ LabelSource = Literal["labels", "gold", "random", "perturbed"]
 """Whose labels the same examples bear: those found, gold, random ones, or gold with as many errors as those found."""
 
 
+Algorithm = Literal["icm", "auto", "bootstrap", "random", "zero-shot"]
+"""A labeler."""
+
 MOST_REPEATS = 10_000
 """Of anything that is done again and again: more is a slip of the finger that would run for ever."""
 
@@ -110,7 +113,8 @@ class SearchConfig:
     """Algorithms 1 and 2 and their neighbours. Published values (arXiv 2506.10139) come with `--preset paper`.
 
     Attributes:
-        algorithm: `icm`; or a baseline under the same file format: `bootstrap`, `random`, `zero-shot`.
+        algorithm: `icm`; a baseline under the same file format, `bootstrap`, `random`, `zero-shot`; or `auto`, that of
+            `zero-shot`, `bootstrap` and `icm` which first finds coherent labels.
         alpha: weight of mutual predictability against inconsistency in U(D) = alpha·P(D) - I(D).
         objective: P(D) as the mean over examples (the published code) or the sum (the paper).
         initial_temperature: T_0; the paper's 10 accepts nearly everything, which suits a start from random labels.
@@ -151,7 +155,7 @@ class SearchConfig:
         seed: all randomness is drawn from (seed, iteration).
     """
 
-    algorithm: Literal["icm", "bootstrap", "random", "zero-shot"] = "icm"
+    algorithm: Algorithm = "icm"
     alpha: float = 50.0
     objective: Literal["mean", "sum"] = "mean"
     initial_temperature: float = 0.1

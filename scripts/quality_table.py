@@ -35,7 +35,7 @@ from icm.results.format import read_result, trace_path
 from icm.results.trust import Trust, judged
 from icm.secrets import load_secrets
 
-LABELERS = ("random", "zero-shot", "bootstrap", "icm", "golden")
+LABELERS = ("random", "zero-shot", "bootstrap", "auto", "icm", "golden")
 MEASURES = ("label_accuracy", "test_accuracy", "calibrated_accuracy")
 
 

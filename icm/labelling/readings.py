@@ -30,7 +30,9 @@ def known(batch: ICMDataset, config: SearchConfig, checker: LogicalConsistencyCh
 
 def can_turn(batch: ICMDataset, config: SearchConfig) -> bool:
     """Whether found labels may be turned round, and trusted ones can tell."""
-    return bool(batch.trusted) and len(batch.label_space.labels) == 2 and config.algorithm in ("icm", "bootstrap")
+    return (
+        bool(batch.trusted) and len(batch.label_space.labels) == 2 and config.algorithm in ("icm", "auto", "bootstrap")
+    )
 
 
 def contradicted(batch: ICMDataset, found: Mapping[str, tuple[str, float]]) -> bool:

@@ -20,6 +20,7 @@ from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
 from icm.results.trace import Cost, End, SearchRow, Trace, open_trace
 from icm.search.algorithm import search
+from icm.search.auto import cheapest
 from icm.search.bootstrap import bootstrap
 from icm.search.checks import named_rules, rule_checker
 from icm.search.problem import Problem, SearchOutcome
@@ -180,6 +181,8 @@ def _outcome(problem: Problem, record: Callable[[SearchRow], None], history: Seq
         return zero_shot(problem, rng)
     if config.algorithm == "bootstrap":
         return problem.judge(bootstrap(problem, rng).labels, config.bootstrap_rounds)
+    if config.algorithm == "auto":
+        return cheapest(problem, record, history)
     return search(problem, record, history)
 
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from icm.config import MOST_REPEATS, LabelSource
+from icm.config import MOST_REPEATS, Algorithm, LabelSource
 from icm.errors import ConfigError
 from icm.labelling.options import Settings, build, check_keys
 from icm.labelling.settings import SECTIONS, resolve_settings, section_values
 from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, read_mapping
 
-Algorithm = Literal["icm", "bootstrap", "random", "zero-shot"]
 Scheme = Literal["grow", "kfold"]
 
 # Fields that the pipeline sets itself, and where the file says them.

@@ -5,7 +5,6 @@ with the order they were found with are worth a coin there, ln(1/labels), or les
 meant: a labelling that the length or a single word of the texts gives away is flagged.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,33 +13,21 @@ from statistics import fmean
 
 import numpy as np
 
-from icm.calibration import SIGNAL
+from icm.results.coherence import Coherence, coherence
 from icm.results.format import ICMResult, LabeledExample
 
-COHERENT_AGREEMENT = 0.9
-"""Share of labels that fresh orders confirm in a coherent labelling: between what SmolLM2 shows on TruthfulQA, which it
-does not know (0.86), and on reviews, which it does (0.94 and more). README's table of verdicts has them all."""
 CUE = 0.9
 """Agreement (balanced accuracy) of a surface cue with the labels that is flagged."""
 
 
 @dataclass(frozen=True)
-class Trust:
+class Trust(Coherence):
     """What speaks for found labels.
 
     Attributes:
-        verdict: `coherent`, `weak` or `nothing found`.
-        coherence: mean ln p(label | others) over that of a coin, nats; 0 is a coin.
-        low, high: its 95 % interval (Student's t over examples).
-        agreement: share of the labels that are the likeliest under orders that were not used to find them.
         cue: the surface cue that gives most labels away, and its balanced accuracy against the labels.
     """
 
-    verdict: str
-    coherence: float
-    low: float
-    high: float
-    agreement: float
     cue: tuple[str, float]
 
     @property
@@ -61,33 +48,11 @@ class Trust:
 def judged(result: ICMResult) -> Trust | None:
     """What speaks for the labels; None where no model has judged them in context (random and zero-shot labels)."""
     items = [item for item in result.labeled_examples if item.log_odds is not None]
-    if result.record.algorithm not in ("icm", "bootstrap") or len(items) < 2:
+    if result.record.algorithm not in ("icm", "bootstrap", "auto") or len(items) < 2:
         return None
-    odds = np.array([item.log_odds for item in items])
-    over_coin = -np.logaddexp(0.0, -odds) + math.log(len(result.label_space.labels))
-    mean, spread = float(over_coin.mean()), float(over_coin.std(ddof=1)) / math.sqrt(len(items))
-    margin = _t(len(items) - 1) * spread
-    agreement = float((odds > 0).mean())
-    return Trust(
-        _verdict(mean - margin, agreement, len({item.label for item in items})),
-        mean,
-        mean - margin,
-        mean + margin,
-        agreement,
-        surface_cue(items),
-    )
-
-
-def _verdict(low: float, agreement: float, labels: int) -> str:
-    if low <= SIGNAL or labels < 2:
-        return "nothing found"
-    return "coherent" if agreement >= COHERENT_AGREEMENT else "weak"
-
-
-def _t(freedom: int) -> float:
-    from scipy.stats import t  # a second that other commands need not spend
-
-    return float(t.ppf(0.975, freedom))
+    labels, odds = [item.label for item in items], [item.log_odds for item in items if item.log_odds is not None]
+    found = coherence(labels, odds, len(result.label_space.labels))
+    return Trust(**vars(found), cue=surface_cue(items))
 
 
 def surface_cue(items: Sequence[LabeledExample]) -> tuple[str, float]:

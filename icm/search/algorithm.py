@@ -14,10 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from icm.calibration import SIGNAL, Array
+from icm.calibration import Array
 from icm.config import SearchConfig
+from icm.results.coherence import SIGNAL
 from icm.results.trace import Decision, FreshOrder, SearchRow, Start
-from icm.search.bootstrap import initial
+from icm.search.bootstrap import Initial, initial
 from icm.search.joint import Joint
 from icm.search.problem import COMPLETE, ORDER, Problem, SearchOutcome, State
 from icm.search.published import Published
@@ -73,10 +74,15 @@ class Standing:
         self.unchanged = 0 if changed else self.unchanged + 1
 
 
-def search(problem: Problem, record: Callable[[SearchRow], None], history: Sequence[SearchRow] = ()) -> SearchOutcome:
+def search(
+    problem: Problem,
+    record: Callable[[SearchRow], None],
+    history: Sequence[SearchRow] = (),
+    start: Initial | None = None,
+) -> SearchOutcome:
     """Search labels for a batch, or go on behind the rows (`history`) of an interrupted search.
 
-    `record` receives each trace row as it happens.
+    `record` receives each trace row as it happens; `start` is what a search starts from, where that is known already.
     """
     if history:
         labels, order, preferences, standing = replayed(problem, history)
@@ -84,7 +90,7 @@ def search(problem: Problem, record: Callable[[SearchRow], None], history: Seque
         with problem.scorer.uncounted():
             state = problem.evaluate(labels, order)
         return loop.run(state)
-    start = initial(problem, problem.rng(0))
+    start = start or initial(problem, problem.rng(0))
     loop = Search(problem, proposer(problem, start.preferences), record, Standing())
     return loop.run(loop.start(start.labels))
 

@@ -46,13 +46,20 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     for turn in range(config.bootstrap_rounds):
         found = {position: label for position, label in labels.items() if position not in trusted}
         log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
-        labels = {**argmax_labels(log_probs, space.labels), **trusted}
-        if config.consistency:
-            rows = dict(enumerate(log_probs))
-            labels = make_consistent(labels, Repairs(problem.checks, space, rows, trusted=trusted))
+        labels = likeliest(problem, log_probs)
         preferences = (preferences + log_probs) / 2 if turn else log_probs
         shots = min(2 * shots, len(problem.positions))
     return Initial(labels, dict(enumerate(preferences)))
+
+
+def likeliest(problem: Problem, log_probs: Array) -> dict[int, str]:
+    """The likeliest consistent label of every example by `log_probs`, [examples, labels], the trusted ones as given."""
+    space, trusted = problem.label_space, problem.trusted
+    labels = {**argmax_labels(log_probs, space.labels), **trusted}
+    if not problem.config.consistency:
+        return labels
+    repairs = Repairs(problem.checks, space, dict(enumerate(log_probs)), trusted=trusted)
+    return make_consistent(labels, repairs)
 
 
 def balanced(labels: Labels, names: Sequence[str], shots: int, rng: np.random.Generator) -> Labels:

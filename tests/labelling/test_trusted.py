@@ -29,7 +29,7 @@ from icm.search.trees import Order
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 
-ALGORITHMS = ("icm", "bootstrap", "random", "zero-shot")
+ALGORITHMS = ("icm", "auto", "bootstrap", "random", "zero-shot")
 
 
 def with_trusted(dataset: ICMDataset, every: int = 3) -> ICMDataset:
