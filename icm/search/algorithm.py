@@ -110,7 +110,7 @@ def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Or
         else:
             standing.refreshed = row.iteration
             order = problem.scorer.draw(labels or changes, problem.rng(row.iteration, ORDER))
-            preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
+            preferences = {positions[key]: np.array(values) for key, values in (row.preferences or {}).items()}
             if changes:
                 standing.count(True)
         labels |= changes
