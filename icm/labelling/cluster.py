@@ -4,11 +4,11 @@ import math
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
@@ -38,10 +38,11 @@ def joined(address: str | None) -> Iterator[Any]:
     """
     check_ray()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if address is None:
-        # Read once a process. 127.0.0.1, which all users of a machine can reach: so only who knows the token gets in.
-        os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-    else:
+    if address is None and "ray" not in sys.modules:  # it reads them when it is imported
+        # 127.0.0.1, which all users of a machine can reach: so only who knows the token gets in.
+        own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
+        os.environ.update(own)
+    if address is not None:
         _check_address(address)
     import ray
 
@@ -60,11 +61,6 @@ def joined(address: str | None) -> Iterator[Any]:
         yield ray
 
 
-@cache
-def _token() -> str:
-    return token_hex(32)
-
-
 def _check_address(address: str) -> None:
     """Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
@@ -80,7 +76,7 @@ def _join(ray: Any, address: str, quiet: Mapping[str, Any]) -> None:
     try:
         ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise PrerequisiteError(f"--ray-address {address}: {reason}; {_REMEDY}") from None
 
 

@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from icm.config import EngineConfig, SearchConfig, WorkersConfig
 from icm.consistency import LogicalConsistencyChecker
-from icm.engines import check_engine, create_engine
+from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.engines.common import content, context_length, loading
@@ -21,11 +21,10 @@ from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset, TaskData
 from icm.labelling.batches import batched, split_batches
 from icm.labelling.claims import ClaimWriter
-from icm.labelling.cluster import check_ray
 from icm.labelling.metadata import run_record, run_settings
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
-from icm.labelling.workers import Workers, checked_there, gpus_of
+from icm.labelling.workers import Workers, gpus_of
 from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage, writing
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
@@ -73,20 +72,20 @@ def label(
     created, config, batches = datetime.now(UTC), settings.engine, None
     logger.debug("settings: %s", asdict(settings))
     check_writable(settings.output)
-    engine_name = checked(config, workers)
     # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
     named = named_rules(settings.search)
-    with ExitStack() as stack:
+    with ExitStack() as stack, Workers(partial(create_engine, config), workers, gpus_of(config)) as crew:
+        engine_name = crew.check(config)
         is_named = resume is not None or settings.output.output_name is not None
         path = stack.enter_context(_reserved(settings, "", created, resume)) if is_named else None
 
         @cache
         def engine() -> Engine | Workers:
-            most = None if batches is None else len(batches) * settings.search.restarts
-            return stack.enter_context(started(config, workers, most))
+            if workers.here:
+                return stack.enter_context(create_engine(config))
+            return crew.load(None if batches is None else len(batches) * settings.search.restarts)
 
-        writer = ClaimWriter(settings.output.output_dir, config, settings.generation, engine)
-        data, source = writer.load(settings.data)
+        data, source = ClaimWriter(settings.output.output_dir, config, settings.generation, engine).load(settings.data)
         path = path or stack.enter_context(_reserved(settings, data.dataset.name, created))
         checker = rule_checker(data.dataset.task, named)
         batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records, engine_name)
@@ -99,23 +98,6 @@ def label(
         record = replace(record, data=replace(record.data, source=source))
         write_result(path, replace(result, record=record))
     return path
-
-
-def checked(config: EngineConfig, workers: WorkersConfig) -> str:
-    """The name of the engine that will start, here or on a machine of the cluster; see `check_engine`."""
-    if workers.here:
-        return check_engine(config)
-    check_ray()
-    return check_engine(config) if workers.ray_address is None else checked_there(config, workers, gpus_of(config))
-
-
-def started(
-    config: EngineConfig, workers: WorkersConfig, most: int | None = None
-) -> AbstractContextManager[Engine | Workers]:
-    """What labels: an engine, or several; `most` is how many could have something to do."""
-    if workers.here:
-        return create_engine(config)
-    return Workers(partial(create_engine, config), workers, gpus_of(config), most)
 
 
 def _say_what(data: TaskData, dataset: ICMDataset, model: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from logging.handlers import QueueHandler
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,7 +17,7 @@ from icm.config import EngineConfig, GenerationConfig, SearchConfig, WorkersConf
 from icm.engines import check_engine
 from icm.engines.base import Engine, Usage
 from icm.errors import ICMError
-from icm.labelling.cluster import joined, room
+from icm.labelling.cluster import check_ray, joined, room
 from icm.labelling.unit import Job, Record, label_unit
 from icm.prompts import Tokenizer
 from icm.results.trace import Cost, SearchRow, Unit
@@ -105,18 +106,21 @@ class Workers:
         make: starts an engine.
         config: how many, and where.
         gpus: of each where there are any; 0 for an engine that takes none.
-        most: of them that could have something to do, where that is known before they start.
 
     Attributes:
-        name, device, dtype, tokenizer, context_length: of the engines, which are alike.
+        name, device, dtype, tokenizer, context_length: of the engines, which are alike; there when they are loaded.
         usage: of what they wrote; what they labelled is in the trace.
     """
 
-    def __init__(
-        self, make: Callable[[], Engine], config: WorkersConfig, gpus: int = 1, most: int | None = None
-    ) -> None:
+    name: str
+    device: str
+    dtype: str
+    tokenizer: Tokenizer
+    context_length: int
+
+    def __init__(self, make: Callable[[], Engine], config: WorkersConfig, gpus: int = 1) -> None:
         self.usage = Usage()
-        self._make, self._config, self._gpus, self._most = make, config, gpus, most
+        self._make, self._config, self._gpus = make, config, gpus
         self._stack = ExitStack()
         self._actors: dict[int, Any] = {}
         self._starting: dict[Any, int] = {}
@@ -124,24 +128,49 @@ class Workers:
         self._idle: list[int] = []
         self._deaths: Counter[Unit | None] = Counter()
 
+    @cached_property
+    def _ray(self) -> Any:
+        """The module, in a cluster; joined when it is needed."""
+        return self._stack.enter_context(joined(self._config.ray_address))
+
+    @cached_property
+    def _room(self) -> tuple[int, dict[str, float]]:
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return room(machines, self._config.workers, self._gpus)
+
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._ray = stack.enter_context(joined(self._config.ray_address))
-            self._count, self._options = room(machines(self._ray), self._config.workers, self._gpus)
-            logger.info("%d worker(s) of %s", self._count, _shown(self._options))
-            for number in range(1 if self._most is None else min(self._count, self._most)):
-                self._start(number)
-            facts = self._first()
-            self._stack = stack.pop_all()
-        self.name, self.device, self.dtype = facts.name, facts.device, facts.dtype
-        self.tokenizer, self.context_length = facts.tokenizer, facts.context_length
-        logger.info("engine %s on %s", self.name, self.device or "a server")
         return self
 
     def __exit__(self, *exception: object) -> None:
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._stack.close()
+
+    def check(self, config: EngineConfig) -> str:
+        """`check_engine`, and whether Ray is here; on a machine of the cluster, which may have what is not here."""
+        if not self._config.here:
+            check_ray()
+        if self._config.ray_address is None:
+            return check_engine(config)
+        return str(self._get(self._actor(0).check.remote(config)))
+
+    def load(self, most: int | None = None) -> Self:
+        """Start engines, and wait for the first.
+
+        Args:
+            most: of them that could have something to do; None where that is not known yet.
+
+        Raises:
+            ICMError: see `create_engine`, and `room`.
+        """
+        count, each = self._room
+        logger.info("%d worker(s), %s", count, _shown(each))
+        for number in range(1 if most is None else min(count, most)):
+            self._start(number)
+        while not self._idle:
+            self._take_in(self._events())
+        logger.info("engine %s on %s", self.name, self.device or "a server")
+        return self
 
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
@@ -165,21 +194,22 @@ class Workers:
             ICMError: a unit failed, or its workers die; names the unit and the worker.
         """
         waiting = deque(units)
-        for number in range(len(self._actors), min(self._count, len(units))):
+        for number in range(len(self._actors), min(self._room[0], len(units))):
             self._start(number)
         while waiting or self._running:
             while waiting and self._idle:
                 self._begin(waiting.popleft(), job, config)
-            for event in self._events():
-                if event in self._starting:
-                    self._has_started(event)
-                elif dead := self._heard(event, record):
+            for event in self._take_in(self._events()):
+                if (dead := self._heard(event, record)) is not None:
                     waiting.appendleft(dead)
 
+    def _actor(self, number: int) -> Any:
+        if number not in self._actors:
+            self._actors[number] = self._ray.remote(Worker).options(**self._room[1]).remote(str(Path.cwd()))
+        return self._actors[number]
+
     def _start(self, number: int) -> None:
-        actor = self._ray.remote(Worker).options(**self._options).remote(str(Path.cwd()))
-        self._actors[number] = actor
-        self._starting[actor.load.remote(self._make)] = number
+        self._starting[self._actor(number).load.remote(self._make)] = number
 
     def _begin(self, unit: Unit, job: Callable[[Unit], Job | None], config: SearchConfig) -> None:
         if (left := job(unit)) is not None:
@@ -194,27 +224,23 @@ class Workers:
         if not ready and waited:
             ready, _ = self._ray.wait(waited, timeout=PATIENCE)
         if not ready and not self._running:
-            logger.warning("waiting for %s for a worker", _shown(self._options))
+            logger.warning("no worker is ready yet; waiting for room on the machines, or for the model to load")
         return list(ready)
 
-    def _first(self) -> Facts:
-        """The facts of the engine that starts first."""
-        while True:
-            for event in self._events():
-                if (facts := self._has_started(event)) is not None:
-                    return facts
-
-    def _has_started(self, event: Any) -> Facts | None:
-        number = self._starting.pop(event)
-        try:
-            facts: Facts = self._get(event)
-        except self._ray.exceptions.RayTaskError:
-            raise
-        except self._ray.exceptions.RayError:
-            self._replace(number, None)
-            return None
-        self._idle.append(number)
-        return facts
+    def _take_in(self, events: Sequence[Any]) -> list[Any]:
+        """Note the engines that have started; the other events are returned."""
+        for event in [event for event in events if event in self._starting]:
+            number = self._starting.pop(event)
+            try:
+                facts: Facts = self._get(event)
+            except self._ray.exceptions.RayTaskError:
+                raise
+            except self._ray.exceptions.RayError:
+                self._replace(number, None)
+                continue
+            self._idle.append(number)
+            vars(self).update(vars(facts))
+        return [event for event in events if event in self._running]
 
     def _heard(self, stream: Any, record: Record) -> Unit | None:
         """Take what a search says; returns its unit if the worker has died."""
@@ -250,7 +276,7 @@ class Workers:
                 "often lacks memory: try fewer --workers"
             )
         logger.warning("worker %d died %s; another takes its place", number, where)
-        self._ray.kill(self._actors[number])
+        self._ray.kill(self._actors.pop(number))
         self._start(number)
 
     def _get(self, reference: Any, where: str = "") -> Any:
@@ -263,24 +289,6 @@ class Workers:
             raise
 
 
-def machines(ray: Any) -> list[dict[str, float]]:
-    """What each machine of the cluster has."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def checked_there(config: EngineConfig, workers: WorkersConfig, gpus: int) -> str:
-    """`check_engine` on a machine of the cluster, which may have what is not here."""
-    with joined(workers.ray_address) as ray:
-        _, options = room(machines(ray), workers.workers, gpus)
-        worker = ray.remote(Worker).options(**options).remote(str(Path.cwd()))
-        try:
-            return str(ray.get(worker.check.remote(config)))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, ICMError):
-                raise error.cause from None
-            raise
-
-
 def gpus_of(config: EngineConfig) -> int:
     """GPUs that an engine takes where there are any."""
     if config.engine == "server" or config.device in ("cpu", "mps"):
@@ -288,6 +296,5 @@ def gpus_of(config: EngineConfig) -> int:
     return config.tensor_parallel_size * config.pipeline_parallel_size
 
 
-def _shown(options: dict[str, float]) -> str:
-    gpus = options["num_gpus"]
-    return f"{gpus:g} GPU(s) each" if gpus else f"{options['num_cpus']:g} CPU(s) each"
+def _shown(each: dict[str, float]) -> str:
+    return f"{each['num_gpus']:g} GPU(s) each" if each["num_gpus"] else f"{each['num_cpus']:g} CPU(s) each"
