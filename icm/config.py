@@ -89,6 +89,28 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
+class WorkersConfig:
+    """How many engines label at once, and where. It decides nothing of the result.
+
+    Attributes:
+        workers: engines, each a process with as many GPUs as it is split over, or a share of the CPUs; `auto` is as
+            many as there is room for. One without `ray_address` runs in the command's own process.
+        ray_address: `HOST:PORT` of a running Ray cluster whose machines they run on; None is this machine.
+    """
+
+    workers: int | Literal["auto"] = 1
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "workers", self.workers == "auto" or 0 < self.workers <= MOST_REPEATS, "auto or a number above 0")
+
+    @property
+    def here(self) -> bool:
+        """Whether the command itself is the one worker."""
+        return self.workers == 1 and self.ray_address is None
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """Sampling of candidate solutions, for tasks that need the model to write claims (gsm8k without given ones).
 

@@ -1,4 +1,5 @@
-"""The progress bar of `icm run`: iteration, labelled count, utility, temperature, acceptance, tokens, time left."""
+"""The progress bar of `icm run`: iteration, labelled count, utility, temperature, acceptance, tokens, time left; where
+several searches run at once, how many, and how fast."""
 
 import sys
 import time
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from icm.config import SearchConfig
+from icm.labelling.forecast import duration
 from icm.labelling.session import Progress
 from icm.results.trace import Decision
 from icm.text import Console, say
@@ -20,6 +22,7 @@ _STATE = (
     "{task.fields[labelled]} labelled · U {task.fields[utility]} · T {task.fields[temperature]} · "
     "accepted {task.fields[accepted]} · {task.fields[tokens]} tokens"
 )
+_MANY = "{task.fields[running]} searches running · {task.fields[tokens]} tokens · {task.fields[rate]} tokens/s a worker"
 
 
 @contextmanager
@@ -42,29 +45,57 @@ class _Updates:
         self._config = config
         self._decisions = 0
         self._accepted = 0
-        self._said = time.monotonic()
+        self._began = self._said = time.monotonic()
+        self._before: tuple[int, int] | None = None  # units finished and tokens computed before this command
+        self._workers = 0
         self._task = bar.add_task("", total=None, **_UNKNOWN)
 
     def __call__(self, progress: Progress) -> None:
         """Show where the run stands. An early stop leaves a search's iterations behind, and the bar jumps there."""
-        row = progress.row
-        if not isinstance(row, Decision):
-            return
-        self._bar.start()
+        if self._before is None:
+            self._before = progress.finished, progress.computed_tokens
+        self._workers = max(self._workers, progress.running)
+        if self._workers > 1:
+            self._show_many(progress, *self._before)
+        elif isinstance(progress.row, Decision):
+            self._show_one(progress, progress.row)
+
+    def _show_one(self, progress: Progress, row: Decision) -> None:
         self._decisions += 1
         self._accepted += row.accepted
-        each, restarts = self._config.max_iterations, self._config.restarts
-        self._bar.update(
-            self._task,
-            total=progress.batches * restarts * each,
-            completed=(row.batch * restarts + row.restart) * each + row.iteration,
+        each = self._config.max_iterations
+        self._show(
+            _STATE,
+            "step",
+            total=progress.units * each,
+            completed=(row.batch * self._config.restarts + row.restart) * each + row.iteration,
             labelled=row.labelled,
             utility=f"{row.utility:.2f}",
             temperature=f"{row.temperature:.3f}",
             accepted=f"{self._accepted / self._decisions:.0%}",
             tokens=f"{progress.computed_tokens:,}",
         )
+
+    def _show_many(self, progress: Progress, finished: int, tokens: int) -> None:
+        seconds = time.monotonic() - self._began
+        rate = (progress.computed_tokens - tokens) / seconds / self._workers
+        done = progress.finished - finished
+        left = f" · {duration(seconds / done * (progress.units - progress.finished))} left" if done else ""
+        self._show(
+            _MANY + left,
+            "search",
+            total=progress.units,
+            completed=progress.finished,
+            running=progress.running,
+            tokens=f"{progress.computed_tokens:,}",
+            rate=f"{rate:,.0f}",
+        )
+
+    def _show(self, state: str, what: str, **fields: Any) -> None:
+        """A bar, or a line a minute."""
+        self._bar.start()
+        self._bar.update(self._task, **fields)
         if self._bar.disable and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
             (task,) = self._bar.tasks
-            say(f"step {task.completed} of {task.total}: {_STATE.format(task=task)}", error=True)
+            say(f"{what} {task.completed} of {task.total}: {state.format(task=task)}", error=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from icm.commands import parser as parsing
 from icm.commands.log import logging_to
+from icm.config import WorkersConfig
 from icm.errors import ConfigError
 from icm.labelling.arguments import CommandParser, add_options
-from icm.labelling.options import Settings, options
+from icm.labelling.options import Settings, build, class_options, options
 from icm.labelling.settings import PRESETS, resolve_settings, settings_yaml
 from icm.results.format import ICMResult
 from icm.results.record import RunRecord
@@ -30,6 +31,7 @@ EXAMPLES = """\
   icm run --dataset nli.csv --template $'{premise}\\n{hypothesis}\\nRelation:' --label-field gold --group-field premise
   icm run --synthetic math --synthetic-size 50 --max-iterations 200
   icm run --model meta-llama/Llama-3.1-70B --preset fork --tensor-parallel-size 4
+  icm run --model meta-llama/Llama-3.1-8B --dataset claims.jsonl --workers auto
   icm run --preset paper --print-settings > mine.yaml
   icm run --settings mine.yaml --dry-run
   icm run --resume icm_results/reviews_smollm2-135m-instruct_20260102_030405.trace.jsonl
@@ -55,6 +57,7 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     run_group.add_argument("--preset", choices=PRESETS, help="documented values of the paper, codelion/icm, vLLM fork")
     run_group.add_argument("--settings", metavar="FILE", type=Path, help="settings file (JSON or YAML)")
     run_group.add_argument("--print-settings", action="store_true", help="print all settings as a file for --settings")
+    add_workers(run_group)
     data = _add_part(parser, "data", "data")
     data.add_argument("--synthetic", choices=("math", "comparison"), help="short for --dataset synthetic:KIND")
     data.add_argument("--testbed", choices=tuple(TESTBEDS), help="the fork's name of data set and task type")
@@ -63,6 +66,19 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     _add_part(parser, "engine", "engine")
     _add_part(parser, "generation", "generation (where the model writes the claims)")
     _add_part(parser, "output", "output")
+
+
+def add_workers(group: argparse._ActionsContainer) -> None:
+    """Add the options of `WorkersConfig`, which are no settings: they decide nothing of a result."""
+    for option in class_options(WorkersConfig):
+        add_options(group, [option])
+
+
+def given_workers(arguments: argparse.Namespace) -> WorkersConfig:
+    """What they say."""
+    names = {option.name for option in class_options(WorkersConfig)}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    return build(WorkersConfig, given, "command line")
 
 
 def _add_part(parser: CommandParser, part: str, title: str) -> argparse._ArgumentGroup:
@@ -77,24 +93,25 @@ def run(arguments: argparse.Namespace) -> int:
     settings = resolve_settings(
         given, preset=arguments.preset, settings_file=arguments.settings, resumed=arguments.resume
     )
+    workers = given_workers(arguments)
     if arguments.print_settings:
         sys.stdout.write(settings_yaml(settings))  # a file of the user's own, to be read again
         return 0
     with logging_to(settings.output):
         if arguments.dry_run:
-            _print_plan(settings)
+            _print_plan(settings, workers)
         else:
-            _label(settings, arguments)
+            _label(settings, arguments, workers)
     return 0
 
 
-def _print_plan(settings: Settings) -> None:
+def _print_plan(settings: Settings, workers: WorkersConfig) -> None:
     from icm.labelling.forecast import plan_run
 
     say(plan_run(settings, lambda data: say(data.account)))
 
 
-def _label(settings: Settings, arguments: argparse.Namespace) -> None:
+def _label(settings: Settings, arguments: argparse.Namespace, workers: WorkersConfig) -> None:
     # Imported here: torch takes seconds, and help must not.
     from transformers.utils.logging import disable_progress_bar
 
@@ -106,7 +123,7 @@ def _label(settings: Settings, arguments: argparse.Namespace) -> None:
         disable_progress_bar()
     try:
         with progress_bar(settings.search) as on_progress:
-            path = label(settings, arguments.resume, on_progress)
+            path = label(settings, arguments.resume, on_progress, workers)
     except Interrupted as interrupt:
         command = shlex.join(["icm", *_without_resume(arguments.argv), "--resume", str(interrupt.trace)])
         raise KeyboardInterrupt(f"interrupted; continue with: {command}") from None

@@ -2,20 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from heapq import heapreplace
+from typing import Protocol
 
 import numpy as np
 
 from icm.config import SearchConfig
-from icm.engines.base import Engine
 from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample
-from icm.prompts import PromptEncoder
+from icm.prompts import PromptEncoder, Tokenizer
 from icm.search.scoring import CONTENT_FREE
 from icm.tasks.soundness import sound
 
 
+class Context(Protocol):
+    """What says how much fits together: an engine, or what stands for it."""
+
+    tokenizer: Tokenizer
+    context_length: int
+
+
 def split_batches(
-    dataset: ICMDataset, engine: Engine, config: SearchConfig, bad_records: str = "refuse"
+    dataset: ICMDataset, engine: Context, config: SearchConfig, bad_records: str = "refuse"
 ) -> list[ICMDataset]:
     """Batches that fit the context: whole groups, at most `batch_size` examples, of about equal size.
 

@@ -11,6 +11,7 @@ from icm.engines.base import Engine
 from icm.errors import DataError
 from icm.examples import TaskData
 from icm.files import fingerprint, parse_json, read_text, write_json
+from icm.labelling.workers import Workers
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from icm.tasks.written import keep_claims
@@ -36,7 +37,7 @@ class ClaimWriter:
     output_dir: str
     config: EngineConfig
     sampling: GenerationConfig
-    engine: Callable[[], Engine]
+    engine: Callable[[], Engine | Workers]
 
     @property
     def folder(self) -> Path:

@@ -110,7 +110,7 @@ class RunPlan:
         ]
         if self.seconds is not None or not self.needs:
             unknown = "unknown: timed only for a model in a folder here"
-            rows.append(("time", unknown if self.seconds is None else _duration(self.seconds)))
+            rows.append(("time", unknown if self.seconds is None else duration(self.seconds)))
         lines = [*(f"{name:20} {value}" for name, value in rows), *map(str, self.needs)]
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
 
@@ -314,7 +314,7 @@ def _on_transformers(config: EngineConfig) -> bool:
         return False
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"about {hours} h {minutes} min" if hours else f"about {minutes} min {rest} s"

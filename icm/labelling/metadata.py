@@ -6,6 +6,7 @@ from datetime import datetime
 from icm.engines.base import Engine
 from icm.examples import TaskData
 from icm.labelling.options import Settings
+from icm.labelling.workers import Workers
 from icm.provenance import git_revision, package_versions, peak_memory_gib
 from icm.results.record import DataRecord, ModelRecord, PromptRecord, RunRecord
 from icm.tasks.source import written
@@ -16,7 +17,9 @@ def run_settings(settings: Settings) -> dict[str, object]:
     return {part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"}
 
 
-def run_record(labelled: RunRecord, settings: Settings, data: TaskData, engine: Engine, created: datetime) -> RunRecord:
+def run_record(
+    labelled: RunRecord, settings: Settings, data: TaskData, engine: Engine | Workers, created: datetime
+) -> RunRecord:
     """The labeler's record with settings, model, data, prompts, versions, seed, memory and time of the run.
 
     Args:

@@ -12,8 +12,12 @@ from dataclasses import replace
 
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
+from icm.engines.base import Engine
 from icm.examples import ICMDataset
+from icm.search.bootstrap import bootstrap
 from icm.search.checks import with_entailed
+from icm.search.problem import Problem
+from icm.search.scoring import PlainCost, Scorer
 
 SUREST, ENOUGH = 2.0, 2.0
 """Log-odds that a label counts for at most, and what those of the contradicted labels have to come to over those of the
@@ -23,9 +27,31 @@ right, do in 79 % of the draws."""
 logger = logging.getLogger(__name__)
 
 
-def known(batch: ICMDataset, config: SearchConfig, checker: LogicalConsistencyChecker) -> ICMDataset:
-    """The batch with the labels that the trusted ones entail, trusted too."""
-    return with_entailed(batch, checker.index(batch)) if batch.trusted and config.consistency else batch
+def read(
+    batch: ICMDataset,
+    engine: Engine,
+    config: SearchConfig,
+    checker: LogicalConsistencyChecker,
+    number: int,
+    plain: PlainCost,
+) -> ICMDataset:
+    """The batch with the labels that the trusted ones entail, trusted too, and turned round where they say so of what
+    is found without them. All units of batch `number` read it the same way.
+
+    Args:
+        plain: counts what plain order would have cost.
+    """
+    if batch.trusted and config.consistency:
+        batch = with_entailed(batch, checker.index(batch))
+    if not can_turn(batch, config):
+        return batch
+    found = batch.start
+    if not found:
+        alone = Scorer(engine, replace(batch, trusted={}), config, plain)
+        problem = Problem(alone, checker.index(batch), config, (config.seed, config.restarts, number))
+        outcome = problem.judge(bootstrap(problem, problem.rng(0)).labels, config.bootstrap_rounds)
+        found = {batch[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
+    return turned(batch) if contradicted(batch, found) else batch
 
 
 def can_turn(batch: ICMDataset, config: SearchConfig) -> bool:

@@ -7,27 +7,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icm.config import EngineConfig, SearchConfig
+from icm.config import EngineConfig, SearchConfig, WorkersConfig
 from icm.consistency import LogicalConsistencyChecker
-from icm.engines import check_engine, choose_engine, create_engine
+from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.engines.common import content, context_length, loading
 from icm.errors import ConfigError, DataError, ResumeError
-from icm.examples import GoldLabels, ICMDataset
+from icm.examples import ICMDataset, TaskData
 from icm.labelling.batches import batched, split_batches
 from icm.labelling.claims import ClaimWriter
 from icm.labelling.metadata import run_record, run_settings
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
+from icm.labelling.workers import Workers, gpus_of
 from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage, writing
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
-from icm.results.trace import RUN
+from icm.results.units import RUN
 from icm.search.checks import named_rules, rule_checker
 
 if TYPE_CHECKING:
@@ -44,8 +45,14 @@ class Interrupted(KeyboardInterrupt):
         self.trace = trace
 
 
+ALONE = WorkersConfig()
+
+
 def label(
-    settings: Settings, resume: Path | None = None, on_progress: Callable[[Progress], None] = lambda progress: None
+    settings: Settings,
+    resume: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    workers: WorkersConfig = ALONE,
 ) -> Path:
     """Label a data set and write the result file and its trace.
 
@@ -53,6 +60,7 @@ def label(
         settings: resolved settings.
         resume: the trace of an interrupted run with the same settings and data.
         on_progress: called after each trace row.
+        workers: how many engines, and where; the labels do not depend on it.
 
     Returns:
         Path of the result file.
@@ -61,50 +69,50 @@ def label(
         ICMError: a setting, the data, the model or the trace cannot be used. Data and settings are checked first.
         Interrupted: Ctrl-C while labelling.
     """
-    created, config = datetime.now(UTC), settings.engine
+    created, config, batches = datetime.now(UTC), settings.engine, None
     logger.debug("settings: %s", asdict(settings))
     check_writable(settings.output)
-    check_engine(config)
     # The model may write claims for hours before the data set is known: what can be wrong without it is checked now.
     named = named_rules(settings.search)
-    with ExitStack() as stack:
-        path = None
-        if resume is not None or settings.output.output_name is not None:
-            path = stack.enter_context(_reserved(settings, "", created, resume))
+    with ExitStack() as stack, Workers(partial(create_engine, config), workers, gpus_of(config)) as crew:
+        engine_name = crew.check(config)
+        is_named = resume is not None or settings.output.output_name is not None
+        path = stack.enter_context(_reserved(settings, "", created, resume)) if is_named else None
 
         @cache
-        def engine() -> Engine:
-            return stack.enter_context(create_engine(config))
+        def engine() -> Engine | Workers:
+            if workers.here:
+                return stack.enter_context(create_engine(config))
+            return crew.load(None if batches is None else len(batches) * settings.search.restarts)
 
-        writer = ClaimWriter(settings.output.output_dir, config, settings.generation, engine)
-        data, source = writer.load(settings.data)
+        data, source = ClaimWriter(settings.output.output_dir, config, settings.generation, engine).load(settings.data)
         path = path or stack.enter_context(_reserved(settings, data.dataset.name, created))
         checker = rule_checker(data.dataset.task, named)
-        batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records)
+        batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records, engine_name)
         if batches is None:
             batches = split_batches(data.dataset, engine(), settings.search, settings.data.bad_records)
         dataset = batched(data.dataset, batches)
-        logger.info("what is labelled:\n%s", data.account)
-        if len(dataset) < len(data.dataset):
-            logger.warning("the run goes on with the other %d (%s)", len(dataset), _gold_counts(data.gold, dataset))
-        data = replace(data, dataset=dataset)
-        logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, config.model)
+        _say_what(data, dataset, config.model)
         result = _labelled(settings, dataset, engine(), checker, batches, path, resume is not None, on_progress)
-        record = run_record(result.record, settings, data, engine(), created)
+        record = run_record(result.record, settings, replace(data, dataset=dataset), engine(), created)
         record = replace(record, data=replace(record.data, source=source))
         write_result(path, replace(result, record=record))
     return path
 
 
-def _gold_counts(gold: GoldLabels, dataset: ICMDataset) -> str:
-    counts = Counter(gold.get(example.id, "unlabelled") for example in dataset)
-    return ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
+def _say_what(data: TaskData, dataset: ICMDataset, model: str) -> None:
+    logger.info("what is labelled:\n%s", data.account)
+    if len(dataset) < len(data.dataset):
+        counts = Counter(data.gold.get(example.id, "unlabelled") for example in dataset)
+        shown = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
+        logger.warning("the run goes on with the other %d (%s)", len(dataset), shown)
+    logger.info("%d examples of %s, task %s; model %s", len(dataset), dataset.name, dataset.task, model)
 
 
 def _labelled(
     settings: Settings,
     dataset: ICMDataset,
-    engine: Engine,
+    engine: Engine | Workers,
     checker: LogicalConsistencyChecker,
     batches: Sequence[ICMDataset] | None,
     path: Path,
@@ -124,7 +132,7 @@ def _labelled(
 
 
 def fitting_batches(
-    config: EngineConfig, dataset: ICMDataset, search: SearchConfig, bad_records: str
+    config: EngineConfig, dataset: ICMDataset, search: SearchConfig, bad_records: str, engine_name: str
 ) -> list[ICMDataset] | None:
     """The data set in batches that fit the context, by the model's configuration and tokenizer alone; None for a
     server, which says itself how long its context is.
@@ -133,7 +141,7 @@ def fitting_batches(
         PrerequisiteError: a hub model cannot be had.
         DataError: more questions than `bad_records` leaves out do not fit the context, or one the batch size.
     """
-    if config.engine == "server":
+    if engine_name == "server":
         return None
     from transformers import AutoConfig, AutoTokenizer
 
@@ -142,7 +150,7 @@ def fitting_batches(
         model_config = AutoConfig.from_pretrained(folder, revision=config.revision)
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=config.revision)
     length = context_length(model_config, config.max_model_len)
-    if choose_engine(config) == "vllm":
+    if engine_name == "vllm":
         length -= 1  # for the token that follows the prompt, as the engine will say
     try:
         return split_batches(dataset, AccountingEngine(tokenizer, length), search, bad_records)

@@ -1,9 +1,9 @@
-"""From a dataset and an engine to a result: batches, restarts, and the choice of the labeler."""
+"""From a dataset and an engine to a result: batches, restarts, and the best of what they found."""
 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +11,16 @@ import numpy as np
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
-from icm.errors import ResumeError
 from icm.examples import TRUSTED, ICMDataset, ICMExample
 from icm.labelling.batches import split_batches, why_batches
-from icm.labelling.readings import can_turn, contradicted, known, turned
+from icm.labelling.unit import Job, check_history, label_unit
+from icm.labelling.workers import Workers
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
-from icm.results.trace import Cost, End, SearchRow, Trace, open_trace
-from icm.search.algorithm import search
-from icm.search.auto import cheapest
-from icm.search.bootstrap import bootstrap
+from icm.results.trace import Cost, End, SearchRow, Unit
+from icm.results.units import Trace, open_trace
 from icm.search.checks import named_rules, rule_checker
-from icm.search.problem import Problem, SearchOutcome
-from icm.search.scoring import PlainCost, Scorer
-from icm.search.simple import random_labels, zero_shot
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +30,22 @@ class Progress:
     """Where a run stands, after a trace row.
 
     Attributes:
-        row: the row; it names restart and batch.
-        batches: batches a restart.
+        row: the row; it names its unit.
+        units: searches in all: batches times restarts.
+        finished, running: of them.
         computed_tokens: tokens that went through the model so far.
     """
 
     row: SearchRow
-    batches: int
+    units: int
+    finished: int
+    running: int
     computed_tokens: int
 
 
 def run_labeling(
     dataset: ICMDataset,
-    engine: Engine,
+    engine: Engine | Workers,
     config: SearchConfig,
     checker: LogicalConsistencyChecker | None = None,
     trace_path: Path | None = None,
@@ -60,7 +58,7 @@ def run_labeling(
 
     Args:
         dataset: examples without gold.
-        engine: a loaded model.
+        engine: a loaded model, or workers of which each has one; the result is the same.
         config: algorithm and settings.
         checker: logical rules; None takes the task's own and those of `config.rules`.
         trace_path: where each decision is logged; needed for `resume`.
@@ -82,19 +80,19 @@ def run_labeling(
     if checker is None or checker.rules is None:
         checker = rule_checker(dataset.task, named_rules(config))
     identity = {"data": dataset.fingerprint, **identity_settings(config), **_scoring(dataset, engine), **(header or {})}
-    with open_trace(trace_path, identity, resume) as trace:
-        labeler = _Labeler(engine, config, checker, trace, len(batches), on_progress)
-        outcomes = [labeler.label(batch, number) for number, batch in enumerate(batches)]
-        cost = labeler.cost()
-    result = _assemble(dataset, batches, outcomes)
+    with open_trace(trace_path, identity, resume, before=Cost(**vars(engine.usage))) as trace:
+        _search_all(units := _Units(batches, config.restarts, trace), engine, config, checker, on_progress)
+        trace.conclude()
+    found = [units.best(number) for number in range(len(batches))]
+    labelled = _assemble(dataset, found)
     record = RunRecord(
         algorithm=config.algorithm,
-        iterations=sum(outcome.iterations for outcome in outcomes),
+        iterations=sum(end.iterations for end in found),
         batches=[len(batch) for batch in batches],
-        collapsed=warn_if_collapsed(result),
-        usage=asdict(cost),
+        collapsed=warn_if_collapsed(labelled),
+        usage=asdict(trace.cost),
     )
-    return ICMResult(result, _mean_utility(batches, outcomes), dataset.label_space, dataset.task, record)
+    return ICMResult(labelled, _mean_utility(batches, found), dataset.label_space, dataset.task, record)
 
 
 def identity_settings(config: SearchConfig) -> dict[str, object]:
@@ -102,112 +100,78 @@ def identity_settings(config: SearchConfig) -> dict[str, object]:
     return {f"settings.{key}": value for key, value in asdict(config).items() if key != "lookahead"}
 
 
-def _scoring(dataset: ICMDataset, engine: Engine) -> dict[str, object]:
+def _scoring(dataset: ICMDataset, engine: Engine | Workers) -> dict[str, object]:
     """What tells traces with labels of several tokens from those of versions that scored the first one alone."""
     return {"scored": "whole labels"} if PromptEncoder(engine.tokenizer, dataset.label_space).labels.depth else {}
 
 
 @dataclass(frozen=True)
-class _Labeler:
-    """Labels batches one after another with one engine and one trace."""
+class _Units:
+    """The units of a run as they stand."""
 
-    engine: Engine
-    config: SearchConfig
-    checker: LogicalConsistencyChecker
+    batches: Sequence[ICMDataset]
+    restarts: int
     trace: Trace
-    batches: int
-    on_progress: Callable[[Progress], None]
-    plain: PlainCost = field(default_factory=PlainCost)
 
-    def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
-        """The best outcome over all restarts."""
-        read = self._read(known(batch, self.config, self.checker), number)
-        outcomes = [self._restart(read, number, restart) for restart in range(self.config.restarts)]
-        return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
+    def all(self) -> list[Unit]:
+        return [Unit(batch, restart) for batch in range(len(self.batches)) for restart in range(self.restarts)]
 
-    def _read(self, batch: ICMDataset, number: int) -> ICMDataset:
-        """The batch, turned round where its trusted labels say so of what is found without them."""
-        if not can_turn(batch, self.config):
-            return batch
-        found = batch.start
-        if not found:
-            alone = replace(self, config=replace(self.config, algorithm="bootstrap"))
-            outcome = alone._restart(replace(batch, trusted={}), number, self.config.restarts)
-            found = {batch[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
-        return turned(batch) if contradicted(batch, found) else batch
+    def left(self) -> list[Unit]:
+        """Those that are not finished. Raises ResumeError where a finished one is of other examples."""
+        for unit in self.all():
+            if unit in self.trace.finished:
+                check_history(Job(unit, self.batches[unit.batch], [self.trace.finished[unit]]))
+        return [unit for unit in self.all() if self.job(unit) is not None]
 
-    def cost(self) -> Cost:
-        """Cost of the whole run, interrupted parts included."""
-        return self.trace.cost + Cost(**vars(self.engine.usage), **vars(self.plain))
+    def job(self, unit: Unit) -> Job | None:
+        """What is left of a unit to do; None where it is finished."""
+        if unit in self.trace.finished:
+            return None
+        history = self.trace.begun(unit)
+        job = Job(unit, self.batches[unit.batch], history, self.trace.spent(unit))
+        check_history(job)
+        return None if unit in self.trace.finished else job
 
-    def _restart(self, batch: ICMDataset, number: int, restart: int) -> SearchOutcome:
-        def record(row: SearchRow) -> None:
-            placed = replace(row, restart=restart, batch=number)
-            self.trace.append(placed, self.cost())
-            self.on_progress(Progress(placed, self.batches, self.engine.usage.computed_tokens))
+    def size(self, unit: Unit) -> int:
+        """Characters to read."""
+        return sum(len(example.input) for example in self.batches[unit.batch])
 
-        history = self.trace.of_search(restart, number)
-        _check_history(history, batch, f"restart {restart}, batch {number}")
-        if history and isinstance(history[-1], End):
-            return _read_end(history[-1], batch)
-        scorer = Scorer(self.engine, batch, self.config, self.plain)
-        stream = (self.config.seed, restart, number)
-        outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
-        record(_end_row(outcome, batch))
-        return outcome
+    def best(self, batch: int) -> End:
+        """The best end over all restarts."""
+        ends = [self.trace.finished[Unit(batch, restart)] for restart in range(self.restarts)]
+        return max(ends, key=lambda end: -math.inf if end.utility is None else end.utility)
 
 
-def _check_history(history: Sequence[SearchRow], batch: ICMDataset, search: str) -> None:
-    """Raise ResumeError for rows that speak of other examples or labels than those of the batch."""
-    ids, labels = {example.id for example in batch}, batch.label_space.labels
-    for number, row in enumerate(history, start=1):
-        texts = row.labels if isinstance(row, End) else getattr(row, "changes", {})
-        rows: Mapping[str, Sequence[float]] = getattr(row, "preferences", {})
-        fits = {*texts, *rows} <= ids and {*texts.values()} <= {*labels}
-        fits = fits and all(len(values) == len(labels) for values in rows.values())
-        if not fits or (isinstance(row, End) and (len(texts) < len(ids) or not row.log_odds.keys() <= ids)):
-            raise ResumeError(
-                f"--resume: row {number} of {search} in the trace does not fit the examples and labels of this run; "
-                "leave --resume out to start anew"
-            )
+def _search_all(
+    units: _Units,
+    engine: Engine | Workers,
+    config: SearchConfig,
+    checker: LogicalConsistencyChecker,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Search all units that are not finished."""
+    trace, count, running = units.trace, len(units.all()), set[Unit]()
+
+    def record(row: SearchRow, cost: Cost) -> None:
+        trace.append(row, cost)
+        running.add(row.unit)
+        running.difference_update(trace.finished)
+        on_progress(Progress(row, count, len(trace.finished), len(running), trace.cost.computed_tokens))
+
+    left = units.left()
+    if isinstance(engine, Workers):
+        engine.label(sorted(left, key=units.size, reverse=True), units.job, config, record)
+        return
+    for job in map(units.job, left):
+        if job is not None:
+            label_unit(job, engine, config, checker, record)
 
 
-def _outcome(problem: Problem, record: Callable[[SearchRow], None], history: Sequence[SearchRow]) -> SearchOutcome:
-    """What the labeler of the settings finds; only a search has a history to go on from."""
-    config, rng = problem.config, problem.rng(0)
-    if config.algorithm == "random":
-        return random_labels(problem, rng)
-    if config.algorithm == "zero-shot":
-        return zero_shot(problem, rng)
-    if config.algorithm == "bootstrap":
-        return problem.judge(bootstrap(problem, rng).labels, config.bootstrap_rounds)
-    if config.algorithm == "auto":
-        return cheapest(problem, record, history)
-    return search(problem, record, history)
-
-
-def _end_row(outcome: SearchOutcome, batch: ICMDataset) -> End:
-    labels = {batch[position].id: label for position, label in outcome.labels.items()}
-    odds = {batch[position].id: value for position, value in outcome.log_odds.items()}
-    return End(iterations=outcome.iterations, utility=outcome.utility, labels=labels, log_odds=odds)
-
-
-def _read_end(row: End, batch: ICMDataset) -> SearchOutcome:
-    position = {example.id: number for number, example in enumerate(batch)}
-    labels = {position[key]: label for key, label in row.labels.items()}
-    odds = {position[key]: value for key, value in row.log_odds.items()}
-    return SearchOutcome(labels, row.utility, odds, row.iterations)
-
-
-def _assemble(
-    dataset: ICMDataset, batches: Sequence[ICMDataset], outcomes: Sequence[SearchOutcome]
-) -> list[LabeledExample]:
-    found = {
-        batch[position].id: LabeledExample(_marked(batch[position], batch), label, outcome.log_odds.get(position))
-        for batch, outcome in zip(batches, outcomes, strict=True)
-        for position, label in outcome.labels.items()
-    }
-    return [found[example.id] for example in dataset]
+def _assemble(dataset: ICMDataset, found: Sequence[End]) -> list[LabeledExample]:
+    labels = {key: label for end in found for key, label in end.labels.items()}
+    log_odds = {key: value for end in found for key, value in end.log_odds.items()}
+    marked = (_marked(example, dataset) for example in dataset)
+    return [LabeledExample(example, labels[example.id], log_odds.get(example.id)) for example in marked]
 
 
 def _marked(example: ICMExample, dataset: ICMDataset) -> ICMExample:
@@ -216,9 +180,9 @@ def _marked(example: ICMExample, dataset: ICMDataset) -> ICMExample:
     return replace(example, metadata={**example.metadata, TRUSTED: True}) if trusted else example
 
 
-def _mean_utility(batches: Sequence[ICMDataset], outcomes: Sequence[SearchOutcome]) -> float | None:
-    utilities = [outcome.utility for outcome in outcomes if outcome.utility is not None]
-    if len(utilities) < len(outcomes):
+def _mean_utility(batches: Sequence[ICMDataset], found: Sequence[End]) -> float | None:
+    utilities = [end.utility for end in found if end.utility is not None]
+    if len(utilities) < len(found):
         return None
     return float(np.average(utilities, weights=[len(batch) for batch in batches]))
 

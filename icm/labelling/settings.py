@@ -25,7 +25,7 @@ from icm.labelling.options import (
     nearest,
     options,
 )
-from icm.results.trace import RUN
+from icm.results.units import RUN
 from icm.secrets import KEY_ENDING
 from icm.yaml_files import mapping, read_mapping
 

@@ -34,6 +34,7 @@ from icm.pipeline.manifest import (
     write_manifest,
 )
 from icm.pipeline.stages import Stage, eval_file, eval_settings, eval_yaml, make_stages, train_words
+from icm.results.units import units_folder
 from icm.tasks import DataSource
 from icm.text import Console
 
@@ -196,6 +197,8 @@ def _run_stage(folder: Path, stage: Stage, records: dict[str, StageRecord], forc
 def _delete_outputs(stage: Stage) -> None:
     for path in (*stage.outputs, *([stage.trace] if stage.trace else [])):
         path.unlink(missing_ok=True)
+    if stage.trace is not None:
+        shutil.rmtree(units_folder(stage.trace), ignore_errors=True)
     if stage.folder is not None and stage.folder.exists():
         shutil.rmtree(stage.folder)
 

@@ -1,21 +1,35 @@
 """The trace: one JSON line a decision. It is the picture of the search and its checkpoint at once.
 
 Behind a header that names data, model and settings, each line is one of the row classes below. They are the only
-description of a line: `row_json` writes their fields in order, `read_row` reads and checks them.
+description of a line: `row_json` writes their fields in order, `read_row` reads and checks them. Where the lines of a
+run lie is said in `units.py`.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from icm.engines.base import Usage
-from icm.errors import DataError, ResumeError
-from icm.files import JsonObject, append_jsonl, appending, cut_log, read_log, write_jsonl
-from icm.models import CONTENT
+from icm.errors import DataError
+from icm.files import JsonObject, read_log
 from icm.results.fields import count_field, flag_field, number_field, object_field, shown, text_field
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One search: the unit of work. It depends on nothing but data, settings and these two numbers.
+
+    Attributes:
+        batch: number of the batch, from 0.
+        restart: number of the search over it, from 0.
+    """
+
+    batch: int
+    restart: int
+
+    def __str__(self) -> str:
+        return f"restart {self.restart}, batch {self.batch}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,31 +37,37 @@ class SearchRow:
     """A row of one search. Examples stand in it by id.
 
     Attributes:
-        restart: number of the search, from 0.
-        batch: number of the batch, from 0.
+        restart, batch: the unit.
     """
 
     restart: int = 0
     batch: int = 0
 
+    @property
+    def unit(self) -> Unit:
+        """The search."""
+        return Unit(self.batch, self.restart)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
     """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
-    them (`preferences`); `before` are those that were others when the order was drawn, which depends on them."""
+    them (`preferences`; None in the trace of a finished search); `before` are those that were others when the order was
+    drawn, which depends on them."""
 
     iteration: int = 0
     changes: Mapping[str, str]
     accepted: bool = True
     utility: float
-    preferences: Mapping[str, Sequence[float]]
+    preferences: Mapping[str, Sequence[float]] | None = None
     before: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreshOrder(SearchRow):
     """A fresh demonstration order before an iteration, what became of the joint proposal there, and the mean label
-    log-probabilities over the orders before it (`preferences`). U is under the fresh order."""
+    log-probabilities over the orders before it (`preferences`; None in the trace of a finished search). U is under the
+    fresh order."""
 
     iteration: int
     changes: Mapping[str, str]
@@ -55,7 +75,7 @@ class FreshOrder(SearchRow):
     delta: float
     utility: float
     labelled: int
-    preferences: Mapping[str, Sequence[float]]
+    preferences: Mapping[str, Sequence[float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +121,16 @@ class End(SearchRow):
 
 @dataclass
 class Cost(Usage):
-    """Cost of the run so far, interrupted parts included; for its own fields see `icm.search.scoring.PlainCost`."""
+    """Cost so far, interrupted parts included; for its own fields see `icm.search.scoring.PlainCost`."""
 
     plain_tokens: int = 0
     unchanged_tokens: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(**{name: value - getattr(other, name) for name, value in vars(self).items()})
 
 
 Row = SearchRow | Cost
@@ -122,14 +145,18 @@ KINDS: Mapping[str, type[Row]] = {
 KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 PLACE = ("restart", "batch")
 """Fields that stand before the type."""
+PREFERENCES = "preferences"
+"""The field that a search needs to go on, and nobody when it has ended."""
 
 
-def row_json(row: Row) -> JsonObject:
-    """The JSON object of a row: which search, type, fields."""
-    content = {field.name: getattr(row, field.name) for field in fields(row)}
+def row_json(row: Row, unit: Unit | None = None) -> JsonObject:
+    """The JSON object of a row: which search, type, fields. A cost is that of `unit`, if given, else of the run."""
+    content = {field.name: getattr(row, field.name) for field in fields(row)} | (vars(unit) if unit else {})
     if content.get("before", row) is None:  # traces from before there was any say nothing
         del content["before"]
     place = {name: content.pop(name) for name in PLACE if name in content}
+    if content.get(PREFERENCES, {}) is None:
+        del content[PREFERENCES]
     return place | {"type": KIND_NAMES[type(row)]} | content
 
 
@@ -182,6 +209,10 @@ def _log_probs(value: object, where: str) -> dict[str, list[float]]:
     return {key: _vector(row, where) for key, row in object_field(value, where).items()}
 
 
+def _log_probs_or_null(value: object, where: str) -> dict[str, list[float]] | None:
+    return None if value is None else _log_probs(value, where)
+
+
 def _vector(value: object, where: str) -> list[float]:
     if not isinstance(value, list):
         raise DataError(f"{where}: found {shown(value)}, expected a list of numbers")
@@ -198,7 +229,7 @@ _CHECKS: Mapping[object, Callable[[Any, str], Any]] = {
     Mapping[str, str]: _texts,
     Mapping[str, str] | None: _texts_or_null,
     Mapping[str, float]: _numbers,
-    Mapping[str, Sequence[float]]: _log_probs,
+    Mapping[str, Sequence[float]] | None: _log_probs_or_null,
 }
 """Type of a field → what reads it."""
 
@@ -212,109 +243,3 @@ def read_trace(path: str | Path) -> list[Decision]:
     lines = ((number, row) for number, row in read_log(path) if row.get("type", "decision") == "decision")
     rows = [read_row(row, f"{path}:{number}") for number, row in lines]
     return [row for row in rows if isinstance(row, Decision)]
-
-
-class Trace:
-    """Append-only log of one run.
-
-    Attributes:
-        history: rows of an earlier, interrupted run.
-    """
-
-    def __init__(self, handle: IO[str] | None, history: Sequence[Row]) -> None:
-        self._handle = handle
-        self.history = history
-        self._searches: dict[tuple[int, int], list[SearchRow]] = {}
-        for row in history:
-            if isinstance(row, SearchRow):
-                self._searches.setdefault((row.restart, row.batch), []).append(row)
-
-    def append(self, *rows: Row) -> None:
-        """Write rows through to the file, together."""
-        if self._handle is not None:
-            append_jsonl(self._handle, *map(row_json, rows))
-
-    def of_search(self, restart: int, batch: int) -> list[SearchRow]:
-        """Rows of one search in the history."""
-        return self._searches.get((restart, batch), [])
-
-    @property
-    def cost(self) -> Cost:
-        """What the interrupted run had cost."""
-        return next((row for row in reversed(self.history) if isinstance(row, Cost)), Cost())
-
-
-RUN = "run"
-"""Field of the header with all settings, by section: for messages, and to resume with; it is not compared."""
-_UNSAID = {"scored": "first tokens of labels"}
-"""What headers leave unsaid: labels of one token each, and traces of versions that scored no further ones."""
-
-
-@contextmanager
-def open_trace(path: Path | None, header: Mapping[str, object], resume: bool) -> Iterator[Trace]:
-    """Open a trace for appending; None keeps nothing.
-
-    Args:
-        path: the trace file. An existing one is replaced unless `resume`.
-        header: what the run is: flat field → value. A resumed trace must have the same.
-        resume: continue the run in `path`; a file that is absent starts a new one.
-
-    Raises:
-        ResumeError: the trace belongs to other data, another model or other settings; names the field.
-        DataError: a row of the trace is broken; names the line and the field.
-    """
-    if path is None:
-        yield Trace(None, [])
-        return
-    first = {"type": "icm_trace", **header}
-    history = _read_history(path, first) if resume and path.exists() else None
-    if history is None:
-        write_jsonl(path, [first])
-    with appending(path) as handle:
-        yield Trace(handle, history or [])
-
-
-def _read_history(path: Path, header: JsonObject) -> list[Row] | None:
-    """Rows behind the header; None if there is not even that. What the process was writing when it died is cut off the
-    file: a torn line, and a row without the cost that belongs to it."""
-    lines = list(read_log(path))
-    if not lines:
-        return None
-    _check_header(path, lines[0][1], header)
-    lines = _with_cost(lines)
-    cut_log(path, lines[-1][0])
-    rows = (read_row(content, f"{path}:{number}") for number, content in lines[1:])
-    return [row for row in rows if row is not None]
-
-
-def _with_cost(lines: list[tuple[int, JsonObject]]) -> list[tuple[int, JsonObject]]:
-    """Header and rows up to the last cost. Traces of early versions, of several rows and no cost, are whole."""
-    costs = [place for place, (_, row) in enumerate(lines) if row.get("type") == KIND_NAMES[Cost]]
-    if not costs:
-        return lines if len(lines) > 2 else lines[:1]
-    return lines[: costs[-1] + 1]
-
-
-def _check_header(path: Path, found: JsonObject, expected: JsonObject) -> None:
-    found, expected = _UNSAID | found, _UNSAID | json.loads(json.dumps(expected))
-    since = {key for key in expected if key.startswith(CONTENT)}  # older traces do not say
-    for key in sorted((found.keys() | expected.keys() - since) - {RUN}):
-        if found.get(key) != expected.get(key):
-            differ = f"{key} was {found.get(key)!r} and is now {expected.get(key)!r}; give what that run had"
-            what = _other_data(found, expected) if key == "data" else differ
-            raise ResumeError(
-                f"{path}: cannot resume: {what}, and run again, "
-                "or start a new run: without --resume, under another --output-name"
-            )
-
-
-def _other_data(found: JsonObject, expected: JsonObject) -> str:
-    """Which settings make other examples of the data than those of the trace."""
-    if not found.get(RUN):
-        return "the examples are others: give --dataset, --holdout, --max-examples, --seed and the like as that run had"
-    was, now = (header.get(RUN, {}).get("data", {}) for header in (found, expected))
-    differ = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
-    said = [f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differ]
-    if not said:
-        return "the data file has changed since that run began; restore it"
-    return f"the data are others: {', '.join(said)}; give what that run had"

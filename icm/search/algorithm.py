@@ -117,7 +117,7 @@ def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Or
             standing.refreshed = row.iteration
             before = {positions[key]: label for key, label in (getattr(row, "before", None) or {}).items()}
             order = problem.scorer.draw(labels or {**changes, **before}, problem.rng(row.iteration, ORDER))
-            preferences = {positions[key]: np.array(values) for key, values in row.preferences.items()}
+            preferences = {positions[key]: np.array(values) for key, values in (row.preferences or {}).items()}
             if changes:
                 standing.count(True)
         labels |= changes

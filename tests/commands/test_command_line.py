@@ -18,6 +18,7 @@ from icm.cli import main
 from icm.commands import run as run_command
 from icm.commands.parser import canonical_arguments
 from icm.labelling.options import options
+from icm.results.units import units_folder
 
 COMMANDS = ("run", "export", "push", "list", "analyze", "clean", "pipeline", "doctor")
 
@@ -352,10 +353,11 @@ def test_an_interrupted_run_says_how_to_resume_and_ends_as_an_uninterrupted_one(
 
 
 def wait_for_decisions(folder: Path, count: int) -> list[Path]:
-    """The trace, as soon as it holds `count` lines."""
+    """The trace, as soon as the file of the first unit holds `count` lines."""
     for _ in range(15_000):
         traces = list(folder.glob("icm_results/*.trace.jsonl"))
-        if traces and len(traces[0].read_text().splitlines()) >= count:
+        units = [file for trace in traces for file in units_folder(trace).glob("0-0.jsonl")]
+        if units and len(units[0].read_text().splitlines()) >= count:
             return traces
         time.sleep(0.02)
     raise AssertionError("no decision was written within five minutes")

@@ -14,7 +14,7 @@ def test_decisions_move_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(icm.commands.progress, "LINE_SECONDS", 0.0)  # no terminal: a line a minute
     bar = Bar(disable=True)
     show = _Updates(bar, SearchConfig(max_iterations=10, restarts=2))
-    show(Progress(Start(changes={}, utility=-5.0, preferences={}), batches=3, computed_tokens=10))
+    show(Progress(Start(changes={}, utility=-5.0, preferences={}), 6, 0, 1, computed_tokens=10))
     assert bar.tasks[0].fields["utility"] == "–"
     for iteration, accepted in ((3, True), (4, False)):
         row = Decision(
@@ -31,7 +31,7 @@ def test_decisions_move_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             temperature=0.25,
             labelled=7,
         )
-        show(Progress(row, batches=3, computed_tokens=12345))
+        show(Progress(row, 6, 0, 1, computed_tokens=12345))
     (task,) = bar.tasks
     assert (task.total, task.completed) == (3 * 2 * 10, (1 * 2 + 1) * 10 + 4)
     assert task.fields == {

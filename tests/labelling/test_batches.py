@@ -82,7 +82,7 @@ def test_a_question_with_more_examples_than_a_batch_is_refused_with_the_remedy(t
 def test_a_longer_context_is_proposed_where_there_is_one(limit: int | None, remedy: bool) -> None:
     dataset = replace(reviews(1), examples=[ICMExample("word " * 9000, where="a.csv:2")])
     with pytest.raises(DataError, match=r"^a\.csv:2: the text has 9") as caught:
-        run.fitting_batches(EngineConfig(max_model_len=limit), dataset, SearchConfig(), "auto")
+        run.fitting_batches(EngineConfig(max_model_len=limit), dataset, SearchConfig(), "auto", "transformers")
     assert str(caught.value).endswith("; --max-model-len can be up to 8192") == remedy
 
 
@@ -136,8 +136,7 @@ def test_vllm_keeps_a_position_of_the_context(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)  # read once
 
     def batches(engine: str, length: int) -> int:
-        monkeypatch.setattr(run, "choose_engine", lambda config: engine)
-        found = run.fitting_batches(EngineConfig(max_model_len=length), reviews(8), SearchConfig(), "data")
+        found = run.fitting_batches(EngineConfig(max_model_len=length), reviews(8), SearchConfig(), "data", engine)
         return len(found or ())
 
     enough = next(length for length in range(200, 600) if batches("transformers", length) == 1)

@@ -18,6 +18,7 @@ from icm.files import write_jsonl
 from icm.labelling.run import Interrupted, label
 from icm.labelling.settings import resolve_settings
 from icm.results.format import content_hash, read_result
+from icm.results.units import units_folder
 
 ROOT = Path(__file__).parents[2]
 # Characters that end a line for str.splitlines, but not in JSON.
@@ -64,7 +65,7 @@ def interrupted(settings: Any, rows: int = 12) -> Path:
 def test_labels_with_line_breaks_of_unicode_are_resumed(settings: Callable[..., Any]) -> None:
     whole = read_result(label(settings(output_name="whole")))
     trace = interrupted(settings())
-    with trace.open("ab") as handle:
+    with (units_folder(trace) / "0-0.jsonl").open("ab") as handle:
         handle.write(bytes(4096))  # a page that the disk never got
     assert content_hash(read_result(label(settings(), trace))) == content_hash(whole)
 
@@ -125,6 +126,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
         stderr=subprocess.PIPE,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3500, 3500)),
     )
-    trace = tmp_path / "out" / "l.trace.jsonl"
-    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"x: {trace}: File too large"
+    trace, rows = tmp_path / "out" / "l.trace.jsonl", tmp_path / "out" / "l.units" / "0-0.jsonl"
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"x: {rows}: File too large"
     assert content_hash(read_result(label(settings(), trace))) == content_hash(whole)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.search_runs import FAST, pairs, reviews
+from support.search_runs import FAST, interrupted_after, pairs, reviews, rows
 
 from icm.config import SearchConfig
 from icm.engines.accounting import AccountingEngine
@@ -26,9 +26,9 @@ def test_plain_cost_of_bootstrap_is_that_of_its_prompts(calibration: Any, tokeni
 def test_cost_outlives_an_interruption(algorithm: Any, calibration: Any, tokenizer: Any, tmp_path: Path) -> None:
     path, config = tmp_path / "t.jsonl", replace(FAST, algorithm=algorithm, calibration=calibration, restarts=2)
     whole = run_labeling(pairs(10), AccountingEngine(tokenizer), config, trace_path=path).metadata["usage"]
-    lines = path.read_bytes().splitlines(keepends=True)
-    usages = [number for number, line in enumerate(lines) if b'"type": "usage"' in line]
-    path.write_bytes(b"".join(lines[: usages[len(usages) // 2] + 1]))
+    with pytest.raises(KeyboardInterrupt):
+        stop = interrupted_after(len(rows(path)) // 2)
+        run_labeling(pairs(10), AccountingEngine(tokenizer), config, trace_path=path, on_progress=stop)
     resumed = run_labeling(pairs(10), AccountingEngine(tokenizer), config, trace_path=path, resume=True)
     usage = resumed.metadata["usage"]
     assert [usage[key] for key in ("plain_tokens", "unchanged_tokens")] == [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.engine_models import DEVICES
-from support.search_runs import FAST, groups, labels, pairs, problem, reviews, rows
+from support.search_runs import FAST, groups, interrupted_after, labels, pairs, problem, reviews, rows, seen
 
 import icm.search.trees
 from icm.config import EngineConfig, SearchConfig
@@ -18,6 +18,7 @@ from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.labelling.session import run_labeling
+from icm.results.units import units_folder
 from icm.search.algorithm import Search, Standing, proposer, temperature
 from icm.search.scoring import Scorer
 from icm.search.simple import argmax_labels
@@ -75,9 +76,15 @@ def test_resumed_run_is_the_uninterrupted_run(
 ) -> None:
     path = tmp_path / "t.jsonl"
     config = replace(FAST, init=init, shots=shots, refresh_every=8, restarts=2)
-    whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path)
-    expected, raw = rows(path), path.read_bytes()
-    path.write_bytes(raw[: max(raw.index(b"\n") + 1, int(len(raw) * kept))])
+    found = list[dict[str, Any]]()
+    whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, on_progress=seen(found))
+    expected = rows(path)
+    with pytest.raises(KeyboardInterrupt):
+        stop = interrupted_after(max(1, int(len(found) * kept)))
+        run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, on_progress=stop)
+    last = max(units_folder(path).glob("*-*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+    with last.open("ab") as torn:
+        torn.write(b'{"type": "deci' if kept < 1 else b"")
     resumed = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, resume=True)
     assert rows(path) == expected
     assert labels(resumed) == labels(whole)
@@ -101,9 +108,10 @@ def test_twelve_labels_of_several_tokens(
     assert len(set(labels(whole).values())) >= 6
     usage = whole.metadata["usage"]
     assert usage["computed_tokens"] < 0.2 * usage["plain_tokens"]
-    expected, lines = rows(path), path.read_bytes().splitlines(keepends=True)
-    usages = [number for number, line in enumerate(lines) if b'"type": "usage"' in line]  # cost is kept up to there
-    path.write_bytes(b"".join(lines[: usages[len(usages) // 2] + 1]))
+    expected = rows(path)
+    with pytest.raises(KeyboardInterrupt):
+        stop = interrupted_after(len(expected) // 2)
+        run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, on_progress=stop)
     resumed = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, resume=True)
     assert rows(path) == expected
     assert labels(resumed) == labels(whole)
@@ -111,17 +119,17 @@ def test_twelve_labels_of_several_tokens(
 
 
 @pytest.mark.parametrize("consistency", [False, True])
-def test_plain_cost_is_that_of_the_prompts_of_the_trace(consistency: bool, tokenizer: Any, tmp_path: Path) -> None:
-    path, dataset = tmp_path / "t.jsonl", pairs(10)
+def test_plain_cost_is_that_of_the_prompts_of_the_trace(consistency: bool, tokenizer: Any) -> None:
+    found, dataset = list[dict[str, Any]](), pairs(10)
     config = replace(FAST, consistency=consistency, alpha=10, max_iterations=200, final_orders=1)
-    usage = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path).metadata["usage"]
+    usage = run_labeling(dataset, AccountingEngine(tokenizer), config, on_progress=seen(found)).metadata["usage"]
     scorer = Scorer(AccountingEngine(tokenizer), dataset, config)
     position = {example.id: number for number, example in enumerate(dataset)}
 
     def sweep(labels: dict[int, str]) -> int:
         return scorer.trees(labels).leave_one_out(draw_order(labels, np.random.default_rng(0))).prompt_tokens
 
-    first, *others = rows(path)[1:]
+    first, *others = found
     current = {position[key]: label for key, label in first["changes"].items()}
     plain = sweep(current) + sum(len(scorer.encoder.query(example)) for example in dataset)  # the zero-shot start
     unchanged, preferred, taken_back = 0, first["preferences"], 0
@@ -213,23 +221,24 @@ def test_joint_proposals_mend_many_labels_at_once(joint: bool, tokenizer: Any, m
 
 @pytest.mark.parametrize("init", ["random", "bootstrap"])
 def test_earlier_orders_propose_and_the_present_one_judges(
-    init: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    init: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("icm.engines.accounting.AGREEMENT", 0.5)  # orders disagree, so some proposals are rejected
-    path, dataset = tmp_path / "t.jsonl", reviews(24)
-    run_labeling(dataset, AccountingEngine(tokenizer), replace(FAST, init=init, max_iterations=200), trace_path=path)
-    names, preferred, seen = dataset.label_space.labels, {}, {"joint": 0, "single": 0}
-    for row in rows(path):
+    found, dataset = list[dict[str, Any]](), reviews(24)
+    config = replace(FAST, init=init, max_iterations=200)
+    run_labeling(dataset, AccountingEngine(tokenizer), config, on_progress=seen(found))
+    names, preferred, proposals = dataset.label_space.labels, {}, {"joint": 0, "single": 0}
+    for row in found:
         if row["type"] in ("start", "order"):
             preferred = {key: names[int(np.argmax(values))] for key, values in row["preferences"].items()}
         if row["type"] == "order":
             assert row["accepted"] == (row["delta"] > 0)
             assert all(preferred[key] == label for key, label in row["changes"].items())
-            seen["joint"] += bool(row["changes"])
+            proposals["joint"] += bool(row["changes"])
         elif row["type"] == "decision" and row["previous"] is not None and row["example"] in preferred:
             assert row["proposal"] == preferred[row["example"]]
-            seen["single"] += row["proposal"] != row["previous"]
-    assert min(seen.values()) > 0, "a run without such proposals tests nothing"
+            proposals["single"] += row["proposal"] != row["previous"]
+    assert min(proposals.values()) > 0, "a run without such proposals tests nothing"
 
 
 def test_a_short_search_labels_a_long_rest(tokenizer: Any) -> None:
@@ -256,8 +265,8 @@ def test_real_model_lookahead_and_resume_write_the_same(engine: Engine, tmp_path
         run_labeling(dataset, engine, replace(config, lookahead=ahead), trace_path=path)
         found.append(rows(path))
     assert found[0] == found[1]
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"type": "deci')
+    with pytest.raises(KeyboardInterrupt):
+        run_labeling(dataset, engine, config, trace_path=path, on_progress=interrupted_after(len(found[0]) // 2))
     run_labeling(dataset, engine, config, trace_path=path, resume=True)
     assert rows(path) == found[0]
 

@@ -1,6 +1,7 @@
 """Data for searches, and what is read from their results."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
 from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations, example_id
+from icm.labelling.session import Progress
 from icm.results.format import ICMResult
+from icm.results.trace import row_json
 from icm.search.checks import rule_checker
 from icm.search.problem import Problem
 from icm.search.scoring import Scorer
@@ -58,6 +61,22 @@ def problem(engine: Engine, dataset: ICMDataset, config: SearchConfig) -> Proble
 def rows(path: Path) -> list[dict[str, Any]]:
     """Trace rows that do not speak of cost."""
     return [row for row in map(json.loads, path.read_text().splitlines()) if row["type"] != "usage"]
+
+
+def seen(found: list[dict[str, Any]]) -> Callable[[Progress], None]:
+    """Takes the rows of a run as they come, with what is of no use when it has ended."""
+    return lambda progress: found.append(row_json(progress.row))
+
+
+def interrupted_after(count: int) -> Callable[[Progress], None]:
+    """Interrupts a run at its row of that number."""
+    left = iter(range(count - 1))
+
+    def stop(progress: Progress) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 def labels(result: ICMResult) -> dict[str, str]:
