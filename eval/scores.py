@@ -8,6 +8,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.benchmarks.harness import BenchmarkRun
+from eval.benchmarks.scores import BenchmarkScores
 from eval.conditions.answers import Answer
 from eval.experiment import Experiment, Run
 from eval.intervals import Estimate, accuracy, compare, gap_recovered
@@ -178,6 +180,8 @@ class Evaluation:
         chosen: TruthfulQA MC1 and MC2, if asked for.
         seconds: wall-clock time of this start; what earlier starts answered is not in it.
         engine_starts: engines that were started, in this start.
+        benchmarks: of lm-evaluation-harness, if asked for, a metric each.
+        benchmark_runs: what they are made from.
     """
 
     experiment: Experiment
@@ -185,6 +189,8 @@ class Evaluation:
     chosen: tuple[MultipleChoiceRun, ...]
     seconds: float
     engine_starts: int
+    benchmarks: tuple[BenchmarkScores, ...] = ()
+    benchmark_runs: tuple[BenchmarkRun, ...] = ()
 
     @classmethod
     def of(
@@ -245,7 +251,11 @@ class Evaluation:
     def notes(self) -> list[str]:
         """What a reader of the figures must know."""
         shots = self.experiment.settings.shots
-        return [note for condition in self.conditions for note in _notes(condition, shots)]
+        asked = dict.fromkeys(run.benchmark.name for run in self.benchmark_runs if run.benchmark.left_out)
+        left_out = {run.benchmark.name: run.benchmark.left_out for run in self.benchmark_runs}
+        return [note for condition in self.conditions for note in _notes(condition, shots)] + [
+            f"benchmark {name}: without {left_out[name]} items whose question is in a label file" for name in asked
+        ]
 
 
 def _gap(condition: ConditionScores, zero_shot: ConditionScores, golden: ConditionScores) -> JsonObject:

@@ -311,9 +311,16 @@ def _eval(config: PipelineConfig) -> Stage:
         name="eval",
         command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
         settings=settings,
-        inputs=(*labels, *adapters, *dict.fromkeys(models)),
+        inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
     )
+
+
+def _task_files(benchmarks: object) -> list[Path]:
+    """The harness's task files of the user's own, with what lies beside them."""
+    folder = benchmarks.get("include_path") if isinstance(benchmarks, Mapping) else None
+    found = Path(folder).rglob("*") if isinstance(folder, str) else ()
+    return sorted(path for path in found if path.is_file() and path.suffix != ".pyc")
 
 
 def eval_yaml(config: PipelineConfig) -> str:
