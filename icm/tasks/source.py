@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from icm.config import GenerationConfig
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -40,6 +42,7 @@ class DataSource:
         group_field: record field whose equal values belong together: they are drawn, held out and sliced as one.
         label_map: names for labels as the records have them; an empty name makes the label count as absent.
         ignore_fields: record fields that are not read.
+        candidates: claims that a model writes for a question of data without.
     """
 
     dataset: str = "reviews"
@@ -61,6 +64,7 @@ class DataSource:
     group_field: str | None = None
     label_map: dict[str, str] | None = None
     ignore_fields: list[str] | None = None
+    candidates: int = 4
 
     @property
     def own_task(self) -> str | None:
@@ -74,7 +78,10 @@ class DataSource:
 
 
 _NAMES = [field.name for field in fields(DataSource)]
-LATER = {entry.name: entry.default for entry in fields(DataSource)[_NAMES.index("slice") :]} | {"tokenizer": None}
+LATER = {entry.name: entry.default for entry in fields(DataSource)[_NAMES.index("slice") :]} | {
+    "tokenizer": None,
+    **{entry.name: entry.default for entry in fields(GenerationConfig) if "_last_" in entry.name},
+}
 """Settings that the first label files do not have, with their defaults."""
 
 
