@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from eval.benchmarks.harness import BenchmarkRun
 from eval.benchmarks.scores import BenchmarkScores
 from eval.conditions.answers import Answer
-from eval.experiment import Experiment, Run
+from eval.experiment import Experiment, Run, base_of
 from eval.intervals import Estimate, accuracy, compare, gap_recovered
 from eval.metrics.label_agreement import LabelAgreement
 from eval.metrics.probability_quality import ProbabilityQuality
 from eval.multiple_choice import MultipleChoiceRun
 from eval.settings import ConditionConfig
 from icm.calibration import calibrate, label_bias, over_labels
+from icm.config import EngineConfig
 from icm.files import JsonObject
 
 Floats = NDArray[np.float64]
@@ -113,6 +114,11 @@ class ConditionScores:
     def kind(self) -> str:
         """As in the settings."""
         return self.config.kind
+
+    @property
+    def base(self) -> EngineConfig | None:
+        """Its model, without an adapter."""
+        return base_of(self.runs[0].run)
 
     def correct(self, calibration: str) -> Floats:
         """Right (1) or wrong (0) [items, seeds]; a failed item is wrong."""
@@ -231,20 +237,26 @@ class Evaluation:
             for one, two in combinations(self.conditions, 2)
         ]
 
+    def plain(self, condition: ConditionScores) -> ConditionScores | None:
+        """The condition's own model asked plainly: the first zero-shot condition of it without a preamble."""
+        asked = (c for c in self.conditions if c.kind == "zero-shot" and not c.config.preamble)
+        return next((c for c in asked if c.base == condition.base), None)
+
     @cached_property
     def gaps(self) -> dict[str, JsonObject]:
         """Share of the gap from zero-shot to golden that each other prompted or tuned condition recovers.
 
-        Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden; zero-shot is
-        the first zero-shot condition without a preamble.
+        Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden, both of the
+        same model, whose zero-shot condition is `plain`.
         """
-        zero_shot = next((c for c in self.conditions if c.kind == "zero-shot" and not c.config.preamble), None)
         found: dict[str, JsonObject] = {}
         for kind in ("many-shot", "fine-tuned"):
             alike = [c for c in self.conditions if c.kind == kind]
-            golden = next((c for c in alike if c.config.labels_from == "gold"), None)
-            if zero_shot and golden:
-                found |= {c.name: _gap(c, zero_shot, golden) for c in alike if c is not golden}
+            for c in alike:
+                zero_shot = self.plain(c)
+                golden = next((g for g in alike if g.config.labels_from == "gold" and g.base == c.base), None)
+                if zero_shot and golden and c is not golden:
+                    found[c.name] = _gap(c, zero_shot, golden)
         return found
 
     @property

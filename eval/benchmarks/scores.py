@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from eval.benchmarks.harness import BenchmarkRun
+from eval.experiment import base_of
 from eval.intervals import LEVEL, Estimate, accuracy, paired_difference
 from eval.settings import ConditionConfig
+from icm.config import EngineConfig
 from icm.files import JsonObject
 
 Floats = NDArray[np.float64]
@@ -25,6 +27,7 @@ class ConditionScore:
 
     Attributes:
         config: the condition.
+        base: its model, without an adapter.
         estimate: mean over seeds; of shares with an interval over items, of other metrics by the harness's standard
             error, which some have not (NaN).
         seeds: the harness's own figure for each seed.
@@ -33,6 +36,7 @@ class ConditionScore:
     """
 
     config: ConditionConfig
+    base: EngineConfig | None
     estimate: Estimate
     seeds: tuple[float, ...]
     values: Floats | None
@@ -64,10 +68,10 @@ class BenchmarkScores:
         kind = "" if kind == "none" else f" ({kind})"
         return f"{self.task}, {name}{kind}, {len(self.conditions[0].ids)} items, {self.shots} shots"
 
-    @property
-    def reference(self) -> ConditionScore:
-        """What the others are held against: the first zero-shot condition, else the first one."""
-        return next((c for c in self.conditions if c.config.kind == "zero-shot"), self.conditions[0])
+    def plain(self, condition: ConditionScore) -> ConditionScore | None:
+        """The condition's own model asked plainly."""
+        asked = (c for c in self.conditions if c.config.kind == "zero-shot")
+        return next((c for c in asked if c.base == condition.base), None)
 
     @cached_property
     def comparisons(self) -> list[JsonObject]:
@@ -75,8 +79,9 @@ class BenchmarkScores:
         return [entry for one, two in combinations(self.conditions, 2) if (entry := _compared(one, two))]
 
     def gain(self, condition: ConditionScore) -> JsonObject | None:
-        """The condition's difference from the reference; None for that itself."""
-        return None if condition is self.reference else _compared(condition, self.reference)
+        """The condition's difference from its own model asked plainly; None for that itself, and without it."""
+        plain = self.plain(condition)
+        return None if plain is None or plain is condition else _compared(condition, plain)
 
 
 def _compared(one: ConditionScore, two: ConditionScore) -> JsonObject | None:
@@ -162,7 +167,8 @@ def _condition(entries: Sequence[_Entry]) -> ConditionScore:
     seeds = tuple(entry.value for entry in entries)
     columns = [values for values in found if values is not None]
     values = np.stack(columns, axis=1) if len(columns) == len(entries) else None
-    return ConditionScore(entries[0].run.run.config, _estimate(entries, values, ids), seeds, values, ids)
+    run = entries[0].run.run
+    return ConditionScore(run.config, base_of(run), _estimate(entries, values, ids), seeds, values, ids)
 
 
 def _estimate(entries: Sequence[_Entry], values: Floats | None, ids: Sequence[str]) -> Estimate:

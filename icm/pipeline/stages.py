@@ -288,7 +288,9 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
         if not runs:
             raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
         files = [str(label_file(config, algorithm, seed)) for _, seed, _ in runs]
-        return {**condition, "files": files, "adapters": [str(_adapter(config, *run)) for run in runs]}
+        base = config.train and trained_model(config, config.train).get("model_name_or_path")
+        own = {"model": base} if base and "model" not in condition else {}
+        return {**condition, **own, "files": files, "adapters": [str(_adapter(config, *run)) for run in runs]}
     return condition
 
 

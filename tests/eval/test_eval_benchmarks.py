@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny_training import save_tiny_llama
 
 from eval.benchmarks.tasks import BenchmarkTasks
 from eval.run import main
@@ -33,14 +34,17 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A LoRA adapter that changes what the tiny model says."""
+    return make_adapter(tiny_model, tmp_path_factory.mktemp("adapters") / "lora")
+
+
+def make_adapter(model: Path, folder: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("adapters") / "lora"
     settings = LoraConfig(r=8, lora_alpha=64, init_lora_weights=False, target_modules="all-linear")
-    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), settings).save_pretrained(folder)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), settings).save_pretrained(folder)
     return folder
 
 
@@ -104,6 +108,32 @@ def test_the_numbers_and_samples_of_the_harness_itself(
     assert metrics["icm_test_sums", "exact_match,last-number"]["n-shot"] == 2
     for text in (capsys.readouterr().out, (out / "results.md").read_text(), (out / "report.html").read_text()):
         assert "icm_test_sums, exact_match (last-number), 10 items, 2 shots" in text
+
+
+def test_each_adapter_is_held_against_its_own_base(
+    settings_file: Callable[..., Path], label_file: Callable[..., str], adapter: Path, tmp_path: Path
+) -> None:
+    """Labels of one model train another: gaps and benchmark differences start at the model that was trained."""
+    other = save_tiny_llama(tmp_path / "other", initializer_range=0.3)
+    tuned = str(make_adapter(other, tmp_path / "other-lora"))
+    both = [
+        *conditions(adapter),
+        {"name": "Other", "kind": "zero-shot", "model": str(other)},
+        *(
+            {"name": f"Other {source}", "kind": "fine-tuned", "labels_from": source, "adapters": [tuned]}
+            | {"model": str(other)}
+            for source in ("labels", "gold")
+        ),
+    ]
+    asked = {**ASKED, "tasks": ["icm_test_capitals"], "limit": 5}
+    assert main(["--config", str(settings_file(both, labels=[label_file()], benchmarks=asked))]) == 0
+    found = results(tmp_path / "out")
+    assert found["gap_recovered"].keys() == {"Other labels"}
+    gap = found["gap_recovered"]["Other labels"]
+    assert (gap["from"], gap["to"]) == ("Other", "Other gold")
+    text = (tmp_path / "out" / "results.md").read_text(encoding="utf-8").partition("acc, 5 items")[2]
+    rows = {row.split("|")[1].strip(): row.split("|")[4].strip() for row in text.splitlines() if "|" in row}
+    assert rows["Base"] == rows["Other"] == "" and all(rows[name] for name in ("Tuned", "Other labels", "Other gold"))
 
 
 def test_killed_between_tasks_it_goes_on(settings_file: Callable[..., Path], tiny_model: Path, tmp_path: Path) -> None:
