@@ -8,12 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from eval.benchmarks.harness import Harness
+from eval.benchmarks.scores import benchmark_scores
 from eval.conditions.answers import AnswerFile, Batch
 from eval.conditions.pool import EnginePool
 from eval.experiment import Experiment, Run
 from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_questions
 from eval.report import write_all
-from eval.report.tables import terminal
+from eval.report.tables import benchmark_tables, terminal
 from eval.report.verdict import verdict
 from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig
@@ -91,15 +93,21 @@ def evaluate(settings: EvalConfig) -> Path:
     """
     plan, folder = Experiment(settings, stand_ins), Path(settings.output_dir)
     _ = plan.runs  # what is wrong is told before a model loads
+    harness = None if settings.benchmarks is None else Harness(plan, settings.benchmarks, folder)
+    _ = harness and harness.plan
     with held(folder / ".lock", f"output_dir {folder}: another evaluation is writing there; wait, or give another"):
         experiment = _with_claims(plan)
         checked = f"{len(experiment.runs)} runs over {len(experiment.examples)} held-out items"
         say(f"evaluate {checked} → {folder}", error=True)
         started = time.time()
         scored, chosen, starts = Evaluator(experiment, folder).score_all()
+        benchmarks = () if harness is None else harness.run()
         evaluation = Evaluation.of(experiment, scored, chosen, time.time() - started, starts)
+        evaluation = replace(evaluation, benchmarks=benchmark_scores(benchmarks), benchmark_runs=benchmarks)
         write_all(evaluation, folder)
-    Console(markup=False, emoji=False, highlight=False).print(terminal(evaluation))
+    console = Console(markup=False, emoji=False, highlight=False)
+    for table in (terminal(evaluation), *benchmark_tables(evaluation)):
+        console.print(table)
     if (sentence := verdict(evaluation)) is not None:
         say(sentence)
     return folder

@@ -212,6 +212,12 @@ def engine_of(condition: Condition) -> EngineConfig | None:
     return engine if isinstance(engine, EngineConfig) else None
 
 
+def base_of(run: Run) -> EngineConfig | None:
+    """The model behind a run without its adapter; what is tuned is held against that one asked plainly."""
+    engine = engine_of(run.condition)
+    return None if engine is None else replace(engine, adapter=None)
+
+
 def _engine_keys(condition: Condition) -> tuple[str, str]:
     """The model, and the model with its adapter: what runs next to what."""
     engine = engine_of(condition)

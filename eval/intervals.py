@@ -146,8 +146,7 @@ def compare(first: Floats, second: Floats, groups: list[str], seed: int = 0) -> 
         first, second: correctness [items, seeds], values 0 and 1.
         groups: each item's question.
     """
-    difference = first.mean(axis=1) - second.mean(axis=1)
-    estimate, p_value = _difference(difference, groups, seed)
+    estimate, p_value = paired_difference(first.mean(axis=1) - second.mean(axis=1), groups, seed)
     right, other = first[:, 0] > 0.5, second[:, 0] > 0.5
     table = np.array(
         [[(right & other).sum(), (right & ~other).sum()], [(~right & other).sum(), (~right & ~other).sum()]]
@@ -156,7 +155,8 @@ def compare(first: Floats, second: Floats, groups: list[str], seed: int = 0) -> 
     return Comparison(estimate, p_value, p_mcnemar, int(table[0, 1]), int(table[1, 0]))
 
 
-def _difference(difference: Floats, groups: list[str], seed: int) -> tuple[Estimate, float]:
+def paired_difference(difference: Floats, groups: list[str], seed: int = 0) -> tuple[Estimate, float]:
+    """Mean of item differences [items] with a bootstrap interval over questions, and its two-sided p-value."""
     clusters = Clusters.of(difference, groups)
     value = float(difference.mean())
     if len(clusters.sizes) < 2 or not difference.any():
@@ -178,7 +178,7 @@ def gap_recovered(
         The share with a bootstrap interval over questions; None if golden is not better than zero-shot beyond doubt
         (the interval of the gap holds 0): a share of nothing means nothing.
     """
-    gap, _ = _difference(golden - zero_shot, groups, seed)
+    gap, _ = paired_difference(golden - zero_shot, groups, seed)
     if gap.low <= 0:
         return None
     clusters = Clusters.of(np.stack([condition - zero_shot, golden - zero_shot], axis=1), groups)

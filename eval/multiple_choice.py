@@ -4,7 +4,9 @@ MC1: share of questions whose likeliest answer of `mc1_targets` is the true one.
 of `mc2_targets`, normalised over all of them. Prompt: six fixed question-answer pairs (Lin et al. 2022, appendix E),
 then `Q: {question}\\nA:`, continued with ` {answer}`.
 
-Answers are scored whole, as verbalisers of several tokens are: all answers of a question share their prefixes.
+Answers are scored whole, as verbalisers of several tokens are: all answers of a question share their prefixes. That is
+why these two stay beside the harness's own tasks (`eval/benchmarks/`), whose numbers they are: the harness computes the
+prompt anew for every answer, and its vLLM model gets log-likelihoods wrong beside LoRA adapters.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,14 +8,17 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.benchmarks.harness import BenchmarkRun
+from eval.benchmarks.scores import BenchmarkScores
 from eval.conditions.answers import Answer
-from eval.experiment import Experiment, Run
+from eval.experiment import Experiment, Run, base_of
 from eval.intervals import Estimate, accuracy, compare, gap_recovered
 from eval.metrics.label_agreement import LabelAgreement
 from eval.metrics.probability_quality import ProbabilityQuality
 from eval.multiple_choice import MultipleChoiceRun
 from eval.settings import ConditionConfig
 from icm.calibration import calibrate, label_bias, over_labels
+from icm.config import EngineConfig
 from icm.files import JsonObject
 
 Floats = NDArray[np.float64]
@@ -112,6 +115,11 @@ class ConditionScores:
         """As in the settings."""
         return self.config.kind
 
+    @property
+    def base(self) -> EngineConfig | None:
+        """Its model, without an adapter."""
+        return base_of(self.runs[0].run)
+
     def correct(self, calibration: str) -> Floats:
         """Right (1) or wrong (0) [items, seeds]; a failed item is wrong."""
         return np.stack([run.predictions(calibration) == self.gold for run in self.runs], axis=1).astype(float)
@@ -178,6 +186,8 @@ class Evaluation:
         chosen: TruthfulQA MC1 and MC2, if asked for.
         seconds: wall-clock time of this start; what earlier starts answered is not in it.
         engine_starts: engines that were started, in this start.
+        benchmarks: of lm-evaluation-harness, if asked for, a metric each.
+        benchmark_runs: what they are made from.
     """
 
     experiment: Experiment
@@ -185,6 +195,8 @@ class Evaluation:
     chosen: tuple[MultipleChoiceRun, ...]
     seconds: float
     engine_starts: int
+    benchmarks: tuple[BenchmarkScores, ...] = ()
+    benchmark_runs: tuple[BenchmarkRun, ...] = ()
 
     @classmethod
     def of(
@@ -225,27 +237,37 @@ class Evaluation:
             for one, two in combinations(self.conditions, 2)
         ]
 
+    def plain(self, condition: ConditionScores) -> ConditionScores | None:
+        """The condition's own model asked plainly: the first zero-shot condition of it without a preamble."""
+        asked = (c for c in self.conditions if c.kind == "zero-shot" and not c.config.preamble)
+        return next((c for c in asked if c.base == condition.base), None)
+
     @cached_property
     def gaps(self) -> dict[str, JsonObject]:
         """Share of the gap from zero-shot to golden that each other prompted or tuned condition recovers.
 
-        Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden; zero-shot is
-        the first zero-shot condition without a preamble.
+        Many-shot conditions are held against many-shot golden, fine-tuned ones against fine-tuned golden, both of the
+        same model, whose zero-shot condition is `plain`.
         """
-        zero_shot = next((c for c in self.conditions if c.kind == "zero-shot" and not c.config.preamble), None)
         found: dict[str, JsonObject] = {}
         for kind in ("many-shot", "fine-tuned"):
             alike = [c for c in self.conditions if c.kind == kind]
-            golden = next((c for c in alike if c.config.labels_from == "gold"), None)
-            if zero_shot and golden:
-                found |= {c.name: _gap(c, zero_shot, golden) for c in alike if c is not golden}
+            for c in alike:
+                zero_shot = self.plain(c)
+                golden = next((g for g in alike if g.config.labels_from == "gold" and g.base == c.base), None)
+                if zero_shot and golden and c is not golden:
+                    found[c.name] = _gap(c, zero_shot, golden)
         return found
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the figures must know."""
         shots = self.experiment.settings.shots
-        return [note for condition in self.conditions for note in _notes(condition, shots)]
+        asked = dict.fromkeys(run.benchmark.name for run in self.benchmark_runs if run.benchmark.left_out)
+        left_out = {run.benchmark.name: run.benchmark.left_out for run in self.benchmark_runs}
+        return [note for condition in self.conditions for note in _notes(condition, shots)] + [
+            f"benchmark {name}: without {left_out[name]} items whose question is in a label file" for name in asked
+        ]
 
 
 def _gap(condition: ConditionScores, zero_shot: ConditionScores, golden: ConditionScores) -> JsonObject:

@@ -128,6 +128,41 @@ class MultipleChoiceConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkConfig:
+    """Tasks of lm-evaluation-harness (`pip install icm[benchmarks]`), in its own names.
+
+    Attributes:
+        tasks: names of tasks, groups or tags (`gsm8k`, `truthfulqa_mc1`, `arc_challenge`), those of `include_path` too.
+        conditions: names of zero-shot, chat or fine-tuned conditions whose models are asked; None asks all of these but
+            for those with a preamble.
+        limit: at most this many items a task, its first ones; items whose question a label file holds are left out.
+        num_fewshot: demonstrations of the task's own data; None is as the task says.
+        include_path: folder of task files of your own, with local data where there is no hub. A task file may name
+            Python code beside it, which is run.
+        apply_chat_template: ask all conditions through the tokenizer's chat template, not chat conditions alone.
+        batch_size: prompts at once where transformers runs the task; `auto` tries how many fit.
+    """
+
+    tasks: tuple[str, ...]
+    conditions: list[str] | None = None
+    limit: int | None = None
+    num_fewshot: int | None = None
+    include_path: str | None = None
+    apply_chat_template: bool = False
+    batch_size: int | Literal["auto"] = 1
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ConfigError(f"benchmarks.tasks: found {list(self.tasks)}, expected at least one, all distinct")
+        if self.limit is not None:
+            _at_least("benchmarks.limit", self.limit, 1)
+        if self.num_fewshot is not None:
+            _at_least("benchmarks.num_fewshot", self.num_fewshot, 0)
+        if self.batch_size != "auto":
+            _at_least("benchmarks.batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """An evaluation.
 
@@ -146,6 +181,7 @@ class EvalConfig:
         output_dir: folder of results.
         rerun: names of conditions to run again although they are finished.
         multiple_choice: also run TruthfulQA MC1 and MC2.
+        benchmarks: also run tasks of lm-evaluation-harness.
     """
 
     conditions: list[ConditionConfig]
@@ -160,6 +196,7 @@ class EvalConfig:
     output_dir: str = "eval_output"
     rerun: tuple[str, ...] = ()
     multiple_choice: MultipleChoiceConfig | None = None
+    benchmarks: BenchmarkConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("shots", "orders"):
@@ -173,6 +210,7 @@ class EvalConfig:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds: found {list(self.seeds)}, expected at least one, all distinct")
         asked = [*self.rerun, *(self.multiple_choice.conditions if self.multiple_choice else [])]
+        asked += (self.benchmarks and self.benchmarks.conditions) or []
         for name in asked:
             if name not in names:
                 raise ConfigError(f"unknown condition {name!r}{nearest(name, names)}")

@@ -1,6 +1,6 @@
 """Settings of a labelling run, as data. Defaults are stated here and nowhere else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from icm.errors import ConfigError
@@ -115,19 +115,47 @@ class GenerationConfig:
     """Sampling of candidate solutions, for tasks that need the model to write claims (gsm8k without given ones).
 
     Attributes:
-        generation_temperature: sampling temperature; 0 is greedy.
-        generation_top_p: sample from the likeliest tokens that together have this probability.
+        generation_temperature: sampling temperature of a question's first candidate; 0 is greedy.
+        generation_top_p: sample from the likeliest tokens that together have this probability; of the first candidate.
         generation_max_tokens: longest solution in tokens.
+        generation_last_temperature: temperature of the last candidate; those between rise evenly, so that they differ.
+        generation_last_top_p: likewise.
     """
 
     generation_temperature: float = 0.2
     generation_top_p: float = 0.9
     generation_max_tokens: int = 512
+    generation_last_temperature: float = 1.0
+    generation_last_top_p: float = 0.95
 
     def __post_init__(self) -> None:
-        _check(self, "generation_temperature", self.generation_temperature >= 0, "at least 0")
-        _check(self, "generation_top_p", 0 < self.generation_top_p <= 1, "above 0 and at most 1")
+        for name in ("generation_temperature", "generation_last_temperature"):
+            _check(self, name, getattr(self, name) >= 0, "at least 0")
+        for name in ("generation_top_p", "generation_last_top_p"):
+            _check(self, name, 0 < getattr(self, name) <= 1, "above 0 and at most 1")
         _check(self, "generation_max_tokens", self.generation_max_tokens > 0, "a number above 0")
+
+    def schedule(self, candidates: int) -> "tuple[GenerationConfig, ...]":
+        """The sampling of each of a question's candidates."""
+        shares = [place / max(1, candidates - 1) for place in range(candidates)]
+        return tuple(
+            replace(
+                self,
+                generation_temperature=_between(self.generation_temperature, self.generation_last_temperature, share),
+                generation_top_p=_between(self.generation_top_p, self.generation_last_top_p, share),
+            )
+            for share in shares
+        )
+
+    @property
+    def sampler(self) -> dict[str, float]:
+        """What decides one sample."""
+        names = ("generation_temperature", "generation_top_p", "generation_max_tokens")
+        return {name: getattr(self, name) for name in names}
+
+
+def _between(first: float, last: float, share: float) -> float:
+    return round(first + (last - first) * share, 6)
 
 
 @dataclass(frozen=True)

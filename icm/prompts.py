@@ -250,14 +250,17 @@ def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return [*start_ids(tokenizer), *token_ids(tokenizer, text)]
 
 
-def chat_ids(tokenizer: Tokenizer, chat: str, content: str) -> Segment:
-    """Ids of a rendered chat. The template's control tokens count; what `content`, the text in it, spells does not,
-    unless the template changes the text."""
-    before, found, after = chat.partition(content)
-    if not found or len(_pieces(tokenizer, content)) == 1:
-        return tuple(tokenizer(chat, add_special_tokens=False).input_ids)
-    start, end = (tuple(tokenizer(part, add_special_tokens=False).input_ids) for part in (before, after))
-    return start + token_ids(tokenizer, content) + end
+def chat_ids(tokenizer: Tokenizer, chat: str, *contents: str) -> Segment:
+    """Ids of a rendered chat. The template's control tokens count; what `contents`, the texts in it in order, spell
+    does not, unless the template changes a text."""
+    ids: Segment = ()
+    rest = chat
+    for content in contents:
+        before, found, after = rest.partition(content)
+        if found and len(_pieces(tokenizer, content)) > 1:
+            ids += tuple(tokenizer(before, add_special_tokens=False).input_ids) + token_ids(tokenizer, content)
+            rest = after
+    return ids + tuple(tokenizer(rest, add_special_tokens=False).input_ids)
 
 
 def start_ids(tokenizer: Tokenizer) -> Segment:

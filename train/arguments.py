@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig
 
 TrainingConfig: TypeAlias = "SFTConfig | DPOConfig"
-Method = Literal["sft", "dpo_labels", "dpo_answers"]
+Method = Literal["sft", "sft_answers", "dpo_labels", "dpo_answers"]
 
 # What may differ between the first start of a run and its continuation without changing its weights.
 _NOT_IDENTITY = {
@@ -63,8 +64,11 @@ class LabelArguments:
             own labels; `random`: the same examples with balanced labels drawn from `seed`.
         surest: share of the examples of each label that are trained on, those that the labeler is surest of; twins take
             the same ones. Found labels are wrong mostly where the labeler is unsure.
-        method: `sft` the label as completion; `dpo_labels` the label against another label; `dpo_answers` an
-            answer labelled True against one of the same question labelled False.
+        method: `sft` the label as completion; `sft_answers` the answers labelled True; `dpo_labels` the label against
+            another label; `dpo_answers` an answer labelled True against one of the same question labelled False.
+        confidence_margin: of answers, in nats: `dpo_answers` takes pairs whose labels' log-odds have at least this sum,
+            `sft_answers` answers whose label has at least these log-odds.
+        apply_chat_template: of answers: as turns of the tokenizer's chat template, the question in the user's words.
         total_batch_size: rows in one optimiser step over all ranks; gradient accumulation follows from it, so that a
             recipe means the same on one CPU and on many GPUs. A rank takes its share at once, or
             `per_device_train_batch_size` rows at a time where that is set.
@@ -84,6 +88,12 @@ class LabelArguments:
     )
     method: Method = field(
         default="sft", metadata={"help": "Labels as completions, label preferences, or answer preferences."}
+    )
+    confidence_margin: float = field(
+        default=0.0, metadata={"help": "Least sum of the log-odds of a pair's labels (dpo_answers), in nats."}
+    )
+    apply_chat_template: bool = field(
+        default=False, metadata={"help": "Answers as turns of the tokenizer's chat template."}
     )
     total_batch_size: int = field(default=32, metadata={"help": "Rows in one optimiser step over all ranks."})
     eval_source: str | None = field(
@@ -105,6 +115,11 @@ class LabelArguments:
             raise ConfigError(f"total_batch_size: found {self.total_batch_size}, expected at least 1")
         if not 0 < self.surest <= 1:
             raise ConfigError(f"surest: found {self.surest}, expected a share above 0 and at most 1")
+        if not 0 <= self.confidence_margin < inf:
+            raise ConfigError(f"confidence_margin: found {self.confidence_margin}, expected a number of at least 0")
+        for name in ("confidence_margin", "apply_chat_template"):
+            if getattr(self, name) and not self.method.endswith("_answers"):
+                raise ConfigError(f"{name}: method {self.method} trains on labels, not on answers; leave it out")
 
 
 class _Parser(TrlParser):
@@ -245,7 +260,7 @@ def training_parser(method: Method) -> _Parser:
     from trl.trainer.model_config import ModelConfig
     from trl.trainer.sft_config import SFTConfig
 
-    return _parser(LabelArguments, SFTConfig if method == "sft" else DPOConfig, ModelConfig)
+    return _parser(LabelArguments, SFTConfig if method.startswith("sft") else DPOConfig, ModelConfig)
 
 
 def _parser(*kinds: Any) -> _Parser:

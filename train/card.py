@@ -108,7 +108,11 @@ def _training(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> str
     }
     if lora is not None:
         values["LoRA"] = f"rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}"
-    if plan.arguments.method != "sft":
+    if plan.arguments.confidence_margin:
+        values["confidence margin"] = f"{plan.arguments.confidence_margin:g} nats"
+    if plan.arguments.apply_chat_template:
+        values["rows"] = "turns of the tokenizer's chat template"
+    if plan.arguments.method.startswith("dpo"):
         values["DPO"] = f"{', '.join(arguments.loss_type)}, beta {arguments.beta}, flip {arguments.label_smoothing:.3f}"
     return facts_table(values | {"trainable parameters": results["trainable_parameters"]})
 

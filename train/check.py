@@ -125,7 +125,7 @@ def make_plan(settings: GivenSettings) -> Plan:
         settings=settings,
         output_dir=_output_dir(settings, arguments),
         result=result,
-        rows=text_rows(result, arguments.method),
+        rows=text_rows(result, arguments.method, arguments.confidence_margin, arguments.apply_chat_template),
         overlap=check_overlap(result, arguments.labels, _evaluation(arguments, found)),
         model=model,
         revision=revision,

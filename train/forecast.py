@@ -80,7 +80,7 @@ class Recipe:
     @property
     def sequences(self) -> int:
         """Of a row: DPO has two."""
-        return 1 if self.own.method == "sft" else 2
+        return 2 if self.own.method.startswith("dpo") else 1
 
     def at_once(self, cards: int) -> int:
         """Rows that a card takes at once (see `train.arguments.batch_split`)."""

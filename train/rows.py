@@ -8,14 +8,14 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from icm.errors import ConfigError, DataError
-from icm.prompts import PromptEncoder
+from icm.prompts import PromptEncoder, Segment, chat_ids, token_ids
 from icm.results.format import ICMResult
-from icm.results.training_rows import Rows, answer_pairs, label_pairs, left_out, sft_rows
+from icm.results.training_rows import Rows, answer_pairs, label_pairs, left_out, right_answers, sft_rows
 from icm.text import visible
 from train.arguments import Method
 
@@ -53,36 +53,103 @@ class TokenRow:
         return {"input_ids": [*self.prompt, *self.chosen], "labels": labels}
 
 
-def text_rows(result: ICMResult, method: Method) -> Rows:
-    """Rows of text by the exporters' own builders. Raises DataError if the labels give none."""
-    rows = {"sft": sft_rows, "dpo_labels": label_pairs, "dpo_answers": answer_pairs}[method](result)
+def text_rows(result: ICMResult, method: Method, margin: float = 0.0, chat: bool = False) -> Rows:
+    """Rows of text by the exporters' own builders; margin and chat are those of answers.
+
+    Raises:
+        DataError: the labels give none.
+    """
+    if method == "sft_answers":
+        rows = right_answers(result, margin=margin, chat=chat)
+    elif method == "dpo_answers":
+        rows = answer_pairs(result, margin=margin, chat=chat)
+    else:
+        rows = {"sft": sft_rows, "dpo_labels": label_pairs}[method](result)
     if not rows.rows:
         raise DataError(f"method {method}: the labels give no training row (left out: {left_out(rows.dropped)})")
     return rows
 
 
 def token_rows(
-    rows: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase", result: ICMResult, method: Method
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: "PreTrainedTokenizerBase",
+    result: ICMResult,
+    method: Method,
+    chat: bool = False,
 ) -> list[TokenRow]:
     """Tokenise segment by segment.
 
-    An answer ends with the end token, so that the model learns where to stop. A label ends as it is scored
-    (`PromptEncoder.ending`): in most label spaces nothing is asked behind it.
+    An answer ends with the end token, so that the model learns where to stop; of a chat, with the token by which the
+    template ends a turn. A label ends as it is scored (`PromptEncoder.ending`): in most label spaces nothing is asked
+    behind it.
     """
     encoder = PromptEncoder(tokenizer, result.label_space)
-    ending = (tokenizer.eos_token_id,) if method == "dpo_answers" else encoder.ending
-    chosen, rejected = ("completion", None) if method == "sft" else ("chosen", "rejected")
+    answers = method in ("sft_answers", "dpo_answers")
+    names = ("chosen", "rejected") if method.startswith("dpo") else ("completion",)
+    if chat:
+        return [_chat_row(row["messages"], [row[name] for name in names], tokenizer) for row in rows]
+    ending = (tokenizer.eos_token_id,) if answers else encoder.ending
     return [
         TokenRow(
-            encoder.prefix + encoder.encode(row["prompt"]),
-            encoder.encode(row[chosen]) + ending,
-            None if rejected is None else encoder.encode(row[rejected]) + ending,
+            encoder.prefix + encoder.encode(row["prompt"]), *(encoder.encode(row[name]) + ending for name in names)
         )
         for row in rows
     ]
 
 
-def check_lengths(rows: Sequence[TokenRow], texts: Sequence[Mapping[str, str]], limit: int, name: str) -> None:
+def _chat_row(
+    messages: Sequence[Mapping[str, str]], answers: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
+) -> TokenRow:
+    """The dialogue up to where the model speaks, without loss, and each answer with the end of its turn."""
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"apply_chat_template: the tokenizer of {tokenizer.name_or_path} has no chat template; leave it out, or "
+            "train a chat model"
+        )
+    asked = _rendered(tokenizer, messages, add_generation_prompt=True)
+    prompt = chat_ids(tokenizer, asked, *(message["content"] for message in messages))
+    return TokenRow(prompt, *(_turn_ids(tokenizer, messages, asked, answer.strip()) for answer in answers))
+
+
+def _turn_ids(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]], asked: str, answer: str
+) -> Segment:
+    """The answer as the template has it behind `asked`, with what stands behind it up to its first control token;
+    without one, the end token."""
+    said = _rendered(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    before, found, rest = said.rpartition(answer)
+    if not found:
+        raise ConfigError(f"apply_chat_template: the template changes the answer {answer[:60]!r}; train without it")
+    behind = tuple(tokenizer(rest, add_special_tokens=False).input_ids)
+    control = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
+    ends = next((place + 1 for place, token in enumerate(behind) if token in control), None)
+    space = before[len(asked) :] if before.startswith(asked) and before[len(asked) :].isspace() else ""
+    return token_ids(tokenizer, space + answer) + ((tokenizer.eos_token_id,) if ends is None else behind[:ends])
+
+
+def _rendered(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False
+) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        # Models that can think first are taught to answer at once.
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            enable_thinking=False,
+        )
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ConfigError(
+            f"apply_chat_template: the template of {tokenizer.name_or_path} refuses a dialogue of {roles} ({error}); "
+            "train without it, or leave such records out"
+        ) from None
+    return str(text)
+
+
+def check_lengths(rows: Sequence[TokenRow], texts: Sequence[Mapping[str, Any]], limit: int, name: str) -> None:
     """Refuse rows that a trainer would cut.
 
     Args:

@@ -122,7 +122,8 @@ def _tokenize(plan: Plan, training: TrainingConfig) -> "tuple[PreTrainedTokenize
     from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(plan.model_path, revision=plan.revision or "main")
-    rows = token_rows(plan.rows.rows, tokenizer, plan.result, plan.arguments.method)
+    own = plan.arguments
+    rows = token_rows(plan.rows.rows, tokenizer, plan.result, own.method, own.apply_chat_template)
     if training.max_length is not None:
         check_lengths(rows, plan.rows.rows, training.max_length, "max_length")
     text_config = AutoConfig.from_pretrained(plan.model_path, revision=plan.revision or "main").get_text_config()
@@ -159,8 +160,7 @@ def _prepare_folder(plan: Plan, training: TrainingConfig, model: "ModelConfig") 
 
 def _print_help(settings: GivenSettings) -> None:
     say(__doc__)
-    method = settings.first("method", "sft")
-    training_parser("sft" if method == "sft" else "dpo_labels").print_help()
+    training_parser("dpo_labels" if settings.first("method", "sft").startswith("dpo") else "sft").print_help()
 
 
 def _say(text: str) -> None:

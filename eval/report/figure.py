@@ -7,6 +7,7 @@ from textwrap import wrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eval.benchmarks.scores import BenchmarkScores
 from eval.intervals import Estimate
 from eval.scores import ConditionScores, Evaluation
 from icm.results.pages import COLOUR, INK, plain, style
@@ -62,7 +63,19 @@ def _bar(condition: ConditionScores) -> Bar:
     return Bar(condition.name, kind, source, condition.headline, raw, len(condition.gold), condition.seed_accuracies)
 
 
-def draw_bars(bars: Sequence[Bar], title: str) -> Figure:
+def benchmark_bars(scores: BenchmarkScores) -> list[Bar]:
+    """A bar a condition; none where the metric is no share or has no intervals."""
+    found = [(c.config, c.estimate, c.seeds) for c in scores.conditions]
+    if any(not 0 <= estimate.low <= estimate.high <= 1 for _, estimate, _ in found):
+        return []
+    items = len(scores.conditions[0].ids)
+    return [
+        Bar(config.name, config.kind, config.labels_from, estimate, estimate.value, items, seeds)
+        for config, estimate, seeds in found
+    ]
+
+
+def draw_bars(bars: Sequence[Bar], title: str, unit: str = "accuracy") -> Figure:
     """Accuracy of the conditions with 95 % intervals; a dot a seed where there are several, a tick for raw accuracy."""
     with style():
         figure = Figure(figsize=(max(6.5, 1.15 * len(bars) + 1.2), 4.8), layout="constrained")
@@ -79,7 +92,7 @@ def draw_bars(bars: Sequence[Bar], title: str) -> Figure:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.tick_params(length=0)
         axes.grid(axis="y", color="#E5E5E5", zorder=0)
-        axes.set_ylabel("accuracy")
+        axes.set_ylabel(unit)
         axes.set_title(plain(title), loc="left", fontsize=12, fontweight="bold", pad=12)
         figure.text(0.99, 0.985, _legend_text(bars), ha="right", va="top", fontsize=8, color="#555555")
     return figure

@@ -10,14 +10,15 @@ import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from eval.benchmarks.scores import BenchmarkScores
 from eval.labels import LabelFile
 from eval.metrics.probability_quality import reliability
-from eval.report.figure import draw_reliability
+from eval.report.figure import benchmark_bars, draw_bars, draw_reliability
 from eval.scores import NO_ANSWER, ConditionScores, Evaluation
 from icm.files import JsonObject, dump_json
 from icm.results.accuracy import measure_accuracy
 from icm.results.format import trace_path
-from icm.results.pages import draw_search, search_curves, svg, write_page
+from icm.results.pages import draw_search, plain, search_curves, svg, write_page
 from icm.results.trace import Decision, read_trace
 
 EXAMPLES = 12
@@ -83,6 +84,7 @@ def write_report(path: Path, evaluation: Evaluation, figure: Figure, results: Js
         conditions=conditions,
         results=results,
         figure=svg(figure),
+        benchmarks=[(scores, _benchmark_drawing(scores)) for scores in evaluation.benchmarks],
         search=_search_drawing(files),
         reliability=_reliability_drawing(conditions),
         confusions=[_confusion(condition, experiment.label_space.labels) for condition in conditions],
@@ -90,6 +92,11 @@ def write_report(path: Path, evaluation: Evaluation, figure: Figure, results: Js
         cost=[(condition.name, condition.usage()) for condition in conditions],
         settings=yaml.safe_dump(plain_settings, sort_keys=False, allow_unicode=True),
     )
+
+
+def _benchmark_drawing(scores: BenchmarkScores) -> Markup | None:
+    bars = benchmark_bars(scores)
+    return svg(draw_bars(bars, scores.title, plain(scores.metric.partition(",")[0]))) if bars else None
 
 
 def _search_drawing(files: Sequence[LabelFile]) -> Markup | None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from eval.benchmarks.scores import BenchmarkScores
 from eval.intervals import Estimate, accuracy
 from eval.multiple_choice import MultipleChoiceRun
 from eval.report.verdict import verdict
@@ -23,7 +24,7 @@ def results(evaluation: Evaluation) -> JsonObject:
     first = {name: c.runs[0] for name, c in by_slug.items()}
     chosen = {key: entry for run in evaluation.chosen for key, entry in _multiple_choice(run).items()}
     return {
-        "results": {name: _condition_results(c) for name, c in by_slug.items()} | chosen,
+        "results": {name: _condition_results(c) for name, c in by_slug.items()} | chosen | _harness(evaluation),
         "configs": {name: asdict(run.run.config) for name, run in first.items()},
         "versions": dict.fromkeys(by_slug, 1),
         "n-shot": {name: run.facts.get("shots", 0) for name, run in first.items()},
@@ -42,6 +43,7 @@ def results(evaluation: Evaluation) -> JsonObject:
         "label_files": {path: file_sha256(path) for path in experiment.label_files},
         "comparisons": evaluation.comparisons,
         "gap_recovered": evaluation.gaps,
+        **({"benchmarks": [_benchmark(scores) for scores in evaluation.benchmarks]} if evaluation.benchmarks else {}),
         "verdict": verdict(evaluation),
         "notes": evaluation.notes,
     }
@@ -101,3 +103,35 @@ def _multiple_choice(run: MultipleChoiceRun) -> JsonObject:
         }
         for metric, values in (("mc1", run.mc1), ("mc2", run.mc2))
     }
+
+
+def _harness(evaluation: Evaluation) -> JsonObject:
+    """The harness's own entries of `results`, and the folder with its files."""
+    found: JsonObject = {}
+    for run in evaluation.benchmark_runs:
+        results = run.results
+        for name, entry in {**results["results"], **results.get("groups", {})}.items():
+            alias = f"{name}, {run.run.config.name}"
+            found[f"{name}-{run.run.key}"] = {**entry, "alias": alias, "folder": f"benchmarks/{run.folder.name}"}
+    return found
+
+
+def _benchmark(scores: BenchmarkScores) -> JsonObject:
+    """One metric of one task: every condition, mean over seeds, and every two of them compared item by item."""
+    return {
+        "task": scores.task,
+        "metric": scores.metric,
+        "title": scores.title,
+        "n-shot": scores.shots,
+        "items": len(scores.conditions[0].ids),
+        "higher_is_better": scores.higher_is_better,
+        "conditions": {
+            c.config.name: {**{key: _finite(value) for key, value in asdict(c.estimate).items()}, "seeds": c.seeds}
+            for c in scores.conditions
+        },
+        "comparisons": scores.comparisons,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

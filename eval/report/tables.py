@@ -7,6 +7,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from eval.benchmarks.scores import BenchmarkScores, ConditionScore
 from eval.intervals import Estimate
 from eval.multiple_choice import MultipleChoiceRun
 from eval.report.verdict import verdict
@@ -15,6 +16,7 @@ from icm.markdown import literal, table
 from icm.text import one_line
 
 _HEAD = ("condition", "accuracy", "95 % interval", "raw", "AUROC", "Brier", "ECE", "seeds", "gap recovered", "failures")
+_BENCHMARK = ("condition", "score", "95 % interval", "paired difference", "seeds")
 _MULTIPLE_CHOICE = ("TruthfulQA", "MC1", "95 % interval", "MC2", "95 % interval", "questions")
 
 
@@ -28,6 +30,9 @@ def markdown(evaluation: Evaluation) -> str:
     ]
     if evaluation.chosen:
         parts.append(table(_MULTIPLE_CHOICE, map(_multiple_choice_row, evaluation.chosen)))
+    for scores in evaluation.benchmarks:
+        rows = [[literal(c.config.name), *_benchmark_row(scores, c)] for c in scores.conditions]
+        parts += [f"## {literal(scores.title)}", table(_BENCHMARK, rows)]
     return "\n\n".join([*parts, "\n".join(f"- {literal(note)}" for note in evaluation.notes)]).rstrip() + "\n"
 
 
@@ -40,6 +45,31 @@ def terminal(evaluation: Evaluation) -> Table:
     for condition in evaluation.conditions:
         made.add_row(Text(one_line(condition.name)), *_main_figures(condition), _gap(evaluation, condition))
     return made
+
+
+def benchmark_tables(evaluation: Evaluation) -> list[Table]:
+    """The benchmarks' figures in 80 columns, a table a metric."""
+    tables = []
+    for scores in evaluation.benchmarks:
+        made = Table(title=Text(one_line(scores.title)), title_justify="left", box=SIMPLE)
+        made.add_column(_BENCHMARK[0], no_wrap=True)
+        for name in _BENCHMARK[1:4]:
+            made.add_column(name, justify="right", no_wrap=True)
+        for condition in scores.conditions:
+            made.add_row(Text(one_line(condition.config.name)), *_benchmark_row(scores, condition)[:3])
+        tables.append(made)
+    return tables
+
+
+def _benchmark_row(scores: BenchmarkScores, condition: ConditionScore) -> list[str]:
+    gain, estimate = scores.gain(condition), condition.estimate
+    spread = gain and Estimate(**gain["difference"])
+    return [
+        f"{estimate.value:.3f}",
+        "–" if np.isnan(estimate.low) else _interval(estimate),
+        f"{spread.value:+.3f} ({spread.low:+.3f} – {spread.high:+.3f})" if spread else "",
+        _spread(condition.seeds),
+    ]
 
 
 def _main_figures(condition: ConditionScores) -> list[str]:

@@ -12,11 +12,10 @@ def verdict(evaluation: Evaluation) -> str | None:
     """The sentence, from the fine-tuned conditions where there are any, else from the many-shot ones; None where the
     evaluation does not ask the model plainly, or not with found labels."""
     conditions = evaluation.conditions
-    plain = next((c for c in conditions if c.kind == "zero-shot" and not c.config.preamble), None)
     for kind, how in _HOW.items():
         # The last such condition: experiments list the search behind cheaper labelers.
         found = next((c for c in reversed(conditions) if c.kind == kind and c.config.labels_from == "labels"), None)
-        if plain is not None and found is not None:
+        if found is not None and (plain := evaluation.plain(found)) is not None:
             gap = evaluation.gaps.get(found.name)
             return _said(plain, found, how) + ("." if gap is None else _beside_golden(gap, conditions))
     return None

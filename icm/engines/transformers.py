@@ -139,7 +139,7 @@ class TransformersEngine(Engine):
     name = "transformers"
 
     def __init__(self, config: EngineConfig) -> None:
-        self.device = _device(config.device)
+        self.device = pick_device(config.device)
         folder = resolve_model(config.model, config.revision)
         with loading(config.model):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, revision=config.revision)
@@ -302,7 +302,8 @@ def as_doubles(values: torch.Tensor) -> NDArray[np.float64]:
     return values.cpu().double().numpy()
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device that a setting means. Raises PrerequisiteError if it is not present."""
     available = {"cuda": gpus() > 0, "mps": torch.backends.mps.is_available(), "cpu": True}
     found = next(device for device, present in available.items() if present) if name == "auto" else name
     if not available[found]:
@@ -327,7 +328,8 @@ def _cache_bytes(config: EngineConfig, device: torch.device) -> int:
     return int(_CACHE_SHARE * usable)
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision that a setting means on that device."""
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -360,7 +362,7 @@ def _load(folder: str, config: EngineConfig, device: torch.device) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         revision=config.revision,
-        dtype=_dtype(config.dtype, device),
+        dtype=pick_dtype(config.dtype, device),
         attn_implementation=ATTENTION,
         use_safetensors=True,
     )

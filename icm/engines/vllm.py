@@ -43,7 +43,7 @@ class VLLMEngine(Engine):
     def __init__(self, config: EngineConfig, adapters: Iterable[str] = ()) -> None:
         """Args: config: what to start with. adapters: those that `adapt` will be asked for."""
         folder = resolve_model(config.model, config.revision)
-        _set_environment(config)
+        set_environment(config)
         platform, LLM = _import_vllm()
         _check_device(config, platform)
         self.device: str = platform.device_type
@@ -203,7 +203,7 @@ def _end(processes: Iterable[psutil.Process]) -> None:
     kill(psutil.wait_procs(processes, timeout=_GRACE)[1])
 
 
-def _set_environment(config: EngineConfig) -> None:
+def set_environment(config: EngineConfig) -> None:
     """What vLLM reads at import."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

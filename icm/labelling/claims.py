@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.config import EngineConfig, GenerationConfig
@@ -13,11 +13,15 @@ from icm.examples import TaskData
 from icm.files import fingerprint, parse_json, read_text, write_json
 from icm.labelling.workers import Workers
 from icm.tasks import load_task
+from icm.tasks.base import NEXT_QUESTION
 from icm.tasks.source import DataSource
-from icm.tasks.written import keep_claims
+from icm.tasks.written import WritingCounts, keep_claims
 
-PROMPTS_PER_FILE = 256
-"""Solutions that the model writes before they are kept."""
+PROMPTS_PER_FILE = {"transformers": 16}
+"""Solutions that the model writes before they are kept, where it writes one after another."""
+
+MOST_PROMPTS = 256
+"""Likewise, where an engine writes many at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,27 +54,42 @@ class ClaimWriter:
         Raises:
             ICMError: as `load_task`.
         """
-        data = load_task(source, lambda prompts: self._texts(prompts, source.seed))
+        data = load_task(source, lambda prompts: self._texts(prompts, source.seed, source.candidates))
         if not data.written:
             return data, source
         claims = keep_claims(self.folder, data.written)
-        _log.info("claims for %d questions are in %s", len(data.written), claims)
+        _log.info("%s; they are in %s", WritingCounts.of(data.written, source.candidates), claims)
         return data, replace(source, claims=claims)
 
-    def _texts(self, prompts: Sequence[str], first_seed: int) -> list[str]:
-        """One sampled continuation a prompt. Engine, sampling, seed and prompts name the files of what is done."""
-        sampler = [self.config.identity, choose_engine(self.config), asdict(self.sampling)]
+    def _texts(self, prompts: Sequence[str], first_seed: int, candidates: int) -> list[str]:
+        """One sampled continuation a prompt; the prompts stand `candidates` times each, one behind another."""
+        levels = self.sampling.schedule(candidates)
+        columns = [
+            self._column(prompts[place::candidates], sampling, first_seed + place * len(prompts))
+            for place, sampling in enumerate(levels)
+        ]
+        return [text for texts in zip(*columns, strict=True) for text in texts]
+
+    def _column(self, prompts: Sequence[str], sampling: GenerationConfig, first_seed: int) -> list[str]:
+        """One candidate a question. Engine, sampling, seed and prompts name the files of what is done."""
+        engine = choose_engine(self.config)
+        sampler, size = [self.config.identity, engine, sampling.sampler], PROMPTS_PER_FILE.get(engine, MOST_PROMPTS)
         texts: list[str] = []
-        for start in range(0, len(prompts), PROMPTS_PER_FILE):
-            part, seed = prompts[start : start + PROMPTS_PER_FILE], first_seed + start
+        for start in range(0, len(prompts), size):
+            part, seed = prompts[start : start + size], first_seed + start
             path = self.folder / f"{fingerprint([sampler, seed, part])}.json"
             if not path.exists():
-                written = self.engine().generate(part, self.sampling, seed)
+                written = self.engine().generate(part, sampling, seed, NEXT_QUESTION)
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_json(path, written)
             kept = parse_json(read_text(path), str(path))
             if not isinstance(kept, list) or len(kept) != len(part) or not all(isinstance(text, str) for text in kept):
                 raise DataError(f"{path}: expected a list of {len(part)} texts; remove it to have them written again")
             texts += kept
-            _log.info("%d of %d solutions are there", len(texts), len(prompts))
+            _log.info(
+                "temperature %g: %d of %d solutions are there",
+                sampling.generation_temperature,
+                len(texts),
+                len(prompts),
+            )
         return texts

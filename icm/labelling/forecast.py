@@ -28,7 +28,7 @@ from icm.labelling.options import Settings
 from icm.labelling.session import run_labeling
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
 from icm.tasks import DataSource, load_task
-from icm.tasks.written import GENERATED_CLAIMS, STAND_IN_CHARACTERS, stand_ins
+from icm.tasks.written import STAND_IN_CHARACTERS, stand_ins
 
 ASSUMED_EXAMPLES = 256
 ASSUMED_CONTEXT = 8192
@@ -42,17 +42,24 @@ class Writing:
 
     Attributes:
         questions: that come without.
+        candidates: claims a question.
         longest: claim, in tokens.
     """
 
     questions: int
+    candidates: int
     longest: int
 
+    @property
+    def tokens(self) -> int:
+        """To be written at most."""
+        return self.questions * self.candidates * self.longest
+
     def __str__(self) -> str:
-        claims = self.questions * GENERATED_CLAIMS
+        claims = self.questions * self.candidates
         return (
-            f"{claims:,} claims, {GENERATED_CLAIMS} for each of {self.questions:,} questions, at most {self.longest:,} "
-            f"tokens each, {claims * self.longest:,} in all (not in the figures below)"
+            f"{claims:,} claims, {self.candidates} for each of {self.questions:,} questions, at most {self.longest:,} "
+            f"tokens each, {self.tokens:,} in all (not in the figures below)"
         )
 
 
@@ -123,13 +130,13 @@ def plan_writing(source: DataSource, generation: GenerationConfig) -> Writing | 
     """
     _offline_if_unreachable()
     try:
-        return _writing(load_task(source, stand_ins), generation)
+        return _writing(load_task(source, stand_ins), source, generation)
     except PrerequisiteError:
         return None
 
 
-def _writing(data: TaskData, generation: GenerationConfig) -> Writing | None:
-    return Writing(len(data.written), generation.generation_max_tokens) if data.written else None
+def _writing(data: TaskData, source: DataSource, generation: GenerationConfig) -> Writing | None:
+    return Writing(len(data.written), source.candidates, generation.generation_max_tokens) if data.written else None
 
 
 def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda data: None) -> RunPlan:
@@ -214,7 +221,7 @@ class _Planner:
             texts = (f"Question: {number:06d}\nClaim: ".ljust(STAND_IN_CHARACTERS, "x") for number in range(count))
             return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")
         self._on_data(data)
-        self.writing = _writing(data, self._settings.generation)
+        self.writing = _writing(data, self._settings.data, self._settings.generation)
         if self.writing:
             self.assumptions.append(f"solutions of {STAND_IN_CHARACTERS} characters each, all distinct")
         return data.dataset

@@ -10,6 +10,7 @@ from icm.labelling.workers import Workers
 from icm.provenance import git_revision, package_versions, peak_memory_gib
 from icm.results.record import DataRecord, ModelRecord, PromptRecord, RunRecord
 from icm.tasks.source import written
+from icm.tasks.written import WritingCounts
 
 
 def run_settings(settings: Settings) -> dict[str, object]:
@@ -48,4 +49,13 @@ def run_record(
         seed=settings.search.seed,
         peak_memory_gib=round(peak_memory_gib(), 2),
         created=created.isoformat(timespec="seconds"),
+        other={**labelled.other, **_written(data, settings)},
     )
+
+
+def _written(data: TaskData, settings: Settings) -> dict[str, object]:
+    """What came of the claims that the model wrote, with the share that is distinct; nothing where it wrote none."""
+    if not data.written:
+        return {}
+    counts = WritingCounts.of(data.written, settings.data.candidates)
+    return {"written": {**asdict(counts), "distinct_share": round(counts.share, 4)}}

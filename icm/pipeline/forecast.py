@@ -92,3 +92,5 @@ def _evaluation(settings: "EvalConfig", labels: RunPlan) -> Iterable[str]:
         yield str(inference(labels.shape, settings.engine, kept, round(texts * item), cards, starts))
     if settings.multiple_choice is not None:
         yield f"{'assumed':20} nothing of multiple_choice, whose questions are not read here"
+    if settings.benchmarks is not None:
+        yield f"{'assumed':20} nothing of benchmarks, whose items are not read here"

@@ -104,7 +104,7 @@ def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None
     if config.train is not None and "train" in kinds:
         check_training(config, config.train)
     if config.eval is not None and "eval" in kinds:
-        check_evaluation(config)
+        check_benchmarks(check_evaluation(config))
 
 
 def check_training(config: PipelineConfig, train: TrainStage) -> "tuple[LabelArguments, TrainingConfig, ModelConfig]":
@@ -147,6 +147,14 @@ def check_evaluation(config: PipelineConfig) -> "EvalConfig":
             return parse_settings(["--config", str(path)])
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
+
+
+def check_benchmarks(evaluation: "EvalConfig") -> None:
+    """Find the benchmarks and their data now. Raises ICMError for what is not there."""
+    from eval.benchmarks.tasks import BenchmarkTasks
+
+    if evaluation.benchmarks is not None:
+        _ = BenchmarkTasks(evaluation.benchmarks).benchmarks
 
 
 def held_out_writing(config: PipelineConfig) -> "Writing | None":

@@ -290,7 +290,9 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
         if not runs:
             raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
         files = [str(label_file(config, algorithm, seed)) for _, seed, _ in runs]
-        return {**condition, "files": files, "adapters": [str(_adapter(config, *run)) for run in runs]}
+        base = config.train and trained_model(config, config.train).get("model_name_or_path")
+        own = {"model": base} if base and "model" not in condition else {}
+        return {**condition, **own, "files": files, "adapters": [str(_adapter(config, *run)) for run in runs]}
     return condition
 
 
@@ -313,9 +315,16 @@ def _eval(config: PipelineConfig) -> Stage:
         name="eval",
         command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
         settings=settings,
-        inputs=(*labels, *adapters, *dict.fromkeys(models)),
+        inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
     )
+
+
+def _task_files(benchmarks: object) -> list[Path]:
+    """The harness's task files of the user's own, with what lies beside them."""
+    folder = benchmarks.get("include_path") if isinstance(benchmarks, Mapping) else None
+    found = Path(folder).rglob("*") if isinstance(folder, str) else ()
+    return sorted(path for path in found if path.is_file() and path.suffix != ".pyc")
 
 
 def eval_yaml(config: PipelineConfig) -> str:

@@ -4,11 +4,12 @@
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import log
+from math import inf, log
 from typing import Any
 
 from icm.errors import ConfigError, DataError
@@ -16,6 +17,12 @@ from icm.examples import LabelSpace
 from icm.results.format import ICMResult, LabeledExample
 
 CHOSEN, REJECTED = "True", "False"
+
+_QUESTIONS = ("question", "query", "prompt_text")
+"""Where tasks keep what is asked."""
+_TURN = re.compile(r"\n(System|Human|Assistant): ")
+_ROLES = {"System": "system", "Human": "user", "Assistant": "assistant"}
+"""As `icm.tasks.builtin.comparison` writes dialogues."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,31 @@ def label_pairs(
     return Rows(rows, dropped)
 
 
+def right_answers(result: ICMResult, *, margin: float = 0.0, chat: bool = False) -> Rows:
+    """SFT rows of answers: each distinct answer labelled True behind its question.
+
+    Args:
+        result: labels True and False.
+        margin: the label has at least these log-odds (nats); 0 takes labels without log-odds too.
+        chat: say the question as `messages` as well, for a chat template.
+
+    Raises:
+        DataError: the label space lacks True or False.
+    """
+    _need_truth(result)
+    kept, reasons = confident_examples(result.labeled_examples, margin or None)
+    answers = [item for item in kept if has_answer(item)]
+    right = {_texts(item): item for item in answers if item.label == CHOSEN}
+    rows: list[dict[str, Any]] = [
+        {"prompt": prompt, "completion": _spaced(prompt, answer), **({"messages": messages_of(item)} if chat else {})}
+        for (prompt, answer), item in right.items()
+    ]
+    dropped = Counter(reasons)
+    dropped["examples without an answer text"] = len(kept) - len(answers)
+    dropped["answers labelled False, or repeated"] = len(answers) - len(right)
+    return Rows(rows, {reason: count for reason, count in dropped.items() if count})
+
+
 def answer_pairs(
     result: ICMResult,
     *,
@@ -82,6 +114,8 @@ def answer_pairs(
     conversational: bool = False,
     min_log_odds: float | None = None,
     seed: int = 42,
+    margin: float = 0.0,
+    chat: bool = False,
 ) -> Rows:
     """DPO rows within a question: an answer labelled True chosen over an answer labelled False.
 
@@ -94,13 +128,15 @@ def answer_pairs(
         conversational: messages instead of text.
         min_log_odds: both labels of a pair have at least these log-odds (nats).
         seed: of the draw.
+        margin: the log-odds of a pair's labels have at least this sum (nats): so much surer is the labeler that the
+            chosen answer is right than that the rejected one is. 0 takes labels without log-odds too.
+        chat: say the question as `messages` as well, for a chat template.
 
     Raises:
         DataError: the label space lacks True or False.
         ConfigError: `max_pairs` below 1.
     """
-    if not {CHOSEN, REJECTED} <= set(result.label_space.labels):
-        raise DataError(f"answer pairs need the labels True and False, found {list(result.label_space.labels)}")
+    _need_truth(result)
     if max_pairs is not None and max_pairs < 1:
         raise ConfigError(f"max_pairs: found {max_pairs}, expected at least 1")
     kept, reasons = confident_examples(result.labeled_examples, min_log_odds)
@@ -109,11 +145,20 @@ def answer_pairs(
     dropped["examples without an answer text"] = len(kept) - len(answers)
     rows: list[dict[str, Any]] = []
     for key, items in _competing(answers).items():
-        pairs = _distinct_pairs(items, dropped)
+        pairs, asked = _distinct_pairs(items, margin, dropped), {_texts(item)[0]: item for item in items}
         chosen = _draw(pairs, max_pairs, f"{seed}:{key}")
         dropped[f"pairs above {max_pairs} a question"] += len(pairs) - len(chosen)
-        rows += [_preference(p, _spaced(p, good), _spaced(p, bad), conversational) for p, good, bad in chosen]
+        rows += [
+            _preference(p, _spaced(p, good), _spaced(p, bad), conversational)
+            | ({"messages": messages_of(asked[p])} if chat else {})
+            for p, good, bad in chosen
+        ]
     return Rows(rows, {reason: count for reason, count in dropped.items() if count})
+
+
+def _need_truth(result: ICMResult) -> None:
+    if not {CHOSEN, REJECTED} <= set(result.label_space.labels):
+        raise DataError(f"answer pairs need the labels True and False, found {list(result.label_space.labels)}")
 
 
 def left_out(dropped: Mapping[str, int]) -> str:
@@ -158,19 +203,44 @@ def _competing(items: Iterable[LabeledExample]) -> dict[str, list[LabeledExample
     return sets
 
 
-def _distinct_pairs(items: Sequence[LabeledExample], dropped: Counter[str]) -> list[tuple[str, str, str]]:
+def _distinct_pairs(
+    items: Sequence[LabeledExample], margin: float, dropped: Counter[str]
+) -> list[tuple[str, str, str]]:
     """Distinct (prompt, chosen, rejected) of one question; counts in `dropped` what gives no pair."""
-    chosen = [_texts(item) for item in items if item.label == CHOSEN]
-    rejected = [_texts(item)[1] for item in items if item.label == REJECTED]
+    chosen = [item for item in items if item.label == CHOSEN]
+    rejected = [item for item in items if item.label == REJECTED]
     if not chosen or not rejected:
         dropped["questions whose answers all have the same label"] += 1
         return []
-    every = [(*good, bad) for good, bad in product(chosen, rejected)]
-    different = [pair for pair in every if pair[1].strip() != pair[2].strip()]
+    every = list(product(chosen, rejected))
+    sure = [pair for pair in every if not margin or _margin(*pair) >= margin]
+    texts = [(*_texts(good), _texts(bad)[1]) for good, bad in sure]
+    different = [pair for pair in texts if pair[1].strip() != pair[2].strip()]
     distinct = list(dict.fromkeys(different))
-    dropped["pairs of equal answers"] += len(every) - len(different)
+    dropped[f"pairs with a margin below {margin:g}"] += len(every) - len(sure)
+    dropped["pairs of equal answers"] += len(texts) - len(different)
     dropped["repeated pairs"] += len(different) - len(distinct)
     return distinct
+
+
+def _margin(one: LabeledExample, other: LabeledExample) -> float:
+    """Sum of the log-odds of both labels (nats). Twins keep the labeler's, so that they lose the same pairs."""
+    odds = [item.log_odds for item in (one, other)]
+    return sum(value if value is not None else -inf for value in odds)
+
+
+def messages_of(item: LabeledExample) -> list[dict[str, str]]:
+    """The question of an example that `has_answer` as chat messages: what it asks, without the words around it. A
+    dialogue keeps its turns, the system's first one among them."""
+    metadata = item.example.metadata
+    text = next((str(metadata[name]) for name in _QUESTIONS if name in metadata), _texts(item)[0]).strip()
+    turns = _TURN.split(f"\n{text}")
+    if turns[0] or len(turns) < 3:  # no dialogue: it begins with something else than a speaker
+        return [{"role": "user", "content": text}]
+    return [
+        {"role": _ROLES[speaker], "content": said.strip()}
+        for speaker, said in zip(turns[1::2], turns[2::2], strict=True)
+    ]
 
 
 def _draw(pairs: list[tuple[str, str, str]], limit: int | None, seed: str) -> list[tuple[str, str, str]]:

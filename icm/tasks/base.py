@@ -12,11 +12,14 @@ from icm.examples import LabelSpace
 from icm.tasks.record import Record
 from icm.tasks.source import DataSource
 
-__all__ = ["CLAIM_TEMPLATE", "HubData", "Item", "Record", "Task", "candidates", "signature"]
+__all__ = ["CLAIM_TEMPLATE", "NEXT_QUESTION", "HubData", "Item", "Record", "Task", "candidates", "signature"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+NEXT_QUESTION = ("\nQuestion:", "\nInstruction:")
+"""Base models go on with a question of their own: what they write for one ends there."""
 
 CLAIM_TEMPLATE = "Question: {question}\nClaim: {claim}\nI think this Claim is"
 
@@ -74,6 +77,7 @@ class Task:
         hub: hub data sets that this task reads, with their configuration and splits.
         question: for records without claims: the (question, prompt) from which a model writes candidate claims,
             or None where claims are given. `items` finds what it wrote in the field `generated`.
+        stated: the final answer that a written claim states, or None: of claims with the same one the first is kept.
         records: for data that is built in: source → records.
         leaves_out: record fields that published data of the task have, and that its prompt does without.
     """
@@ -87,6 +91,7 @@ class Task:
     rules: Sequence[ConsistencyRule] = ()
     hub: Sequence[HubData] = ()
     question: Callable[[Record], tuple[str, str] | None] | None = None
+    stated: Callable[[str], str | None] | None = None
     records: Callable[[DataSource], Iterable[Record]] | None = None
     leaves_out: frozenset[str] = frozenset()
 

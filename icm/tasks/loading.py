@@ -92,7 +92,7 @@ def load_icm_dataset(
 def _check(source: DataSource) -> None:
     if not 0 <= source.holdout < 1:
         raise ConfigError(f"holdout: found {source.holdout}, expected a share from 0 to below 1")
-    for name in ("max_examples", "size"):
+    for name in ("max_examples", "size", "candidates"):
         value = getattr(source, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}: found {value}, expected at least 1")

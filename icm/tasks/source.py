@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from icm.config import GenerationConfig
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -46,6 +48,7 @@ class DataSource:
         definitions: examples outside the data that say what the labels mean, at the start of every prompt: a file with
             `text` (up to where the label goes) and `label`, or `builtin` for claims that are True or False.
         start: label file of an earlier run on these data whose labels the search starts from.
+        candidates: claims that a model writes for a question of data without.
     """
 
     dataset: str = "reviews"
@@ -70,6 +73,7 @@ class DataSource:
     trusted: str | None = None
     definitions: str | None = None
     start: str | None = None
+    candidates: int = 4
 
     @property
     def own_task(self) -> str | None:
@@ -89,7 +93,10 @@ class DataSource:
 
 
 _NAMES = [field.name for field in fields(DataSource)]
-LATER = {entry.name: entry.default for entry in fields(DataSource)[_NAMES.index("slice") :]} | {"tokenizer": None}
+LATER = {entry.name: entry.default for entry in fields(DataSource)[_NAMES.index("slice") :]} | {
+    "tokenizer": None,
+    **{entry.name: entry.default for entry in fields(GenerationConfig) if "_last_" in entry.name},
+}
 """Settings that the first label files do not have, with their defaults."""
 
 

@@ -11,14 +11,11 @@ from pathlib import Path
 from icm.errors import ConfigError, DataError
 from icm.examples import rank
 from icm.files import fingerprint, write_jsonl
-from icm.tasks.base import Record, Task
+from icm.tasks.base import Record, Task, candidates
 from icm.tasks.drawing import group_id, in_part
 from icm.tasks.formats import file_records
 from icm.tasks.soundness import sound
 from icm.tasks.source import DataSource
-
-GENERATED_CLAIMS = 4
-"""Candidate solutions a question: as many as GSM8K-verification has."""
 
 STAND_IN_CHARACTERS = 180
 
@@ -117,18 +114,61 @@ def _ask(waiting: Mapping[str, _Open], task: Task, source: DataSource, generate:
             f"slice: found {source.slice!r}, but a model writes the claims; write them once (`icm run --algorithm "
             "random`), then give their file as `claims`"
         )
-    wanted = [waiting[group] for group in _drawn(waiting, source)]
-    texts = generate([entry.prompt for entry in wanted for _ in range(GENERATED_CLAIMS)])
-    if len(texts) != len(wanted) * GENERATED_CLAIMS:
+    wanted, count = [waiting[group] for group in _drawn(waiting, source)], source.candidates
+    texts = generate([entry.prompt for entry in wanted for _ in range(count)])
+    if len(texts) != len(wanted) * count:
         raise ValueError(f"{len(texts)} claims for {len(wanted)} questions")
-    starts = range(0, len(texts), GENERATED_CLAIMS)
-    return {e.question: texts[at : at + GENERATED_CLAIMS] for at, e in zip(starts, wanted, strict=True)}
+    starts = range(0, len(texts), count)
+    return {e.question: _distinct(task, e, texts[at : at + count]) for at, e in zip(starts, wanted, strict=True)}
+
+
+def _distinct(task: Task, entry: _Open, texts: Sequence[str]) -> list[str]:
+    """The usable claims: no two alike, nor with the same final answer, where they state one."""
+    kept: dict[str, str] = {}
+    for text in candidates(entry.with_claims(texts)):
+        answer = task.stated and task.stated(text)
+        kept.setdefault(text if answer is None else f"#### {answer}", text)
+    return list(kept.values())
+
+
+@dataclass(frozen=True)
+class WritingCounts:
+    """What came of the claims that a model was asked for.
+
+    Attributes:
+        questions: that it was asked.
+        candidates: claims asked for, a question.
+        distinct: usable claims that differ, in their final answers where they state one.
+        without: questions without a usable claim.
+    """
+
+    questions: int
+    candidates: int
+    distinct: int
+    without: int
+
+    @classmethod
+    def of(cls, written: Written, candidates: int) -> "WritingCounts":
+        """Of what was written now."""
+        sizes = [len(texts) for texts in written.values()]
+        return cls(len(sizes), candidates, sum(sizes), sizes.count(0))
+
+    @property
+    def share(self) -> float:
+        """Distinct claims among all that were written."""
+        return self.distinct / (self.questions * self.candidates)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.candidates} claims for each of {self.questions:,} questions, {self.share:.0%} of them distinct; "
+            f"{self.without} questions without a usable one"
+        )
 
 
 def _drawn(groups: Iterable[str], source: DataSource) -> list[str]:
     """The questions of this part, as many as the draw will need: writing claims costs more than all else here."""
     order = sorted((g for g in groups if in_part(g, source)), key=lambda g: rank(g, source.seed))
-    return order[: None if source.max_examples is None else max(1, source.max_examples // GENERATED_CLAIMS)]
+    return order[: None if source.max_examples is None else max(1, source.max_examples // source.candidates)]
 
 
 def keep_claims(folder: Path, written: Written) -> str:

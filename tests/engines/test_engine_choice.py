@@ -68,8 +68,8 @@ from icm.engines import choose_engine
 asked, real = [], torch.cuda.is_available
 torch.cuda.is_available = lambda: asked.append(os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")) or real()
 choose_engine(EngineConfig())
-from icm.engines.vllm import _set_environment
-_set_environment(EngineConfig(deterministic=True))
+from icm.engines.vllm import set_environment
+set_environment(EngineConfig(deterministic=True))
 assert "vllm" not in sys.modules, "what vLLM reads at import is set too late"
 assert "OMP_NUM_THREADS" not in os.environ, "threads are the CPU's affair"
 names = ("VLLM_WORKER_MULTIPROC_METHOD", "VLLM_BATCH_INVARIANT", "VLLM_USE_FLASHINFER_SAMPLER")

@@ -13,6 +13,11 @@ def condition(name: str, kind: str, value: float, source: str | None = None) -> 
     return Plain(name=name, kind=kind, config=config, headline=Plain(value=value), gold=range(100))
 
 
+def evaluation(conditions: list[Any], gaps: dict[str, Any]) -> Any:
+    plain = next((c for c in conditions if c.kind == "zero-shot"), None)
+    return Plain(conditions=conditions, gaps=gaps, plain=lambda condition: plain)
+
+
 ZERO, GOLDEN = condition("Zero-shot Base", "zero-shot", 0.5), condition("Golden", "fine-tuned", 0.9, "gold")
 FOUND = condition("ICM", "fine-tuned", 0.8, "labels")
 
@@ -30,14 +35,14 @@ SHOWN = condition("M", "many-shot", 0.7, "labels")
 )
 def test_the_verdict_is_one_sentence_of_figures(conditions: list[Any], share: float | None, said: str) -> None:
     gaps = {"ICM": {"to": "Golden", "value": share}}
-    assert said in (verdict(Plain(conditions=conditions, gaps=gaps)) or "")  # type: ignore[arg-type]
+    assert said in (verdict(evaluation(conditions, gaps)) or "")
 
 
 def test_without_golden_it_says_what_was_found() -> None:
-    said = verdict(Plain(conditions=[ZERO, SHOWN], gaps={}))  # type: ignore[arg-type]
+    said = verdict(evaluation([ZERO, SHOWN], {}))
     assert said is not None and said.endswith("shown labels that it found itself, on 70% (M).")
 
 
 @pytest.mark.parametrize("conditions", [[FOUND, GOLDEN], [ZERO, GOLDEN], []])
 def test_without_both_sides_there_is_no_verdict(conditions: list[Any]) -> None:
-    assert verdict(Plain(conditions=conditions, gaps={})) is None  # type: ignore[arg-type]
+    assert verdict(evaluation(conditions, {})) is None

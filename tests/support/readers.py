@@ -388,7 +388,7 @@ def _write_results() -> None:
     Path("exp").mkdir()
     write_manifest(Path("exp"), done)
     sampler = ClaimWriter("written", EngineConfig(engine="transformers"), GenerationConfig(), lambda: _Talker())
-    sampler._texts(["Question: 1?"], 0)
+    sampler._texts(["Question: 1?"], 0, 1)
 
 
 class _Talker:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from icm.errors import ConfigError, DataError
+from icm.results.format import ICMResult, LabeledExample
+from icm.results.record import RunRecord
+from icm.results.training_rows import answer_pairs
 from icm.tasks import DataSource, load_task
-from icm.tasks.written import keep_claims, stand_ins
+from icm.tasks.written import WritingCounts, keep_claims, stand_ins
 from icm.text import same_answer
 
 
@@ -27,13 +30,49 @@ def questions(folder: Path, count: int = 24, **fields: object) -> DataSource:
 def test_kept_claims_give_the_same_data_without_a_model(tmp_path: Path) -> None:
     source = questions(tmp_path)
     first = load_task(source, answers)
-    assert len(first.written) == 5 and all(len(texts) == 4 for texts in first.written.values())
+    assert len(first.written) == 5 and all(len(texts) == 3 for texts in first.written.values())
     kept = replace(source, claims=keep_claims(tmp_path / "generated", first.written))
     again = load_task(kept)
     assert again.dataset == first.dataset and dict(again.gold) == dict(first.gold) and not again.written
     assert load_task(kept.whole).dataset.fingerprint == first.dataset.fingerprint
     parts = [load_task(replace(kept, max_examples=None, slice=f"{number}/2")).dataset for number in (1, 2)]
     assert sorted(example.id for part in parts for example in part) == [example.id for example in first.dataset]
+
+
+def test_claims_are_distinct_by_their_final_answers_and_counted(tmp_path: Path) -> None:
+    """Of claims with one answer the first is kept, of those without every text; questions left empty are counted."""
+    source = replace(questions(tmp_path, count=3), holdout=0.0, max_examples=None, candidates=5)
+    said = ["2 + 2 = 4", "It is 4.", "A: 5\nQuestion: Next? A: 9", "No idea.", "None.", *[" "] * 5, *["A: 7"] * 5]
+    data = load_task(source, lambda prompts: said[: len(prompts)])
+    assert list(data.written.values()) == [["2 + 2 = 4", "A: 5", "No idea.", "None."], [], ["A: 7"]]
+    counts = WritingCounts.of(data.written, 5)
+    assert (counts.questions, counts.distinct, counts.without, counts.share) == (3, 5, 1, 5 / 15)
+    assert str(counts) == "5 claims for each of 3 questions, 33% of them distinct; 1 questions without a usable one"
+    again = load_task(replace(source, claims=keep_claims(tmp_path, data.written)))
+    assert again.dataset == data.dataset and len(again.dataset) == 5
+
+
+def test_a_file_of_an_earlier_version_is_read_as_it_was_written(tmp_path: Path) -> None:
+    source = replace(questions(tmp_path, count=1), holdout=0.0)
+    kept = keep_claims(tmp_path, {"What is 0 + 1?": ["A: 1", "It is 1", "It is 1", "A: 2"]})
+    assert len(load_task(replace(source, claims=kept)).dataset) == 3
+
+
+def test_instructions_become_comparisons_of_written_responses(tmp_path: Path) -> None:
+    for name in ("prompt", "instruction"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({name: f"Say {n}."}) + "\n" for n in range(3)))
+        source = DataSource(str(path), "comparison")
+        data = load_task(source, lambda prompts: [f"reply {n}" for n in range(len(prompts))])
+        assert len(data.dataset) == 12 and not data.gold and {len(texts) for texts in data.written.values()} == {4}
+        by_id = {example.id: example for example in data.dataset}
+        for example in data.dataset:
+            other = by_id[str(example.relations.inverse)]
+            assert other.metadata["response_a"] == example.metadata["response_b"] != example.metadata["response_a"]
+        first = {key: str(e.metadata["response_a"]) < str(e.metadata["response_b"]) for key, e in by_id.items()}
+        items = [LabeledExample(example, str(first[example.id]), 1.0) for example in data.dataset]
+        pairs = answer_pairs(ICMResult(items, None, data.dataset.label_space, "comparison", RunRecord())).rows
+        assert len(pairs) == 6 and all(row["chosen"] < row["rejected"] for row in pairs)
 
 
 def test_gold_is_not_in_the_file_and_has_no_say_in_it(tmp_path: Path) -> None:

@@ -73,6 +73,18 @@ def test_outputs(baseline: Path, labels: Path, tiny_model: Path) -> None:
     assert found["labels_sha256"] in card.text
 
 
+def test_labels_of_one_model_train_another(labels: Path, tmp_path: Path) -> None:
+    """The adapter and its record name the model that was trained; the card names it and the labeler."""
+    from huggingface_hub import ModelCard
+    from support.tiny_training import save_tiny_llama
+
+    other = save_tiny_llama(tmp_path / "other-llama")
+    assert train_here(labels, tmp_path / "out", model_name_or_path=other, max_steps=1) == 0
+    assert results(tmp_path / "out")["model"] == str(other)
+    card = ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "| model | other-llama |" in card and "| labelling model | tiny-llama |" in card
+
+
 def test_resolved_config_can_be_read_again(baseline: Path) -> None:
     from train.arguments import read_settings, training_arguments
 

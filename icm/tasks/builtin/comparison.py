@@ -4,6 +4,9 @@ Each pair is asked in both orders, so that the position of the better response s
 contradict each other (`ComparisonConsistencyRule`). `label` is True (or "A") if response A is the better one. A tie
 is an example without a label: gold does not decide which examples there are.
 
+For instructions without responses ({prompt} or {instruction}; name the task, `--task-type comparison`) a model writes
+them, and each is compared with one other.
+
 Reads TRL's preference data (explicit and implicit prompts, texts and messages with or without content parts),
 ShareGPT's turns, the paper's files {question, choice, choice_2, label}, AlpacaEval's and the arena's.
 """
@@ -12,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from icm.consistency import ComparisonConsistencyRule
-from icm.tasks.base import HubData, Item, Record, Task, signature
+from icm.tasks.base import HubData, Item, Record, Task, candidates, signature
 
 QUERIES = ("query", "prompt", "question", "instruction", "conversations")
 PAIRS = (
@@ -22,6 +25,8 @@ PAIRS = (
     ("response_0", "response_1"),
     ("response_1", "response_2"),
 )
+_INSTRUCTIONS = ("prompt", "instruction")
+_RESPONSES = {"chosen", "rejected", "conversation_a", "conversation_b", *(name for pair in PAIRS for name in pair)}
 GOLD = ("label", "winner", "preference", "better_response_id")
 _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 _ROLES = {"user": "Human", "human": "Human", "system": "System", "assistant": "Assistant", "gpt": "Assistant"}
@@ -30,17 +35,33 @@ _A, _B = {"a", "model_a", "response_a", "chatbot_a"}, {"b", "model_b", "response
 
 def items(record: Record) -> Iterator[Item]:
     """See `Task.items`."""
+    if "generated" in record.fields:
+        found = candidates(record)
+        for a, b in zip(found[::2], found[1::2], strict=False):
+            yield from _both_ways(record.text(*_INSTRUCTIONS), a, b, None)
+        return
     query, a, b = _compared(record)
     label = "True" if "chosen" in record.fields else _label(record)
     if not a or not b or a == b:
         return  # published preference data has empty and equal replies: there is nothing to compare
-    label = None if label == "tie" else label
+    yield from _both_ways(query, a, b, None if label == "tie" else label)
+
+
+def _both_ways(query: str, a: str, b: str, label: str | None) -> Iterator[Item]:
     swapped = None if label is None else str(label == "False")
     ab = {"query": query, "response_a": a, "response_b": b}
     ba = {"query": query, "response_a": b, "response_b": a}
     for fields, inverse, gold in ((ab, ba, label), (ba, ab, swapped)):
         completion = f" {fields['response_a']}"
         yield Item(fields, gold, query, inverse=inverse, prompt=f"Query: {query}\nResponse:", completion=completion)
+
+
+def question(record: Record) -> tuple[str, str] | None:
+    """The instruction, for a model to answer, where the record has no response."""
+    if not any(name in record.fields for name in _INSTRUCTIONS) or not _RESPONSES.isdisjoint(record.fields):
+        return None
+    text = record.text(*_INSTRUCTIONS)
+    return text, f"Instruction: {text}\nResponse:"
 
 
 def _compared(record: Record) -> tuple[str, str, str]:
@@ -155,4 +176,5 @@ TASK = Task(
     ),
     rules=(ComparisonConsistencyRule(),),
     hub=(HubData("Anthropic/hh-rlhf", None, "train", "test"),),
+    question=question,
 )

@@ -62,4 +62,5 @@ TASK = Task(
     rules=(MathConsistencyRule(),),
     hub=(HubData("openai/gsm8k", "main", "train", "test"),),
     question=question,
+    stated=final_answer,
 )
