@@ -14,7 +14,7 @@ from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import TRUSTED, ICMDataset, ICMExample
 from icm.labelling.batches import split_batches, why_batches
-from icm.labelling.readings import can_turn, contradicted, known, turned
+from icm.labelling.readings import reading
 from icm.prompts import PromptEncoder
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
@@ -121,20 +121,8 @@ class _Labeler:
 
     def label(self, batch: ICMDataset, number: int) -> SearchOutcome:
         """The best outcome over all restarts."""
-        read = self._read(known(batch, self.config, self.checker), number)
-        outcomes = [self._restart(read, number, restart) for restart in range(self.config.restarts)]
+        outcomes = [self._restart(batch, number, restart) for restart in range(self.config.restarts)]
         return max(outcomes, key=lambda outcome: -math.inf if outcome.utility is None else outcome.utility)
-
-    def _read(self, batch: ICMDataset, number: int) -> ICMDataset:
-        """The batch, turned round where its trusted labels say so of what is found without them."""
-        if not can_turn(batch, self.config):
-            return batch
-        found = batch.start
-        if not found:
-            alone = replace(self, config=replace(self.config, algorithm="bootstrap"))
-            outcome = alone._restart(replace(batch, trusted={}), number, self.config.restarts)
-            found = {batch[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
-        return turned(batch) if contradicted(batch, found) else batch
 
     def cost(self) -> Cost:
         """Cost of the whole run, interrupted parts included."""
@@ -150,9 +138,13 @@ class _Labeler:
         _check_history(history, batch, f"restart {restart}, batch {number}")
         if history and isinstance(history[-1], End):
             return _read_end(history[-1], batch)
-        scorer = Scorer(self.engine, batch, self.config, self.plain)
-        stream = (self.config.seed, restart, number)
-        outcome = _outcome(Problem(scorer, self.checker.index(batch), self.config, stream), record, history)
+
+        def problem(read: ICMDataset) -> Problem:
+            scorer, stream = Scorer(self.engine, read, self.config, self.plain), (self.config.seed, restart, number)
+            return Problem(scorer, self.checker.index(read), self.config, stream)
+
+        read, rest = reading(batch, problem, record, history)
+        outcome = _outcome(problem(read), record, rest)
         record(_end_row(outcome, batch))
         return outcome
 

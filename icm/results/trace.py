@@ -32,6 +32,13 @@ class SearchRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading(SearchRow):
+    """Whether the trusted labels turn round what is found (see `icm.labelling.readings`)."""
+
+    turned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
     """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
     them (`preferences`); `before` are those that were others when the order was drawn, which depends on them."""
@@ -112,6 +119,7 @@ class Cost(Usage):
 
 Row = SearchRow | Cost
 KINDS: Mapping[str, type[Row]] = {
+    "reading": Reading,
     "start": Start,
     "order": FreshOrder,
     "decision": Decision,
