@@ -43,11 +43,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One labelling: accuracy of the labels that were not given, whether they were turned round, and the cost; where it
-    was asked for, calibrated many-shot accuracy on held-out items with these labels and with gold ones."""
+    """One labelling: accuracy of the labels that were not given, and of the same examples with nothing given; whether
+    they were turned round, and the cost; where it was asked for, calibrated many-shot accuracy on held-out items with
+    these labels and with gold ones."""
 
     cell: Cell
     right: float
+    before: float
     turned: bool
     tokens: float
     shown: tuple[float, float] | None = None
@@ -120,9 +122,10 @@ def _row(
 ) -> Row:
     others = [item for item in result.labeled_examples if not item.trusted]
     right = float(np.mean([item.label == gold[item.example.id] for item in others]))
+    before = float(np.mean([base.labels[item.example.id] == gold[item.example.id] for item in others]))
     turned = float(np.mean([item.label != base.labels[item.example.id] for item in others])) > 0.5
     tokens = result.record.usage.get("computed_tokens", 0)
-    return Row(cell, right, turned, tokens, _shown(settings, result, items) if items else None)
+    return Row(cell, right, before, turned, tokens, _shown(settings, result, items) if items else None)
 
 
 def _shown(settings: Settings, result: ICMResult, items: int) -> tuple[float, float]:
@@ -143,14 +146,15 @@ def table(rows: Iterable[Row]) -> str:
     for row in rows:
         cells.setdefault(row.cell, []).append(row)
     lines = [
-        "| data | labeler | given | seeds | other labels right | turned | tokens | many-shot | golden |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data | labeler | given | seeds | others right | the same before | turned | tokens | many-shot | golden |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell, found in cells.items():
         shown = [row.shown for row in found if row.shown]
         many = [f"{np.mean([pair[place] for pair in shown]):.3f}" if shown else "" for place in (0, 1)]
         right, tokens = _interval([row.right for row in found]), np.mean([row.tokens for row in found])
-        start = f"| {Path(cell.data).name} | {cell.labeler} | {cell.given} | {len(found)} | {right}"
+        before = np.mean([row.before for row in found])
+        start = f"| {Path(cell.data).name} | {cell.labeler} | {cell.given} | {len(found)} | {right} | {before:.3f}"
         lines.append(f"{start} | {sum(row.turned for row in found)} | {tokens:,.0f} | {' | '.join(many)} |")
     return "\n".join(lines)
 

@@ -23,8 +23,8 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
     asking.add_argument("result", metavar="RESULT", help="label file")
     asking.add_argument("--count", type=int, default=16, metavar="N", help="examples (default: %(default)s)")
     ways = (
-        "uncertainty: log-odds nearest to 0; influence: among the texts most like most others, those counted that no "
-        "chosen one is like yet; random: drawn (default: %(default)s); no two nearly the same"
+        "uncertainty: the labels that the labeler is least sure of; influence: those that it is surest of, the core of "
+        "what it found, which tell whether that is meant; random (default: %(default)s); no two nearly the same"
     )
     asking.add_argument("--by", choices=("uncertainty", "influence", "random"), default="uncertainty", help=ways)
     asking.add_argument(

@@ -7,17 +7,14 @@ other's word.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from icm.config import SearchConfig
-from icm.consistency import LogicalConsistencyChecker
-from icm.engines.base import Engine
 from icm.examples import ICMDataset
+from icm.results.trace import Reading, SearchRow
 from icm.search.bootstrap import bootstrap
 from icm.search.checks import with_entailed
 from icm.search.problem import Problem
-from icm.search.scoring import PlainCost, Scorer
 
 SUREST, ENOUGH = 2.0, 2.0
 """Log-odds that a label counts for at most, and what those of the contradicted labels have to come to over those of the
@@ -27,38 +24,36 @@ right, do in 79 % of the draws."""
 logger = logging.getLogger(__name__)
 
 
-def read(
+def reading(
     batch: ICMDataset,
-    engine: Engine,
-    config: SearchConfig,
-    checker: LogicalConsistencyChecker,
-    number: int,
-    plain: PlainCost,
-) -> ICMDataset:
-    """The batch with the labels that the trusted ones entail, trusted too, and turned round where they say so of what
-    is found without them. All units of batch `number` read it the same way.
+    problem_of: Callable[[ICMDataset], Problem],
+    record: Callable[[SearchRow], None],
+    history: Sequence[SearchRow],
+) -> tuple[ICMDataset, Sequence[SearchRow]]:
+    """The batch as it is read, and the rows behind what an interrupted search noted of that (`history`).
 
-    Args:
-        plain: counts what plain order would have cost.
+    What the trusted labels entail is trusted too; they turn round what is found where they contradict it.
     """
-    if batch.trusted and config.consistency:
-        batch = with_entailed(batch, checker.index(batch))
-    if not can_turn(batch, config):
-        return batch
-    found = batch.start
-    if not found:
-        alone = Scorer(engine, replace(batch, trusted={}), config, plain)
-        problem = Problem(alone, checker.index(batch), config, (config.seed, config.restarts, number))
-        outcome = problem.judge(bootstrap(problem, problem.rng(0)).labels, config.bootstrap_rounds)
-        found = {batch[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
-    return turned(batch) if contradicted(batch, found) else batch
+    if not batch.trusted:
+        return batch, history
+    problem = problem_of(replace(batch, trusted={}))
+    config = problem.config
+    known = with_entailed(batch, problem.checks) if config.consistency else batch
+    if len(batch.label_space.labels) != 2 or config.algorithm in ("random", "zero-shot"):
+        return known, history
+    if history and isinstance(history[0], Reading):
+        turn, history = history[0].turned, history[1:]
+    else:
+        turn = contradicted(known, known.start or _bootstrapped(problem))
+        record(Reading(turned=turn))
+    return turned(known) if turn else known, history
 
 
-def can_turn(batch: ICMDataset, config: SearchConfig) -> bool:
-    """Whether found labels may be turned round, and trusted ones can tell."""
-    return (
-        bool(batch.trusted) and len(batch.label_space.labels) == 2 and config.algorithm in ("icm", "auto", "bootstrap")
-    )
+def _bootstrapped(problem: Problem) -> dict[str, tuple[str, float]]:
+    """Example id → label and log-odds under unseen orders."""
+    outcome = problem.judge(bootstrap(problem, problem.rng(0)).labels, problem.config.bootstrap_rounds)
+    dataset = problem.scorer.dataset
+    return {dataset[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
 
 
 def contradicted(batch: ICMDataset, found: Mapping[str, tuple[str, float]]) -> bool:

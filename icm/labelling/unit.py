@@ -8,7 +8,7 @@ from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import ICMDataset
-from icm.labelling.readings import read
+from icm.labelling.readings import reading
 from icm.results.trace import Cost, End, SearchRow, Unit
 from icm.search.algorithm import search
 from icm.search.auto import cheapest
@@ -47,18 +47,17 @@ def label_unit(
     before with the engine.
     """
     unit, plain, before = job.unit, PlainCost(), Cost(**vars(engine.usage))
-    batch = read(job.batch, engine, config, checker, unit.batch, plain)
-    if job.history:  # how it is read was counted before the interruption
-        plain, before = PlainCost(), Cost(**vars(engine.usage))
-    scorer = Scorer(engine, batch, config, plain)
 
     def placed(row: SearchRow) -> None:
-        spent = Cost(**vars(engine.usage), **vars(scorer.plain))
+        spent = Cost(**vars(engine.usage), **vars(plain))
         record(replace(row, restart=unit.restart, batch=unit.batch), job.spent + (spent - before))
 
-    stream = (config.seed, unit.restart, unit.batch)
-    problem = Problem(scorer, checker.index(batch), config, stream)
-    outcome = _outcome(problem, placed, job.history)
+    def problem(batch: ICMDataset) -> Problem:
+        stream = (config.seed, unit.restart, unit.batch)
+        return Problem(Scorer(engine, batch, config, plain), checker.index(batch), config, stream)
+
+    batch, history = reading(job.batch, problem, placed, job.history)
+    outcome = _outcome(problem(batch), placed, history)
     placed(_end_row(outcome, batch))
 
 

@@ -1,9 +1,8 @@
 """Which labels somebody should look at: those that would help the search most, no two of them nearly the same text."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,9 +14,6 @@ from icm.results.format import ICMResult, LabeledExample
 By = Literal["uncertainty", "influence", "random"]
 SAME = 0.6
 """Share of words (Jaccard) from which on two texts are near-duplicates."""
-NEIGHBOURS = 5
-"""The texts most like a text that count as its neighbours."""
-_AT_ONCE = 1024
 _RANDOM = 2**40 + 5  # a stream of randomness that no search draws from
 
 
@@ -48,24 +44,13 @@ class Likeness:
         flat = np.array([place for found in places for place in found], dtype=np.int64)
         self._words = csr_array((np.ones(len(flat)), flat, starts), shape=(len(texts), max(1, len(column))))
 
-    def rows(self, first: int, last: int) -> NDArray[np.float64]:
-        """Likeness of texts `first` up to `last` to all texts, [last - first, texts]; 0 to themselves."""
-        shared = (self._words[first:last] @ self._words.T).toarray()
-        union = self._sizes[first:last, None] + self._sizes[None, :] - shared
-        alike = np.where(union > 0, shared / np.maximum(union, 1), 1.0)
-        alike[np.arange(last - first), np.arange(first, last)] = 0.0
-        return np.asarray(alike)
-
     def row(self, place: int) -> NDArray[np.float64]:
-        """Likeness of one text to all."""
-        return np.asarray(self.rows(place, place + 1)[0])
-
-    @cached_property
-    def nearest(self) -> NDArray[np.intp]:
-        """The `NEIGHBOURS` texts most like each, the first of equal ones, [texts, neighbours]."""
-        count, size = len(self._sizes), min(NEIGHBOURS, len(self._sizes) - 1)
-        blocks = (self.rows(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE))
-        return np.concatenate([np.argsort(-block, axis=1, kind="stable")[:, :size] for block in blocks])
+        """Likeness of one text to all, 0 to itself."""
+        shared = (self._words[place : place + 1] @ self._words.T).toarray()[0]
+        union = self._sizes[place] + self._sizes - shared
+        alike = np.where(union > 0, shared / np.maximum(union, 1), 1.0)
+        alike[place] = 0.0
+        return np.asarray(alike)
 
 
 def questions(result: ICMResult, count: int, by: By, seed: int = 0) -> list[Question]:
@@ -74,9 +59,8 @@ def questions(result: ICMResult, count: int, by: By, seed: int = 0) -> list[Ques
     Args:
         result: found labels.
         count: examples wanted.
-        by: `uncertainty`: whose label's log-odds are nearest to 0. `influence`: which are among the texts most like
-            most others, those left out that an earlier one is among already; the log-odds say nothing there.
-            `random`: drawn, which alone gives an estimate of all.
+        by: `uncertainty`: those whose label's log-odds are nearest to 0. `influence`: those that the others are surest
+            of: they are the core of what was found, and if they are wrong, so is most of it. `random`: drawn.
         seed: of the draw.
 
     Raises:
@@ -88,13 +72,9 @@ def questions(result: ICMResult, count: int, by: By, seed: int = 0) -> list[Ques
     if all(item.trusted for item in items):
         raise ConfigError(f"{result.file or 'the result'}: all its labels are trusted; nothing is left to ask about")
     likeness = Likeness([item.example.input for item in items])
-    orders: dict[By, Callable[[], Iterator[tuple[int, str]]]] = {
-        "uncertainty": lambda: _uncertain(result),
-        "influence": lambda: _influential(likeness),
-        "random": lambda: _drawn(len(items), seed),
-    }
+    order = _drawn(len(items), seed) if by == "random" else _by_odds(result, by)
     found, alike = list[Question](), np.zeros(len(items))
-    for place, why in orders[by]():
+    for place, why in order:
         if len(found) == count:
             break
         if not items[place].trusted and alike[place] < SAME:
@@ -104,32 +84,18 @@ def questions(result: ICMResult, count: int, by: By, seed: int = 0) -> list[Ques
     return found
 
 
-def _uncertain(result: ICMResult) -> Iterator[tuple[int, str]]:
+def _by_odds(result: ICMResult, by: By) -> Iterator[tuple[int, str]]:
     odds = {place: item.log_odds for place, item in enumerate(result.labeled_examples)}
     known = {place: value for place, value in odds.items() if value is not None}
     if not known:
         raise ConfigError(
-            f"{result.file or 'the result'}: no model scored its labels, so none is less certain than another; "
-            "ask --by influence or random"
+            f"{result.file or 'the result'}: no model scored its labels, so none is more or less certain than another; "
+            "ask --by random"
         )
-    for place in sorted(known, key=lambda place: abs(known[place])):
-        yield place, f"uncertain: p = {1 / (1 + np.exp(-known[place])):.2f} (log-odds {known[place]:+.2f})"
-
-
-def _influential(likeness: Likeness) -> Iterator[tuple[int, str]]:
-    """Greedy cover: each time the text that is a neighbour of most texts that have no chosen neighbour yet."""
-    nearest = likeness.nearest
-    serves: list[set[int]] = [set() for _ in nearest]
-    for place, neighbours in enumerate(nearest):
-        for neighbour in neighbours:
-            serves[int(neighbour)].add(place)
-    open_, left = set(range(len(nearest))), set(range(len(nearest)))
-    while left:
-        best = max(left, key=lambda place: (len(serves[place] & open_), len(serves[place]), -place))
-        left.discard(best)
-        total, new = len(serves[best]), len(serves[best] & open_)
-        open_ -= {*serves[best], best}
-        yield best, f"influential: among the {nearest.shape[1]} texts most like {total} others, {new} of them new"
+    word = "uncertain" if by == "uncertainty" else "influential"
+    for place in sorted(known, key=lambda place: abs(known[place]) if by == "uncertainty" else -known[place]):
+        chance = 0.5 * (1 + np.tanh(known[place] / 2))
+        yield place, f"{word}: p = {chance:.2f} given other labels (log-odds {known[place]:+.2f})"
 
 
 def _drawn(count: int, seed: int) -> Iterator[tuple[int, str]]:

@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from icm.errors import ConfigError
 from icm.files import fingerprint
-from icm.results.asking import NEIGHBOURS, By, Likeness, questions
+from icm.results.asking import By, Likeness, questions
 from icm.results.format import ICMResult, LabeledExample
 
 DISAGREEING = 3
 """Texts with another label that are shown beside one."""
-_LEAST_ALIKE = 0.1
+_MOST_ALIKE, _LEAST_ALIKE = 20, 0.1
 _RANDOM = 2**40 + 6  # a stream of randomness that no search draws from
 
 
@@ -50,7 +50,7 @@ def review_items(result: ICMResult, count: int, seed: int = 0) -> list[Item]:
     Raises:
         ConfigError: all are trusted, or `count` is below 1.
     """
-    by: By = "uncertainty" if any(item.log_odds is not None for item in result.labeled_examples) else "influence"
+    by: By = "uncertainty" if any(item.log_odds is not None for item in result.labeled_examples) else "random"
     asked = [question.item for question in questions(result, count, by)]
     left = [item for item in result.labeled_examples if not item.trusted]
     places = np.random.default_rng([seed, _RANDOM]).permutation(len(left))[: -(-count // 2)]
@@ -72,7 +72,7 @@ class _Alike:
 
     def disagreeing(self, item: LabeledExample) -> tuple[tuple[str, str], ...]:
         row = self._likeness.row(self._place[item.example.id])
-        nearest = np.argsort(-row, kind="stable")[: 4 * NEIGHBOURS]
+        nearest = np.argsort(-row, kind="stable")[:_MOST_ALIKE]
         found = [self.items[place] for place in nearest if row[place] >= _LEAST_ALIKE]
         return tuple((o.label, o.example.input) for o in found if o.label != item.label)[:DISAGREEING]
 

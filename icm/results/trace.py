@@ -50,6 +50,13 @@ class SearchRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading(SearchRow):
+    """Whether the trusted labels turn round what is found (see `icm.labelling.readings`)."""
+
+    turned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
     """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
     them (`preferences`; None in the trace of a finished search); `before` are those that were others when the order was
@@ -135,6 +142,7 @@ class Cost(Usage):
 
 Row = SearchRow | Cost
 KINDS: Mapping[str, type[Row]] = {
+    "reading": Reading,
     "start": Start,
     "order": FreshOrder,
     "decision": Decision,

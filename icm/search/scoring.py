@@ -133,7 +133,7 @@ class Scorer:
         return sweep
 
     def draw(self, labels: Labels, rng: np.random.Generator) -> Order:
-        """A fresh random order of D; the trusted ones come first in every context of its own."""
+        """A fresh random order of D. For shared contexts the labels take turns in it, the trusted ones first."""
         if not self._shots:
             return draw_order(labels, rng)
         trusted = {position: label for position, label in labels.items() if position in self.trusted}

@@ -14,8 +14,6 @@ from icm.tasks.formats import file_records
 from icm.tasks.record import Record, label_name
 from icm.tasks.source import DataSource
 
-ID_FIELDS, TEXT_FIELDS = ("id",), ("input", "text")
-"""Columns of `icm ask` and `icm review`: example ids, and whole inputs."""
 _TRUE = {"true": "True", "1": "True", "yes": "True", "false": "False", "0": "False", "no": "False"}
 
 _log = logging.getLogger(__name__)
@@ -84,7 +82,7 @@ def _rows(
     found = [
         (key, Given(_label(record, column, source, space), record.where)) for record, key in pairs if key is not None
     ]
-    for claim in as_data([record for record, key in pairs if key is None]):
+    for claim in _read([record for record, key in pairs if key is None], source, as_data):
         if claim.gold is None:
             continue
         if claim.example.id not in examples:
@@ -95,15 +93,23 @@ def _rows(
     return found
 
 
+def _read(
+    records: Sequence[Record], source: DataSource, as_data: Callable[[Sequence[Record]], Sequence[Claim]]
+) -> Sequence[Claim]:
+    for record in records:
+        if {*record.fields} <= {"id", "input", "found", "why", _label_field(source)}:
+            raise _unknown(record.where, source)
+    return as_data(records)
+
+
 def _label_field(source: DataSource) -> str:
     return source.label_field or "label"
 
 
 def _named(record: Record, examples: Collection[str]) -> str | None:
     """The id of the example that a row names by id or by its whole input; None if it names none so."""
-    ids = [str(record.fields[name]).strip() for name in ID_FIELDS if name in record.fields]
-    texts = [str(record.fields[name]) for name in TEXT_FIELDS if name in record.fields]
-    keys = [*ids, *(example_id(text) for given in texts for text in (given, given.strip()))]
+    texts = [str(record.fields[name]) for name in ("input", "text") if name in record.fields]
+    keys = [str(record.fields.get("id")).strip(), *(example_id(text) for text in texts)]
     return next((key for key in keys if key in examples), None)
 
 

@@ -157,6 +157,11 @@ def test_rows_name_examples_by_id_by_input_or_by_the_datas_own_fields(folder: Pa
     assert loaded(folder, json.dumps(studio), "t.json").trusted == {example.id: "good"}
 
 
+def test_an_unknown_id_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"t.jsonl:1: no example of .* is this one"):
+        loaded(folder, '{"id": "0123456789abcdef", "label": "good"}\n')
+
+
 def _chosen(label: str) -> dict[str, Any]:
     value = {"choices": [label]}
     return {"result": [{"type": "choices", "from_name": "c", "to_name": "t", "value": value}], "was_cancelled": False}
