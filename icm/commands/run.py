@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_plan(settings: Settings, workers: WorkersConfig) -> None:
     from icm.labelling.forecast import plan_run
 
-    say(plan_run(settings, lambda data: say(data.account)))
+    say(plan_run(settings, lambda data: say(data.account), None if workers.here else workers))
 
 
 def _label(settings: Settings, arguments: argparse.Namespace, workers: WorkersConfig) -> None:

@@ -124,15 +124,12 @@ def two_nodes() -> Iterator[str]:
         "nodes = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
         "nodes.add_node(num_cpus=1); print(nodes.address, flush=True); sys.stdin.read(); nodes.shutdown()"
     )
-    own = {
-        **os.environ,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    own["PYTHONPATH"] = str(ROOT)
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=own
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=env(),
     ) as process:
         assert process.stdin and process.stdout
         try:
@@ -160,7 +157,8 @@ def test_a_cluster_of_two_nodes_outlives_a_killed_command(
 def env() -> dict[str, str]:
     """For processes that know nothing of Ray here."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return own | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    return own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 
 def start(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
