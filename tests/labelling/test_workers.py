@@ -208,6 +208,27 @@ def test_a_unit_that_fails_names_itself_and_its_worker(tmp_path: Path) -> None:
             run_labeling(dataset, workers.load(), SearchConfig())
 
 
+@pytest.mark.slow
+def test_a_ray_of_our_own_is_open_to_nobody_else() -> None:
+    pytest.importorskip("ray", reason="needs icm[ray]")
+    code = (
+        "import psutil, subprocess, sys; from icm.labelling.cluster import joined\n"
+        "with joined(None) as ray:\n"
+        "    own = psutil.Process().children(recursive=True)\n"
+        "    open = [at.laddr for p in own for at in p.net_connections() if at.status == 'LISTEN']\n"
+        "    assert open and all(at.ip.removeprefix('::ffff:') == '127.0.0.1' for at in open), open\n"
+        "    there = ray.get_runtime_context().gcs_address\n"
+        "    other = f\"import ray; ray.init('{there}', configure_logging=False)\"\n"
+        "    env = {'PATH': '', 'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': '1' * 64}\n"
+        "    env |= {'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER': '0', 'RAY_gcs_rpc_server_connect_timeout_s': '1'}\n"
+        "    done = subprocess.run([sys.executable, '-c', other], env=env, capture_output=True, text=True)\n"
+        "    assert done.returncode and 'InvalidAuthToken' in done.stderr, done.stderr\n"
+    )
+    own = {name: value for name, value in env().items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_without_ray_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     assert main(["run", "--dataset", "reviews", "--workers", "2"]) == 2
