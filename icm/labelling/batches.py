@@ -1,5 +1,6 @@
 """Batches of a data set that fit the context of a model."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapreplace
@@ -13,6 +14,8 @@ from icm.examples import ICMDataset, ICMExample
 from icm.prompts import PromptEncoder, Tokenizer
 from icm.search.scoring import CONTENT_FREE
 from icm.tasks.soundness import sound
+
+_log = logging.getLogger(__name__)
 
 
 class Context(Protocol):
@@ -69,8 +72,13 @@ def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
     return replace(dataset, examples=[example for example in dataset if example.id in held])
 
 
-def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
-    """What is said of several batches."""
+def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
+    """Say why there are several."""
+    if len(batches) > 1:
+        _log.warning(_why(batches, config))
+
+
+def _why(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
     sizes = [len(batch) for batch in batches]
     reason = f"the context length allows {max(sizes)} at a time"
     remedy = f"a longer --max-model-len, a model with a longer context, or --max-examples {max(sizes)}"

@@ -23,7 +23,7 @@ from icm.engines.common import context_length, model_files
 from icm.engines.devices import gpus
 from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
-from icm.labelling.batches import batched, split_batches
+from icm.labelling.batches import batched, say_batches, split_batches
 from icm.labelling.hardware import GIB, RATES, ModelShape, Need, inference, model_config, model_shape
 from icm.labelling.options import Settings
 from icm.labelling.scale import Fleet, plan_fleet, sampled, workers_here
@@ -155,6 +155,7 @@ def plan_run(
     planner = _Planner(settings, on_data)
     engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
     batches = split_batches(planner.dataset, engine, settings.search, settings.data.bad_records)
+    say_batches(batches, settings.search)
     sample = sampled(batches)
     times = sum(map(len, batches)) / sum(map(len, sample))
     if len(sample) < len(batches):
