@@ -51,14 +51,16 @@ class SearchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
-    """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
-    them (`preferences`; None in the trace of a finished search)."""
+    """The labels before the first iteration (`changes`), the mean label log-probabilities of the rounds that led to
+    them (`preferences`), and the labels that their order was drawn for, where these are others (`ordered`). A finished
+    search keeps the first alone."""
 
     iteration: int = 0
     changes: Mapping[str, str]
     accepted: bool = True
     utility: float
     preferences: Mapping[str, Sequence[float]] | None = None
+    ordered: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +145,15 @@ KINDS: Mapping[str, type[Row]] = {
 KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 PLACE = ("restart", "batch")
 """Fields that stand before the type."""
-PREFERENCES = "preferences"
-"""The field that a search needs to go on, and nobody when it has ended."""
+UNFINISHED = ("preferences", "ordered")
+"""Fields that a search needs to go on, and nobody when it has ended; None is not written."""
 
 
 def row_json(row: Row, unit: Unit | None = None) -> JsonObject:
     """The JSON object of a row: which search, type, fields. A cost is that of `unit`, if given, else of the run."""
     content = {field.name: getattr(row, field.name) for field in fields(row)} | (vars(unit) if unit else {})
     place = {name: content.pop(name) for name in PLACE if name in content}
-    if content.get(PREFERENCES, {}) is None:
-        del content[PREFERENCES]
+    content = {name: value for name, value in content.items() if name not in UNFINISHED or value is not None}
     return place | {"type": KIND_NAMES[type(row)]} | content
 
 
@@ -201,6 +202,10 @@ def _log_probs(value: object, where: str) -> dict[str, list[float]]:
     return {key: _vector(row, where) for key, row in object_field(value, where).items()}
 
 
+def _texts_or_null(value: object, where: str) -> dict[str, str] | None:
+    return None if value is None else _texts(value, where)
+
+
 def _log_probs_or_null(value: object, where: str) -> dict[str, list[float]] | None:
     return None if value is None else _log_probs(value, where)
 
@@ -219,6 +224,7 @@ _CHECKS: Mapping[object, Callable[[Any, str], Any]] = {
     str: text_field,
     str | None: _text_or_null,
     Mapping[str, str]: _texts,
+    Mapping[str, str] | None: _texts_or_null,
     Mapping[str, float]: _numbers,
     Mapping[str, Sequence[float]] | None: _log_probs_or_null,
 }

@@ -109,7 +109,8 @@ def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Or
             standing.count(bool(changes))
         else:
             standing.refreshed = row.iteration
-            order = problem.scorer.draw(labels or changes, problem.rng(row.iteration, ORDER))
+            ordered = {positions[key]: label for key, label in (getattr(row, "ordered", None) or {}).items()}
+            order = problem.scorer.draw(labels or ordered or changes, problem.rng(row.iteration, ORDER))
             preferences = {positions[key]: np.array(values) for key, values in (row.preferences or {}).items()}
             if changes:
                 standing.count(True)
@@ -161,7 +162,12 @@ class Search:
         """D before the first iteration."""
         state = self.proposer.improved(self._problem.fresh(labels, 0), self._problem.rng(0))
         self._record(
-            Start(changes=self._by_id(state.labels), utility=state.utility, preferences=self._preferences_by_id())
+            Start(
+                changes=self._by_id(state.labels),
+                utility=state.utility,
+                preferences=self._preferences_by_id(),
+                ordered=None if state.labels == labels else self._by_id(labels),
+            )
         )
         return state
 
