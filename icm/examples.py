@@ -180,9 +180,9 @@ class ICMDataset(Sequence[ICMExample]):
 
     def part(self, examples: Sequence[ICMExample]) -> "ICMDataset":
         """The data set with some of its examples, and what is known of their labels."""
-        held = {example.id for example in examples}
-        trusted = {key: label for key, label in self.trusted.items() if key in held}
-        start = {key: found for key, found in self.start.items() if key in held}
+        ids = [example.id for example in examples]
+        trusted = {key: self.trusted[key] for key in ids if key in self.trusted}
+        start = {key: self.start[key] for key in ids if key in self.start}
         return replace(self, examples=examples, trusted=trusted, start=start)
 
     def __len__(self) -> int:

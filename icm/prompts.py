@@ -336,9 +336,10 @@ class PromptEncoder:
         """Ids of the example with its label and the separator behind it."""
         return self.query(example) + self._labels[self.label_space.index(label)] + self._separator
 
-    def longest_demonstration(self, example: ICMExample) -> int:
-        """Tokens of the example with its longest label. Nothing is kept: a million examples are measured so."""
-        return len(self.encode(example.input)) + max(map(len, self._labels)) + len(self._separator)
+    def longest_demonstrations(self, examples: Sequence[ICMExample]) -> list[int]:
+        """Tokens of each example with its longest label. Nothing is kept: a million examples are measured so."""
+        more = max(map(len, self._labels)) + len(self._separator)
+        return [len(self.encode(example.input)) + more for example in examples]
 
     def context(self, demonstrations: Sequence[tuple[ICMExample, str]]) -> Segment:
         """Ids of the prefix and the demonstrations in the given order."""

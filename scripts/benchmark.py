@@ -6,6 +6,7 @@
     python scripts/benchmark.py loading --lines 1000000 [--max-examples 256]
     python scripts/benchmark.py analysis --results 2000
     python scripts/benchmark.py contexts --model embedded --examples 64 [--seed 0]
+    python scripts/benchmark.py workers --examples 30000 --workers 8 --output-dir FOLDER [--kill-at 0.5]
 
 `scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
 shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as
@@ -13,38 +14,46 @@ the search does. `--engine accounting` counts what a perfect prefix cache would 
 `multiple-choice` asks so many TruthfulQA questions as an evaluation does. `loading` makes a file of so many texts,
 loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many results. `contexts` tells how
 many labels of reviews leave-one-out and shared contexts predict rightly from the gold labels of the others, under three
-orders, and for how many tokens.
+orders, and for how many tokens. `workers` labels so many texts over Ray with the accounting engine; with `--kill-at` it
+kills itself when that share of the searches is done, and the same command without it goes on from there.
 """
 
 import argparse
 import io
 import json
+import os
 import resource
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from eval.conditions.pool import EnginePool
 from eval.experiment import Experiment
 from eval.multiple_choice import held_out_questions
 from eval.settings import checked_settings
 from icm.commands.results import show_analysis
-from icm.config import EngineConfig, SearchConfig
+from icm.config import EngineConfig, SearchConfig, WorkersConfig
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
-from icm.examples import ICMDataset, ICMExample
-from icm.files import write_jsonl
+from icm.examples import ICMDataset, ICMExample, LabelSpace
+from icm.files import fingerprint, write_jsonl
 from icm.labelling.batches import split_batches
+from icm.labelling.session import Progress, run_labeling
+from icm.labelling.workers import Workers
 from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment
 from icm.results.format import ICMResult, LabeledExample, write_result
 from icm.results.record import DataRecord, RunRecord
+from icm.results.units import Trace
 from icm.search.scoring import Labels, Scorer
 from icm.search.simple import argmax_labels
 from icm.search.trees import Order, draw_order
@@ -111,6 +120,32 @@ class Load:
     peak_mib: int
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """Cost of a labelling over workers.
+
+    Attributes:
+        units: searches, and of them those that an earlier, killed command had finished.
+        to_first_row: seconds from the start of the command's work to the first row: Ray, workers, the trace so far.
+        to_know: of these, seconds to read what an earlier command left.
+        seconds: in all.
+        cpu_seconds: of the command and of all workers.
+        driver_mib: largest resident memory of the command.
+        trace_bytes: when it is done.
+        labels: hash of what was found.
+    """
+
+    units: int
+    units_before: int
+    to_know: float
+    to_first_row: float
+    seconds: float
+    cpu_seconds: float
+    driver_mib: int
+    trace_bytes: int
+    labels: str
+
+
 def main() -> None:
     """Parse the command line, run, print."""
     load_secrets(Path.cwd())
@@ -124,6 +159,9 @@ def main() -> None:
     if arguments.benchmark == "contexts":
         for share in predicted(arguments):
             _print(share, arguments.json)
+        return
+    if arguments.benchmark == "workers":
+        _print(_over_workers(arguments), arguments.json)
         return
     if arguments.benchmark == "multiple-choice":
         _print(_multiple_choice(arguments), arguments.json)
@@ -167,7 +205,12 @@ def _parser() -> argparse.ArgumentParser:
     analysis = commands.add_parser("analysis", help="a folder of many results")
     analysis.add_argument("--results", type=int, default=2000)
     analysis.add_argument("--examples", type=int, default=64)
-    for command in (loading, analysis):
+    workers = commands.add_parser("workers", help="a labelling over Ray")
+    workers.add_argument("--examples", type=int, default=30_000)
+    workers.add_argument("--workers", type=int, default=8, help="0 labels in this process")
+    workers.add_argument("--output-dir", type=Path, required=True)
+    workers.add_argument("--kill-at", type=float)
+    for command in (loading, analysis, workers):
         command.add_argument("--json", action="store_true", help="print one JSON object a step")
     for command in (scoring, growth):
         command.add_argument("--engine", choices=["accounting", "transformers", "vllm"], default="accounting")
@@ -234,6 +277,45 @@ def _analysis(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
 def _load(step: str, count: int, started: float) -> Load:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
     return Load(step, count, round(time.process_time() - started, 1), peak)
+
+
+def _over_workers(arguments: argparse.Namespace) -> Scaled:
+    texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.examples))
+    dataset = ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "notes", "classification")
+    path = arguments.output_dir / "l.trace.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make, resume, began = partial(_accounting, "embedded"), path.exists(), time.monotonic()
+    batches, first, units = split_batches(dataset, make(), SearchConfig()), list[float](), list[int]()
+
+    def seen(progress: Progress) -> None:
+        if not first:
+            first.append(time.monotonic() - began)
+            units.append(progress.finished)
+        if arguments.kill_at and progress.finished >= arguments.kill_at * progress.units:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    reading = time.monotonic()
+    Trace(path if resume else None)
+    to_know = time.monotonic() - reading
+    with ExitStack() as stack:
+        config = WorkersConfig(arguments.workers or 1)
+        engine = stack.enter_context(Workers(make, config, gpus=0)).load() if arguments.workers else make()
+        result = run_labeling(
+            dataset, engine, SearchConfig(), trace_path=path, resume=resume, on_progress=seen, batches=batches
+        )
+        spent = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    own = time.process_time() + sum(times.user + times.system for times in spent)
+    return Scaled(
+        len(batches),
+        units[0] if units else len(batches),
+        round(to_know, 2),
+        round(first[0] if first else 0.0, 1),
+        round(time.monotonic() - began, 1),
+        round(own, 1),
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,
+        path.stat().st_size,
+        fingerprint(result.labels),
+    )
 
 
 @dataclass(frozen=True)
@@ -341,7 +423,7 @@ def _mean_length(scorer: Scorer) -> float:
     return float(np.mean([len(demonstration(scorer.dataset[p], label)) for p, label in labels.items()]))
 
 
-def _print(found: Measurement | Asked | Load | Predicted, as_json: bool) -> None:
+def _print(found: Measurement | Asked | Load | Predicted | Scaled, as_json: bool) -> None:
     if as_json:
         print(json.dumps(vars(found)))
         return

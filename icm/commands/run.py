@@ -93,25 +93,24 @@ def run(arguments: argparse.Namespace) -> int:
     settings = resolve_settings(
         given, preset=arguments.preset, settings_file=arguments.settings, resumed=arguments.resume
     )
-    workers = given_workers(arguments)
     if arguments.print_settings:
         sys.stdout.write(settings_yaml(settings))  # a file of the user's own, to be read again
         return 0
     with logging_to(settings.output):
         if arguments.dry_run:
-            _print_plan(settings, workers)
+            _print_plan(settings, given_workers(arguments))
         else:
-            _label(settings, arguments, workers)
+            _label(settings, arguments)
     return 0
 
 
 def _print_plan(settings: Settings, workers: WorkersConfig) -> None:
     from icm.labelling.forecast import plan_run
 
-    say(plan_run(settings, lambda data: say(data.account)))
+    say(plan_run(settings, lambda data: say(data.account), None if workers.here else workers))
 
 
-def _label(settings: Settings, arguments: argparse.Namespace, workers: WorkersConfig) -> None:
+def _label(settings: Settings, arguments: argparse.Namespace) -> None:
     # Imported here: torch takes seconds, and help must not.
     from transformers.utils.logging import disable_progress_bar
 
@@ -119,6 +118,7 @@ def _label(settings: Settings, arguments: argparse.Namespace, workers: WorkersCo
     from icm.labelling.run import Interrupted, label
     from icm.results.format import read_result
 
+    workers = given_workers(arguments)
     if not sys.stderr.isatty():
         disable_progress_bar()
     try:

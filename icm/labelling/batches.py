@@ -1,6 +1,8 @@
 """Batches of a data set that fit the context of a model."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from heapq import heapreplace
 from typing import Protocol
 
@@ -12,6 +14,8 @@ from icm.examples import ICMDataset, ICMExample
 from icm.prompts import PromptEncoder, Tokenizer
 from icm.search.scoring import CONTENT_FREE
 from icm.tasks.soundness import sound
+
+_log = logging.getLogger(__name__)
 
 
 class Context(Protocol):
@@ -35,25 +39,37 @@ def split_batches(
         ConfigError: a group does not fit.
     """
     encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
-    length = {example.id: encoder.longest_demonstration(example) for example in dataset}
+    lengths = encoder.longest_demonstrations(dataset.examples)
     budget = engine.context_length - len(encoder.prefix)
     if config.calibration == "contextual":  # it asks a query of its own behind all examples of a batch
         budget -= max(len(encoder.query(ICMExample(text))) for text in CONTENT_FREE)
-        budget -= max((tokens for tokens in length.values() if 2 * tokens <= budget), default=0)
-    groups: dict[str, list[ICMExample]] = {}
-    for example in dataset:
-        groups.setdefault(example.group, []).append(example)
+        budget -= max((tokens for tokens in lengths if 2 * tokens <= budget), default=0)
+    groups: dict[str, _Group] = {}
+    for example, tokens in zip(dataset.examples, lengths, strict=True):
+        groups.setdefault(example.group, _Group()).add(example, tokens)
     order = np.random.default_rng(config.seed).permutation(len(groups))
-    names = list(groups)
-    shuffled = [groups[names[number]] for number in order]
-    fitting = sound([_fitting(group, length, budget) for group in shuffled], bad_records, "questions")
-    batches = _packed(fitting, length, budget, config.batch_size)
-    everywhere = [example for example in dataset if example.id in dataset.trusted]
-    if len(batches) > 1 and everywhere:
-        left = budget - sum(length[example.id] for example in everywhere), config.batch_size - len(everywhere)
-        _check_room(fitting, length, *left)
-        batches = [[*batch, *everywhere] for batch in _packed(fitting, length, *left)]
+    found = list(groups.values())
+    fitting = sound([_fitting(found[number], budget) for number in order], bad_records, "questions")
+    batches = _packed(fitting, budget, config.batch_size)
+    trusted = {e.id: count for e, count in zip(dataset, lengths, strict=True) if e.id in dataset.trusted}
+    if len(batches) > 1 and trusted:
+        left = budget - sum(trusted.values()), config.batch_size - len(trusted)
+        _check_room(fitting, *left)
+        everywhere = [example for example in dataset if example.id in trusted]
+        batches = [[*batch, *everywhere] for batch in _packed(fitting, *left)]
     return [dataset.part(tuple(batch)) for batch in batches]
+
+
+@dataclass
+class _Group:
+    """Examples that stay together, and their tokens."""
+
+    examples: list[ICMExample] = field(default_factory=list)
+    tokens: int = 0
+
+    def add(self, example: ICMExample, tokens: int) -> None:
+        self.examples.append(example)
+        self.tokens += tokens
 
 
 def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
@@ -62,8 +78,13 @@ def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
     return dataset.part([example for example in dataset if example.id in held])
 
 
-def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
-    """What is said of several batches."""
+def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
+    """Say why there are several."""
+    if len(batches) > 1:
+        _log.warning(_why(batches, config))
+
+
+def _why(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
     sizes = [len(batch) for batch in batches]
     reason = f"the context length allows {max(sizes)} at a time"
     remedy = f"a longer --max-model-len, a model with a longer context, or --max-examples {max(sizes)}"
@@ -75,14 +96,14 @@ def why_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
     )
 
 
-def _fitting(group: list[ICMExample], length: Mapping[str, int], budget: int) -> list[ICMExample] | ConfigError:
-    tokens = sum(length[example.id] for example in group)
-    if tokens <= budget:
+def _fitting(group: _Group, budget: int) -> _Group | ConfigError:
+    if group.tokens <= budget:
         return group
-    found = f"one question's {len(group)} examples have" if len(group) > 1 else "the text has"
+    size = len(group.examples)
+    found = f"one question's {size} examples have" if size > 1 else "the text has"
     return ConfigError(
-        f"{_place(group[0])}: {found} {tokens} tokens, which do not fit the context ({budget} tokens); shorten it, "
-        "or use a model with a longer context"
+        f"{_place(group.examples[0])}: {found} {group.tokens} tokens, which do not fit the context ({budget} tokens); "
+        "shorten it, or use a model with a longer context"
     )
 
 
@@ -90,33 +111,32 @@ def _place(example: ICMExample) -> str:
     return example.where or f"{example.input[:60]!r}"
 
 
-def _check_room(groups: Sequence[Sequence[ICMExample]], length: Mapping[str, int], budget: int, size: int) -> None:
+def _check_room(groups: Sequence[_Group], budget: int, size: int) -> None:
     """Raise ConfigError if trusted labels, which stand in every batch, leave no room for one question."""
-    if any(len(group) > size or sum(length[example.id] for example in group) > budget for group in groups):
+    if any(len(group.examples) > size or group.tokens > budget for group in groups):
         raise ConfigError(
             f"trusted: its examples stand in every batch and leave {max(budget, 0)} tokens and {max(size, 0)} places, "
             "too little for one question; give fewer, raise --batch-size, or use a model with a longer context"
         )
 
 
-def _packed(
-    groups: Sequence[Sequence[ICMExample]], length: Mapping[str, int], budget: int, size: int
-) -> list[list[ICMExample]]:
-    tokens = [sum(length[example.id] for example in group) for group in groups]
-    most = max(groups, key=len)
-    if len(most) > size:
+def _packed(groups: Sequence[_Group], budget: int, size: int) -> list[list[ICMExample]]:
+    sizes = [len(group.examples) for group in groups]
+    if max(sizes) > size:
+        most = groups[sizes.index(max(sizes))].examples
         raise ConfigError(
             f"{_place(most[0])}: one question's {len(most)} examples do not fit the batch size ({size}); "
             f"raise --batch-size to {len(most)}"
         )
-    shares = [(len(group) / size, cost / budget) for group, cost in zip(groups, tokens, strict=True)]
-    needed, tries = max(-(-sum(map(len, groups)) // size), -(-sum(tokens) // budget)), 0
+    shares = [(own / size, group.tokens / budget) for own, group in zip(sizes, groups, strict=True)]
+    needed = max(-(-sum(sizes) // size), -(-sum(group.tokens for group in groups) // budget))
+    tries = 0
     while (places := _places(shares, needed)) is None:  # ends: with as many batches as groups, each has its own
         tries += 1
         needed += max(1, tries // 32)  # of thousands of batches a few more than needed is no harm
     batches: list[list[ICMExample]] = [[] for _ in range(needed)]
     for group, place in zip(groups, places, strict=True):
-        batches[place].extend(group)
+        batches[place].extend(group.examples)
     return [batch for batch in batches if batch]
 
 

@@ -10,21 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from icm.config import EngineConfig, GenerationConfig
+from icm.config import EngineConfig, GenerationConfig, WorkersConfig
 from icm.engines.accounting import CHARACTERS_PER_TOKEN, AccountingEngine, CharacterTokenizer
 from icm.engines.base import Engine
 from icm.engines.common import context_length, model_files
 from icm.engines.devices import gpus
 from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
-from icm.labelling.batches import batched, split_batches
+from icm.labelling.batches import batched, say_batches, split_batches
 from icm.labelling.hardware import GIB, RATES, ModelShape, Need, inference, model_config, model_shape
 from icm.labelling.options import Settings
+from icm.labelling.scale import Fleet, plan_fleet, sampled, workers_here
 from icm.labelling.session import run_labeling
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
 from icm.tasks import DataSource, load_task
@@ -80,6 +82,7 @@ class RunPlan:
         needs: of one GPU, of four, and of as many as the settings say, where they are not here, or to be compared.
         assumptions: what was assumed, a line each.
         writing: what the model writes first; None where the data have claims.
+        fleet: the run over several engines, if it is to be.
     """
 
     batches: Sequence[int]
@@ -95,6 +98,7 @@ class RunPlan:
     needs: Sequence[Need] = ()
     assumptions: Sequence[str] = field(default_factory=list)
     writing: Writing | None = None
+    fleet: Fleet | None = None
 
     @property
     def memory(self) -> str:
@@ -119,6 +123,8 @@ class RunPlan:
             unknown = "unknown: timed only for a model in a folder here"
             rows.append(("time", unknown if self.seconds is None else duration(self.seconds)))
         lines = [*(f"{name:20} {value}" for name, value in rows), *map(str, self.needs)]
+        if self.fleet is not None:
+            lines.append(f"{f'over {self.fleet.workers} workers':20} {self.fleet}")
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
 
 
@@ -139,12 +145,15 @@ def _writing(data: TaskData, source: DataSource, generation: GenerationConfig) -
     return Writing(len(data.written), source.candidates, generation.generation_max_tokens) if data.written else None
 
 
-def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda data: None) -> RunPlan:
+def plan_run(
+    settings: Settings, on_data: Callable[[TaskData], None] = lambda data: None, workers: WorkersConfig | None = None
+) -> RunPlan:
     """Plan `icm run` with these settings.
 
     Args:
         settings: resolved settings.
         on_data: called with the data, where they are not assumed, before anything else.
+        workers: engines that would label side by side; None plans one.
 
     Raises:
         ICMError: the settings or local data are wrong; what merely cannot be reached is assumed instead.
@@ -153,14 +162,18 @@ def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda da
     planner = _Planner(settings, on_data)
     engine = _Recorder(planner.tokenizer, planner.context, planner.cache_tokens)
     batches = split_batches(planner.dataset, engine, settings.search, settings.data.bad_records)
-    dataset = batched(planner.dataset, batches)
-    result = run_labeling(dataset, engine, settings.search, batches=batches)
+    say_batches(batches, settings.search)
+    sample = sampled(batches)
+    times = sum(map(len, batches)) / sum(map(len, sample))
+    if len(sample) < len(batches):
+        planner.assumptions.append(f"the other batches cost what {len(sample)} of {len(batches):,} do, by their size")
+    dataset = batched(planner.dataset, sample)
+    usage, trace_bytes = _searched(dataset, engine, settings, sample, times)
     encoder = PromptEncoder(planner.tokenizer, dataset.label_space)
     lengths = [len(encoder.demonstration(e, dataset.label_space.labels[0])) for e in dataset]
-    usage = {name: int(spent) for name, spent in result.record.usage.items()}
     seconds = planner.seconds(usage["computed_tokens"], dataset)
     return RunPlan(
-        batches=list(result.record.batches or ()),
+        batches=[len(batch) for batch in batches],
         mean_demonstration_tokens=float(np.mean(lengths)),
         longest_demonstration=max(lengths),
         prompts=usage["prompts"],
@@ -170,10 +183,22 @@ def plan_run(settings: Settings, on_data: Callable[[TaskData], None] = lambda da
         prefix_tokens=engine.largest_tree,
         shape=planner.shape,
         seconds=seconds,
-        needs=planner.needs(engine.largest_tree, usage["computed_tokens"], seconds),
+        needs=(needs := planner.needs(engine.largest_tree, usage["computed_tokens"], seconds)),
+        fleet=None if workers is None else planner.fleet(workers, batches, needs, seconds, trace_bytes),
         assumptions=planner.assumptions,
         writing=planner.writing,
     )
+
+
+def _searched(
+    dataset: ICMDataset, engine: Engine, settings: Settings, sample: Sequence[ICMDataset], times: float
+) -> tuple[dict[str, int], int]:
+    """Usage and bytes of the trace of so many times what is searched here."""
+    with TemporaryDirectory() as folder:
+        trace = Path(folder) / "plan.trace.jsonl"
+        result = run_labeling(dataset, engine, settings.search, trace_path=trace, batches=sample)
+        size = trace.stat().st_size
+    return {name: round(spent * times) for name, spent in result.record.usage.items()}, round(size * times)
 
 
 def _offline_if_unreachable() -> None:
@@ -280,6 +305,23 @@ class _Planner:
         self.assumptions.append(RATES)
         own = engine.tensor_parallel_size * engine.pipeline_parallel_size
         return [inference(self.shape, engine, prefixes, tokens, cards, starts=1) for cards in sorted({1, 4, own})]
+
+    def fleet(
+        self,
+        workers: WorkersConfig,
+        batches: Sequence[ICMDataset],
+        needs: Sequence[Need],
+        seconds: float | None,
+        trace_bytes: int,
+    ) -> Fleet:
+        """The run over several engines, each at the rate of this machine or of as many H100s as it is split over."""
+        engine, start = self._engine, 0.0
+        cards = engine.tensor_parallel_size * engine.pipeline_parallel_size if needs or gpus() else 0
+        if seconds is None and needs:
+            own = next(need for need in needs if need.cards == cards)
+            seconds, start = own.tokens / own.rate, own.idle
+        count = workers_here(workers, cards)
+        return plan_fleet(batches, self._settings.search.restarts, count, cards, seconds, start, trace_bytes)
 
     def seconds(self, tokens: int, dataset: ICMDataset) -> float | None:
         """Time for `tokens`, from scoring a few short prompts; None where the model is not in a folder here."""

@@ -1,5 +1,6 @@
 """What a model needs of GPUs that are not here: memory of each card and of the host, and time, by stated arithmetic."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -139,6 +140,11 @@ def inference(shape: ModelShape, engine: EngineConfig, prefixes: float, tokens: 
         flops=2 * shape.parameters,
         idle=starts * start_seconds(shape),
     )
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_seconds(shape: ModelShape) -> float:

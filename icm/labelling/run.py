@@ -19,7 +19,7 @@ from icm.engines.base import Engine
 from icm.engines.common import content, context_length, loading
 from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset, TaskData
-from icm.labelling.batches import batched, split_batches
+from icm.labelling.batches import batched, say_batches, split_batches
 from icm.labelling.claims import ClaimWriter
 from icm.labelling.metadata import run_record, run_settings
 from icm.labelling.options import OutputConfig, Settings
@@ -114,12 +114,13 @@ def _labelled(
     dataset: ICMDataset,
     engine: Engine | Workers,
     checker: LogicalConsistencyChecker,
-    batches: Sequence[ICMDataset] | None,
+    batches: Sequence[ICMDataset],
     path: Path,
     resume: bool,
     on_progress: Callable[[Progress], None],
 ) -> ICMResult:
     config, trace = settings.engine, trace_path(path)
+    say_batches(batches, settings.search)
     header = {**config.identity, **content(config), "engine": engine.name, RUN: run_settings(settings)}
     if str(getattr(engine, "device", "")) == "cuda":
         header |= config.gpu_identity

@@ -12,7 +12,7 @@ from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
 from icm.examples import TRUSTED, ICMDataset, ICMExample
-from icm.labelling.batches import split_batches, why_batches
+from icm.labelling.batches import say_batches, split_batches
 from icm.labelling.unit import Job, check_history, label_unit
 from icm.labelling.workers import Workers
 from icm.prompts import PromptEncoder
@@ -74,9 +74,9 @@ def run_labeling(
         ConfigError: an example does not fit the context.
         ResumeError, DataError: the trace belongs to another run, or is broken.
     """
-    batches = batches or split_batches(dataset, engine, config)
-    if len(batches) > 1:
-        logger.warning(why_batches(batches, config))
+    if batches is None:
+        batches = split_batches(dataset, engine, config)
+        say_batches(batches, config)
     if checker is None or checker.rules is None:
         checker = rule_checker(dataset.task, named_rules(config))
     identity = {"data": dataset.fingerprint, **identity_settings(config), **_scoring(dataset, engine), **(header or {})}

@@ -239,6 +239,7 @@ class Workers:
                 self._replace(number, None)
                 continue
             self._idle.append(number)
+            self._deaths[None] = 0
             vars(self).update(vars(facts))
         return [event for event in events if event in self._running]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from icm.config import MOST_REPEATS, Algorithm, LabelSource
+from icm.config import MOST_REPEATS, Algorithm, LabelSource, WorkersConfig
 from icm.errors import ConfigError
 from icm.labelling.options import Settings, build, check_keys
 from icm.labelling.settings import SECTIONS, resolve_settings, section_values
@@ -36,6 +36,7 @@ class LabelStage:
         rounds: more than 1 labels the data in as many parts, by models fine-tuned with the recipe of `train` on the
             labels of other parts (see `icm.pipeline.iteration`). Random labels, which no model makes, come at once.
         scheme: `grow` learns the parts before; `kfold` all other parts, as the base model labels them.
+        workers, ray_address: engines that label side by side, and where, as for `icm run`; they decide no label.
     """
 
     algorithms: tuple[Algorithm, ...] = ("icm",)
@@ -43,6 +44,13 @@ class LabelStage:
     preset: str | None = None
     rounds: int = 1
     scheme: Scheme = "grow"
+    workers: int | Literal["auto"] = 1
+    ray_address: str | None = None
+
+    @property
+    def engines(self) -> WorkersConfig:
+        """The engines."""
+        return WorkersConfig(self.workers, self.ray_address)
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,7 @@ def _check(config: PipelineConfig) -> None:
     if config.eval is not None:
         _check_eval(config, config.eval)
     _check_rounds(config)
+    _check_workers(config)
     for name, values in lists.items():
         if not values or len(set(values)) != len(values):
             raise ConfigError(f"{config.path}: {name}: found {list(values)}, expected at least one value, all distinct")
@@ -156,6 +165,13 @@ def _check_rounds(config: PipelineConfig) -> None:
         raise ConfigError(f"{where}.scheme: found kfold, but one round; give label.rounds, the number of folds")
     if label.rounds > 1 and config.train is None:
         raise ConfigError(f"{where}.rounds: later rounds need fine-tuned models; add a section train")
+
+
+def _check_workers(config: PipelineConfig) -> None:
+    try:
+        assert config.label.engines
+    except ConfigError as error:
+        raise ConfigError(f"{config.path}: label.{error}") from None
 
 
 def _check_train(config: PipelineConfig, train: TrainStage) -> None:

@@ -37,7 +37,9 @@ def plan_pipeline(config: PipelineConfig) -> str:
     lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
     for number, stage in enumerate(stages, start=1):
         lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
-    plans = [plan_run(config.settings(name, config.label.seeds[0])) for name in config.label.algorithms]
+    engines = None if config.label.engines.here else config.label.engines
+    first = [config.settings(name, config.label.seeds[0]) for name in config.label.algorithms]
+    plans = [plan_run(settings, workers=engines) for settings in first]
     for algorithm, plan in zip(config.label.algorithms, plans, strict=True):
         rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
         lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan)]

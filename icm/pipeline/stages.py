@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 import icm
-from icm.config import EngineConfig, GenerationConfig
+from icm.config import EngineConfig, GenerationConfig, WorkersConfig
 from icm.errors import ConfigError
-from icm.labelling.options import Option, options
+from icm.labelling.options import Option, class_options, options
 from icm.markdown import local_path
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.iteration import rounds_of
@@ -125,6 +125,7 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     given |= {"output_dir": str(path.parent), "output_name": path.stem}
     preset = ["--preset", config.label.preset] if config.label.preset else []
     words = [word for name, value in given.items() for word in _flag(options()[name], value)]
+    words += _worker_words(config)
     settings = config.settings(algorithm, seed)
     data = settings.data
     files = (data.dataset, data.claims, data.trusted, data.definitions, data.start)
@@ -137,6 +138,12 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
         outputs=(path,),
         trace=trace_path(path),
     )
+
+
+def _worker_words(config: PipelineConfig) -> list[str]:
+    """They are no settings of a stage: whoever labels, the labels are the same."""
+    given = {option: getattr(config.label.engines, option.name) for option in class_options(WorkersConfig)}
+    return [word for option, value in given.items() if value != option.default for word in _flag(option, value)]
 
 
 def _folders(engine: Mapping[str, object]) -> list[Path]:

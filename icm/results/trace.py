@@ -58,16 +58,16 @@ class Reading(SearchRow):
 
 @dataclass(frozen=True, kw_only=True)
 class Start(SearchRow):
-    """The labels before the first iteration (`changes`), and the mean label log-probabilities of the rounds that led to
-    them (`preferences`; None in the trace of a finished search); `before` are those that were others when the order was
-    drawn, which depends on them."""
+    """The labels before the first iteration (`changes`), the mean label log-probabilities of the rounds that led to
+    them (`preferences`), and the labels that their order was drawn for, where these are others (`ordered`). A finished
+    search keeps the first alone."""
 
     iteration: int = 0
     changes: Mapping[str, str]
     accepted: bool = True
     utility: float
     preferences: Mapping[str, Sequence[float]] | None = None
-    before: Mapping[str, str] | None = None
+    ordered: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +153,15 @@ KINDS: Mapping[str, type[Row]] = {
 KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 PLACE = ("restart", "batch")
 """Fields that stand before the type."""
-PREFERENCES = "preferences"
-"""The field that a search needs to go on, and nobody when it has ended."""
+UNFINISHED = ("preferences", "ordered")
+"""Fields that a search needs to go on, and nobody when it has ended; None is not written."""
 
 
 def row_json(row: Row, unit: Unit | None = None) -> JsonObject:
     """The JSON object of a row: which search, type, fields. A cost is that of `unit`, if given, else of the run."""
     content = {field.name: getattr(row, field.name) for field in fields(row)} | (vars(unit) if unit else {})
-    if content.get("before", row) is None:  # traces from before there was any say nothing
-        del content["before"]
     place = {name: content.pop(name) for name in PLACE if name in content}
-    if content.get(PREFERENCES, {}) is None:
-        del content[PREFERENCES]
+    content = {name: value for name, value in content.items() if name not in UNFINISHED or value is not None}
     return place | {"type": KIND_NAMES[type(row)]} | content
 
 

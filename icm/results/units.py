@@ -27,7 +27,7 @@ from icm.files import (
 )
 from icm.models import CONTENT
 from icm.results.format import TRACE_SUFFIX
-from icm.results.trace import PLACE, PREFERENCES, Cost, End, FreshOrder, Row, SearchRow, Start, Unit, read_row, row_json
+from icm.results.trace import PLACE, UNFINISHED, Cost, End, FreshOrder, Row, SearchRow, Start, Unit, read_row, row_json
 
 RUN = "run"
 """Field of the header with all settings, by section: for messages, and to resume with; it is not compared."""
@@ -122,7 +122,7 @@ class Trace:
             return
         cost = row_json(self._costs[unit], unit)
         rows = [row for _, row in read_log(self._file(unit)) if row.get("type") != cost["type"]]
-        write_jsonl(self._file(unit), [*({n: row[n] for n in row if n != PREFERENCES} for row in rows), cost])
+        write_jsonl(self._file(unit), [*({n: row[n] for n in row if n not in UNFINISHED} for row in rows), cost])
         with appending(self._index) as log:
             append_jsonl(log, row_json(end), cost)
 

@@ -115,8 +115,8 @@ def replayed(problem: Problem, history: Sequence[SearchRow]) -> tuple[Labels, Or
             standing.count(bool(changes))
         else:
             standing.refreshed = row.iteration
-            before = {positions[key]: label for key, label in (getattr(row, "before", None) or {}).items()}
-            order = problem.scorer.draw(labels or {**changes, **before}, problem.rng(row.iteration, ORDER))
+            ordered = {positions[key]: label for key, label in (getattr(row, "ordered", None) or {}).items()}
+            order = problem.scorer.draw(labels or ordered or changes, problem.rng(row.iteration, ORDER))
             preferences = {positions[key]: np.array(values) for key, values in (row.preferences or {}).items()}
             if changes:
                 standing.count(True)
@@ -168,14 +168,13 @@ class Search:
 
     def start(self, labels: Labels) -> State:
         """D before the first iteration."""
-        drawn_for = self._problem.fresh(labels, 0)
-        state = self.proposer.improved(drawn_for, self._problem.rng(0))
+        state = self.proposer.improved(self._problem.fresh(labels, 0), self._problem.rng(0))
         self._record(
             Start(
                 changes=self._by_id(state.labels),
                 utility=state.utility,
                 preferences=self._preferences_by_id(),
-                before=self._by_id(_changes(state, drawn_for)) or None,
+                ordered=None if state.labels == labels else self._by_id(labels),
             )
         )
         return state

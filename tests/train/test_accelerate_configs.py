@@ -32,6 +32,7 @@ LAYOUTS = {
     "fsdp2": ("FSDP", 4, 1),
     "zero2": ("DEEPSPEED", 4, 1),
     "zero3": ("DEEPSPEED", 4, 1),
+    "zero3_multi_node": ("DEEPSPEED", 16, 2),
     "zero2_cpu": ("DEEPSPEED", 2, 1),
     "zero3_cpu": ("DEEPSPEED", 2, 1),
 }
