@@ -36,7 +36,9 @@ def commands_in(lines: Sequence[str]) -> Iterator[list[str]]:
 
 
 def readme_commands() -> list[list[str]]:
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "configs/README.md"))
+    text = "".join(
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/data.md", "configs/README.md")
+    )
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.S)
     return [words for block in blocks for words in commands_in(block.splitlines())]
 
