@@ -1,6 +1,7 @@
 """The harness's tasks that an evaluation names: found, their data read, and checked before any model loads."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +73,7 @@ class BenchmarkTasks:
             )
         from lm_eval.tasks import TaskManager
 
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that a task does not have
         folder, names = self.settings.include_path, self.settings.tasks
         if folder is not None and not Path(folder).is_dir():
             raise ConfigError(f"benchmarks.include_path: no folder {folder} in {Path.cwd()}")

@@ -59,7 +59,9 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     run_group.add_argument("--print-settings", action="store_true", help="print all settings as a file for --settings")
     add_workers(run_group)
     data = _add_part(parser, "data", "data")
-    data.add_argument("--synthetic", choices=("math", "comparison"), help="short for --dataset synthetic:KIND")
+    data.add_argument(
+        "--synthetic", choices=("math", "comparison", "problems"), help="short for --dataset synthetic:KIND"
+    )
     data.add_argument("--testbed", choices=tuple(TESTBEDS), help="the fork's name of data set and task type")
     search = _add_part(parser, "search", "search")
     search.add_argument("--scheduler", choices=tuple(SCHEDULERS), help="the fork's name of the schedule")

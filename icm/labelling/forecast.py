@@ -24,12 +24,13 @@ from icm.engines.devices import gpus
 from icm.errors import ICMError, PrerequisiteError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
 from icm.labelling.batches import batched, say_batches, split_batches
-from icm.labelling.hardware import GIB, RATES, ModelShape, Need, inference, model_config, model_shape
+from icm.labelling.hardware import GIB, RATES, ModelShape, Need, inference, model_config, model_shape, writing
 from icm.labelling.options import Settings
 from icm.labelling.scale import Fleet, plan_fleet, sampled, workers_here
 from icm.labelling.session import run_labeling
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
 from icm.tasks import DataSource, load_task
+from icm.tasks.lookup import find_task
 from icm.tasks.written import STAND_IN_CHARACTERS, stand_ins
 
 ASSUMED_EXAMPLES = 256
@@ -122,7 +123,10 @@ class RunPlan:
         if self.seconds is not None or not self.needs:
             unknown = "unknown: timed only for a model in a folder here"
             rows.append(("time", unknown if self.seconds is None else duration(self.seconds)))
-        lines = [*(f"{name:20} {value}" for name, value in rows), *map(str, self.needs)]
+        lines = [f"{name:20} {value}" for name, value in rows]
+        if self.writing and self.needs and self.shape:
+            lines.append(writing(self.shape, self.writing.tokens, self.mean_demonstration_tokens))
+        lines += map(str, self.needs)
         if self.fleet is not None:
             lines.append(f"{f'over {self.fleet.workers} workers':20} {self.fleet}")
         return "\n".join(lines + [f"{'assumed':20} {line}" for line in self.assumptions])
@@ -143,6 +147,15 @@ def plan_writing(source: DataSource, generation: GenerationConfig) -> Writing | 
 
 def _writing(data: TaskData, source: DataSource, generation: GenerationConfig) -> Writing | None:
     return Writing(len(data.written), source.candidates, generation.generation_max_tokens) if data.written else None
+
+
+def _assumed_writing(settings: Settings, claims: int) -> Writing | None:
+    """What a model would have to write for data that cannot be reached, by the task that is named for them."""
+    data = settings.data
+    if data.task_type == "auto" or data.claims is not None or find_task(data.task_type).question is None:
+        return None
+    questions = max(1, claims // data.candidates)
+    return Writing(questions, data.candidates, settings.generation.generation_max_tokens)
 
 
 def plan_run(
@@ -242,6 +255,7 @@ class _Planner:
             data = load_task(self._settings.data, stand_ins)
         except PrerequisiteError as error:
             count = self._settings.data.max_examples or ASSUMED_EXAMPLES
+            self.writing = _assumed_writing(self._settings, count)
             self.assumptions.append(f"{count} claims of {STAND_IN_CHARACTERS} characters ({error})")
             texts = (f"Question: {number:06d}\nClaim: ".ljust(STAND_IN_CHARACTERS, "x") for number in range(count))
             return ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "assumed")

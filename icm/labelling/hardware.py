@@ -31,13 +31,25 @@ RATES = (
     f"{PROCESS_GIB:g} GiB of host memory a process; computed, not measured"
 )
 
-# Llama 3 herd of models (arXiv 2407.21783, table 3): the documented GPU runs, to plan them offline.
+BANDWIDTH = 0.5 * 3.35e12
+"""Bytes a second from a card's memory (data sheet: 3.35 TB/s, half of it at work): what writing waits for."""
+WRITTEN_AT_ONCE = 256
+"""Texts; each step reads all weights once, and of each text its keys and values."""
+STEP_SECONDS = 0.005  # of each step besides: scheduling, sampling, launching
+
+# Llama 3 herd of models (arXiv 2407.21783, table 3), Qwen3 (arXiv 2505.09388, table 1): the documented GPU runs, to
+# plan them offline.
 _LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8}
+_QWEN = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}
 _DOCUMENTED = {
     "meta-llama/Llama-3.1-8B": _LLAMA
     | {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
     "meta-llama/Llama-3.1-70B": _LLAMA
     | {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
+    "Qwen/Qwen3-1.7B-Base": _QWEN
+    | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
+    "Qwen/Qwen3-4B-Base": _QWEN
+    | {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
 }
 
 
@@ -145,6 +157,16 @@ def inference(shape: ModelShape, engine: EngineConfig, prefixes: float, tokens: 
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def writing(shape: ModelShape, tokens: int, length: float) -> str:
+    """What `tokens` that are sampled take of one H100, in texts that are `length` tokens long on average."""
+    step = (2 * shape.parameters + WRITTEN_AT_ONCE * shape.kv_bytes_per_token * length) / BANDWIDTH + STEP_SECONDS
+    rate = min(FLOPS / (2 * shape.parameters), WRITTEN_AT_ONCE / step)
+    return (
+        f"{'written on 1 H100':20} {tokens / rate / 3600:.2f} h: {tokens:,} tokens at {rate:,.0f}/s, {WRITTEN_AT_ONCE} "
+        f"texts at once, {step * 1000:.1f} ms a step (weights and cache read at half of 3.35 TB/s, and 5 ms)"
+    )
 
 
 def start_seconds(shape: ModelShape) -> float:

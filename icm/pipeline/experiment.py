@@ -1,7 +1,7 @@
 """An experiment file: one YAML that describes label → train → eval, checked as a whole before anything runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,24 @@ class LabelStage:
         return WorkersConfig(self.workers, self.ray_address)
 
 
+Overrides = Mapping[str, bool | int | float | str | list[str]]
+
+
+@dataclass(frozen=True)
+class TrainVariant:
+    """Another recipe on the same label files.
+
+    Attributes:
+        name: in names of adapters, and by which a fine-tuned condition asks for it (`variant`).
+        recipe, label_sources, overrides: see `TrainStage`.
+    """
+
+    name: str
+    recipe: str
+    label_sources: tuple[LabelSource, ...] = ("labels",)
+    overrides: Overrides = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class TrainStage:
     """Which adapters to train: the same recipe on each label source.
@@ -63,13 +81,24 @@ class TrainStage:
         algorithms: whose labels to train on.
         label_sources: `labels` trains on every label file; `gold` and `random` are twins on the first file's examples.
         overrides: settings that replace the recipe's.
+        variants: further recipes on the same labels (DPO and SFT, say).
     """
 
     recipe: str
     accelerate: str
     algorithms: tuple[Algorithm, ...] = ("icm",)
     label_sources: tuple[LabelSource, ...] = ("labels", "gold")
-    overrides: Mapping[str, bool | int | float | str | list[str]] = field(default_factory=dict)
+    overrides: Overrides = field(default_factory=dict)
+    variants: list[TrainVariant] = field(default_factory=list)
+
+    @property
+    def by_name(self) -> "dict[str, TrainStage]":
+        """This recipe under the empty name, and each variant as a recipe of its own."""
+        others = {
+            v.name: replace(self, recipe=v.recipe, label_sources=v.label_sources, overrides=v.overrides, variants=[])
+            for v in self.variants
+        }
+        return {"": self, **others}
 
 
 @dataclass(frozen=True)
@@ -145,7 +174,12 @@ def _check(config: PipelineConfig) -> None:
     }
     if config.train is not None:
         lists |= {"train.algorithms": config.train.algorithms, "train.label_sources": config.train.label_sources}
-        _check_train(config, config.train)
+        lists |= {f"train.variants: {v.name}: label_sources": v.label_sources for v in config.train.variants}
+        names = [v.name for v in config.train.variants]
+        if len({*names, ""}) <= len(names) or not all(name.isidentifier() for name in names):
+            raise ConfigError(f"{config.path}: train.variants: found the names {names}, expected distinct plain words")
+        for train in config.train.by_name.values():
+            _check_train(config, train)
     if config.eval is not None:
         _check_eval(config, config.eval)
     _check_rounds(config)

@@ -1,6 +1,6 @@
 """What an experiment will do and take, before it starts: `icm pipeline --dry-run`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,7 +31,8 @@ def plan_pipeline(config: PipelineConfig) -> str:
     """
     stages = make_stages(config)
     records = read_manifest(config.output_dir)
-    recipe = None if config.train is None else check_training(config, config.train)
+    recipes = {} if config.train is None else config.train.by_name
+    settings = {name: check_training(config, train) for name, train in recipes.items()}
     evaluation = None if config.eval is None else check_evaluation(config)
     writing = None if config.eval is None else held_out_writing(config)
     lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
@@ -43,9 +44,8 @@ def plan_pipeline(config: PipelineConfig) -> str:
     for algorithm, plan in zip(config.label.algorithms, plans, strict=True):
         rounds = f", in {config.label.rounds} rounds ({config.label.scheme})" if config.label.rounds > 1 else ""
         lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan)]
-    trainings = [stage for stage in stages if stage.name.startswith("train ")]
-    if config.train is not None and recipe is not None:
-        lines += _training(config, config.train, recipe, plans[0], len(trainings))
+    for name, train in recipes.items():
+        lines += _training(config, train, settings[name], plans[0], _adapters(stages, recipes, name))
     scoring = [] if evaluation is None else [*_evaluation(evaluation, plans[0])]
     scoring += [f"{'to be written':20} {writing}"] if writing else []
     return "\n".join([*lines, *(["", "eval, of the held-out part:", *scoring] if scoring else [])])
@@ -56,6 +56,13 @@ def _state(stage: Stage, record: StageRecord | None) -> str:
         return "finished"
     changes = changed(stage, record) if record else []
     return f"changed: {'; '.join(changes)}" if changes else "to run"
+
+
+def _adapters(stages: Sequence[Stage], recipes: Collection[str], variant: str) -> int:
+    """How many are trained by a recipe; those of rounds by the one without a name."""
+    names = [stage.name for stage in stages if stage.name.startswith("train ")]
+    of_variant = {name: {n for n in names if n.endswith(f"_{name}")} for name in recipes if name}
+    return len(of_variant[variant]) if variant else len(names) - sum(map(len, of_variant.values()))
 
 
 def _training(

@@ -67,6 +67,7 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
     check_later_stages(config, waiting)
     if "eval" in {stage.name for stage in waiting}:
         held_out_writing(config)
+        check_benchmarks(check_evaluation(config))
     if config.eval is not None:
         with atomic_write(eval_file(config)) as handle:
             handle.write(eval_yaml(config))
@@ -102,9 +103,10 @@ def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None
     """
     kinds = {stage.name.split()[0] for stage in waiting}
     if config.train is not None and "train" in kinds:
-        check_training(config, config.train)
+        for train in config.train.by_name.values():
+            check_training(config, train)
     if config.eval is not None and "eval" in kinds:
-        check_benchmarks(check_evaluation(config))
+        check_evaluation(config)
 
 
 def check_training(config: PipelineConfig, train: TrainStage) -> "tuple[LabelArguments, TrainingConfig, ModelConfig]":

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ def make_stages(config: PipelineConfig) -> list[Stage]:
     """
     labellings = [(algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
     stages = [stage for labelling in labellings for stage in _labelling(config, *labelling)]
-    for algorithm, seed, source in _all_trainings(config):
-        labels, folder = label_file(config, algorithm, seed), _adapter(config, algorithm, seed, source)
-        stages.append(_train(config, labels, folder, source))
+    for run in _all_trainings(config):
+        labels = label_file(config, run.algorithm, run.seed)
+        stages.append(_train(config, labels, _adapter(config, run), run.source, run.variant))
     if config.eval is not None:
         stages.append(_eval(config))
     return stages
@@ -164,14 +164,28 @@ def _flag(option: Option, value: object) -> list[str]:
     return [option.flag, str(value)]
 
 
-def _trainings(config: PipelineConfig, train: TrainStage) -> Iterator[tuple[str, int, str]]:
-    """(algorithm, seed, label source) of each adapter. Twins are of examples: all algorithms label the same, and where
-    all seeds do, one twin is enough."""
-    for place, algorithm in enumerate(train.algorithms):
-        for source in train.label_sources:
-            if source == "labels" or place == 0:
-                many = source == "labels" or _seed_draws_data(config)
-                yield from ((algorithm, seed, source) for seed in config.label.seeds[: None if many else 1])
+@dataclass(frozen=True)
+class Training:
+    """One adapter: trained on whose labels, by which recipe (see `TrainStage.by_name`)."""
+
+    algorithm: str
+    seed: int
+    source: str
+    variant: str = ""
+
+
+def _all_trainings(config: PipelineConfig) -> list[Training]:
+    """All adapters. Twins are of examples: all algorithms label the same, and where all seeds do, one twin is
+    enough."""
+    recipes = {} if config.train is None else config.train.by_name
+    return [
+        Training(algorithm, seed, source, variant)
+        for variant, train in recipes.items()
+        for place, algorithm in enumerate(train.algorithms)
+        for source in train.label_sources
+        if source == "labels" or place == 0
+        for seed in config.label.seeds[: None if source == "labels" or _seed_draws_data(config) else 1]
+    ]
 
 
 def _seed_draws_data(config: PipelineConfig) -> bool:
@@ -184,13 +198,14 @@ def _own_task(config: PipelineConfig) -> str | None:
     return config.settings(config.label.algorithms[0], config.label.seeds[0]).data.own_task
 
 
-def _adapter(config: PipelineConfig, algorithm: str, seed: int, source: str) -> Path:
-    return config.output_dir / "adapters" / f"{algorithm}_seed{seed}_{source}"
+def _adapter(config: PipelineConfig, run: Training) -> Path:
+    variant = f"_{run.variant}" if run.variant else ""
+    return config.output_dir / "adapters" / f"{run.algorithm}_seed{run.seed}_{run.source}{variant}"
 
 
-def _train(config: PipelineConfig, labels: Path, folder: Path, source: str) -> Stage:
-    train = config.train
-    assert train is not None  # nothing is trained without its section, see `icm.pipeline.experiment`
+def _train(config: PipelineConfig, labels: Path, folder: Path, source: str, variant: str = "") -> Stage:
+    assert config.train is not None  # nothing is trained without its section, see `icm.pipeline.experiment`
+    train = config.train.by_name[variant]
     # The whole test part is kept out of training, not only the items that this evaluation draws.
     held_out = {**_held_out(config), "max_examples": None}
     own = {"labels": str(labels), "label_source": source}
@@ -291,20 +306,22 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
     labels_from = "labels" if condition.get("labels_from") == "file" else condition.get("labels_from")
     if condition.get("kind") == "many-shot" and labels_from == "labels":
         return {**condition, "files": [str(label_file(config, algorithm, seed)) for seed in config.label.seeds]}
-    if condition.get("kind") == "fine-tuned" and "adapters" not in condition:
-        runs = [run for run in _all_trainings(config) if run[2] == labels_from]
-        runs = [run for run in runs if run[0] == algorithm or labels_from != "labels"]
-        if not runs:
-            raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
-        files = [str(label_file(config, algorithm, seed)) for _, seed, _ in runs]
-        base = config.train and trained_model(config, config.train).get("model_name_or_path")
-        own = {"model": base} if base and "model" not in condition else {}
-        return {**condition, **own, "files": files, "adapters": [str(_adapter(config, *run)) for run in runs]}
-    return condition
-
-
-def _all_trainings(config: PipelineConfig) -> list[tuple[str, int, str]]:
-    return [] if config.train is None else list(_trainings(config, config.train))
+    if condition.get("kind") != "fine-tuned":
+        return condition
+    variant = condition.pop("variant", "")
+    if "adapters" in condition:
+        return condition
+    recipes = {} if config.train is None else config.train.by_name
+    if recipes and variant not in recipes:
+        raise ConfigError(f"{where}: variant {variant!r} is not one of train.variants; add it there")
+    runs = [run for run in _all_trainings(config) if (run.source, run.variant) == (labels_from, variant)]
+    runs = [run for run in runs if run.algorithm == algorithm or labels_from != "labels"]
+    if not runs:
+        raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
+    base = trained_model(config, recipes[variant]).get("model_name_or_path")
+    own = {"model": base} if base and "model" not in condition else {}
+    files = [str(label_file(config, algorithm, run.seed)) for run in runs]
+    return {**condition, **own, "files": files, "adapters": [str(_adapter(config, run)) for run in runs]}
 
 
 def _eval(config: PipelineConfig) -> Stage:
@@ -312,7 +329,7 @@ def _eval(config: PipelineConfig) -> Stage:
     labels = [
         label_file(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds
     ]
-    adapters = [_adapter(config, *run) / "train_results.json" for run in _all_trainings(config)]
+    adapters = [_adapter(config, run) / "train_results.json" for run in _all_trainings(config)]
     models = [
         path
         for entry in (mapping(settings["engine"], f"{config.path}: eval.engine"), *settings["conditions"])

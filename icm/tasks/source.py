@@ -13,8 +13,8 @@ class DataSource:
 
     Attributes:
         dataset: built-in name (`reviews`), local file (.json, .jsonl, .csv, .tsv, .parquet, each also .gz), folder of
-            such files (as `hf download` makes it) or of `datasets.save_to_disk`, hub name, or `synthetic:math` /
-            `synthetic:comparison`.
+            such files (as `hf download` makes it) or of `datasets.save_to_disk`, hub name, or `synthetic:math`,
+            `synthetic:comparison` or `synthetic:problems`.
         task_type: task name, or `auto` to detect it from the records' fields; or the import path of a module with a
             TASK, which may lie in the current folder.
         config: hub data set configuration; None picks the task's own.

@@ -209,3 +209,19 @@ def test_a_question_of_a_label_file_is_not_asked() -> None:
     texts = [item["question"] for item in rest.tasks["icm_test_sums"].eval_docs]
     with pytest.raises(ConfigError, match="nothing is held out"):
         _ = BenchmarkTasks(settings, frozenset(map(group_id, texts))).benchmarks
+
+
+def test_the_word_problems_are_the_held_out_part_of_those_that_are_labelled() -> None:
+    from icm.tasks.drawing import group_id, in_part
+    from icm.tasks.source import DataSource
+
+    settings = BenchmarkConfig(("word_problems",), include_path="configs/benchmarks/word_problems")
+    (benchmark,) = BenchmarkTasks(settings).benchmarks
+    task = benchmark.tasks["word_problems"]
+    questions = {item["question"] for item in task.eval_docs}
+    labelled = DataSource("synthetic:problems", holdout=0.3)
+    assert len(questions) == 150 and benchmark.generates
+    assert not any(in_part(group_id(question), labelled) for question in questions)
+    item = {"question": "?", "answer": "#### 12"}
+    for said, right in (("3 * 4 = 12", 1.0), ("The answer is 12 apples of 30.", 1.0), ("12 + 1 = 13", 0.0)):
+        assert task.process_results(item, [said]) == {"exact_match": right}

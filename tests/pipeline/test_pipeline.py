@@ -432,3 +432,34 @@ def test_the_plan_of_a_model_that_is_not_here_says_what_each_stage_takes_of_gpus
     # 4 shots and 8 items, then 8 items without an adapter and 8 with one, of as many tokens as a demonstration has.
     tokens = float(next(line for line in lines if line.startswith("mean demonstration")).split()[2])
     assert int(lines[-1].split(" h: ")[1].split()[0].replace(",", "")) == pytest.approx(28 * tokens, abs=2)
+
+
+def test_a_variant_trains_the_same_labels_by_another_recipe(tmp_path: Path) -> None:
+    """Its adapters have names of their own, conditions ask for it, and a model that is not the labeler's is named."""
+    sft = {"name": "sft", "recipe": "configs/train/sft_answers.yaml", "overrides": {"model_name_or_path": "org/other"}}
+    tuned = {"name": "Tuned", "kind": "fine-tuned", "labels_from": "labels"}
+    asked = [tuned, {**tuned, "name": "Other", "variant": "sft"}]
+    changes = (("train.label_sources", ["labels", "random"]), ("train.variants", [sft]), ("eval.conditions", asked))
+    config = read_experiment(write(tmp_path, *changes))
+    stages = {stage.name: stage for stage in make_stages(config) if stage.name.startswith("train ")}
+    assert list(stages) == ["train icm_seed5_labels", "train icm_seed5_random", "train icm_seed5_labels_sft"]
+    command = stages["train icm_seed5_labels_sft"].command
+    assert {"configs/train/sft_answers.yaml", "org/other"} <= {*command} and "--max_steps" not in command
+    plain, other = eval_settings(config)["conditions"]
+    assert plain["adapters"] == [str(tmp_path / "out/adapters/icm_seed5_labels")] and "model" not in plain
+    assert other["adapters"] == [str(tmp_path / "out/adapters/icm_seed5_labels_sft")] and other["model"] == "org/other"
+    assert "variant" not in other
+    for changes, expected in (
+        ([("train.variants", [{**sft, "name": "a b"}])], "expected distinct plain words"),
+        ([("train.variants", [sft, sft])], "expected distinct plain words"),
+        ([("train.variants", [{**sft, "recipe": "no.yaml"}])], "no file no.yaml"),
+        ([("eval.conditions", asked)], "variant 'sft' is not one of train.variants"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            make_stages(read_experiment(write(tmp_path, *changes)))
+
+
+def test_the_plan_says_what_is_written_and_how_long_that_takes() -> None:
+    plan = plan_pipeline(read_experiment("configs/experiments/gsm8k_icm_dpo.yaml"))
+    assert "4,000 claims, 4 for each of 1,000 questions, at most 320 tokens each, 1,280,000 in all" in plan
+    assert "written on 1 H100" in plan and "1,280,000 tokens at" in plan and "train, each of 2" in plan

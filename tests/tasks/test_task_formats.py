@@ -1,6 +1,9 @@
 """Each task's formats: prompts, gold, relations and preference pairs, on records as their sources publish them."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from icm.errors import DataError
 from icm.examples import TaskData
 from icm.files import write_json, write_jsonl
 from icm.tasks import DataSource, load_icm_dataset, load_task
+from icm.tasks.builtin import synthetic
 from icm.text import normalised_text
 
 Row = dict[str, Any]
@@ -330,3 +334,41 @@ def test_reviews_are_balanced_and_split() -> None:
     assert not groups[0] & groups[1]
     assert train.dataset.label_space.labels == ("negative", "positive")
     assert train.dataset[0].input.startswith("Review: ") and train.dataset[0].input.endswith("\nI think this Claim is")
+
+
+PROBLEMS: list[tuple[str, Callable[..., int]]] = [
+    (r"has (\d+) \w+ and buys (\d+) boxes with (\d+) .* gives (\d+) ", lambda a, b, c, d: a + b * c - d),
+    (
+        r"starts with (\d+) .* (\d+) people get off and (\d+) get on\. .* (\d+) people get off",
+        lambda a, b, c, d: a - b + c - d,
+    ),
+    (r"sells \w+ at (\d+) .* bags at (\d+) .* buys (\d+) \w+ and (\d+) bags", lambda a, b, c, d: a * c + b * d),
+    (r"reads (\d+) pages .* Wednesday (\d+) fewer", lambda a, b: a + 2 * a + (2 * a - b)),
+    (r"earns (\d+) .* works (\d+) .* of (\d+) days\. .* spends (\d+) ", lambda a, b, c, d: a * b * c - d),
+    (r"(\d+) friends share (\d+) .* had (\d+) .* buys (\d+) more", lambda a, b, c, d: b // a + c + d),
+]
+
+
+def test_word_problems_have_the_answers_that_they_say() -> None:
+    """Worked out again from the question's words; the model's solutions are right where they state that number."""
+    asked: dict[str, int] = {}
+    for record in synthetic.records(DataSource("synthetic:problems", size=300, seed=3)):
+        question, seen = record.text("question"), 0
+        for pattern, answer in PROBLEMS:
+            if found := re.search(pattern, question):
+                assert f"#### {answer(*map(int, found.groups()))}" == record.text("answer")
+                seen += 1
+        assert seen == 1
+        asked[question] = int(record.text("answer").removeprefix("#### "))
+    assert len(asked) == 300 and min(asked.values()) > 0
+    source = DataSource("synthetic:problems", size=300, seed=3, holdout=0.3, max_examples=20, candidates=2)
+
+    def solve(prompts: list[str]) -> list[str]:
+        questions = [prompt.removeprefix("Question: ").partition("\nAnswer: Let's think step")[0] for prompt in prompts]
+        return [f"It is {asked[question] + place % 2}.\nQuestion: Another?" for place, question in enumerate(questions)]
+
+    data = load_task(source, solve)
+    assert len(data.dataset) == 20 and Counter(data.gold.values()) == {"True": 10, "False": 10}
+    assert all(example.relations.answer and "Another" not in example.input for example in data.dataset)
+    held_out = {example.group for example in load_task(replace(source, part="test"), solve).dataset}
+    assert not held_out & {example.group for example in data.dataset}

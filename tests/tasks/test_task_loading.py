@@ -295,7 +295,7 @@ def test_bad_files_are_named(name: str, content: bytes, message: str, tmp_path: 
     [
         (DataSource("missing.jsonl"), r"missing\.jsonl: no such file"),
         (DataSource("./nowhere"), "nowhere: no such file or folder"),
-        (DataSource("synthetic:poems"), "found 'synthetic:poems', expected synthetic:math or synthetic:comparison"),
+        (DataSource("synthetic:poems"), "found 'synthetic:poems', expected synthetic:math, synthetic:comparison or"),
         (DataSource("synthetic:math", size=10_001), "size: found 10001, expected at most 10000"),
         (DataSource("synthetic:math", part="test"), r"split: found 'test', expected one of \['train'\]"),
         (DataSource("reviews", "truthfulqa"), "task_type: found 'truthfulqa', expected 'reviews'"),
