@@ -173,6 +173,7 @@ class EvalConfig:
         conditions: what is compared.
         labels: label files of the search, one, or one a seed. They decide template and verbalisers, the first one also
             data and engine where these are not given.
+        adapters: LoRA folders that were trained on the labels, one, or one a seed: one more condition, `Fine-tuned`.
         shots: demonstrations of the many-shot conditions.
         orders: demonstration orders over which log-probabilities are averaged.
         calibration: of the headline figures: `batch` centres the label log-odds over the held-out items (no labels
@@ -189,6 +190,7 @@ class EvalConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     labels: list[str] | None = None
+    adapters: list[str] | None = None
     shots: int = 64
     orders: int = 1
     calibration: Literal["none", "batch"] = "batch"
@@ -264,6 +266,7 @@ def _at_most(name: str, value: float, most: float) -> None:
 
 EXAMPLES = """\
   python eval/run.py --labels icm_results/reviews.jsonl
+  python eval/run.py --labels icm_results/reviews.jsonl --adapters outputs/icm
   python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
   python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
   python eval/run.py --config configs/eval/reviews.yaml --rerun "Zero-shot Base" "Many-shot ICM"
@@ -313,7 +316,11 @@ def checked_settings(content: Mapping[str, object], where: str) -> EvalConfig:
         raise ConfigError(
             "conditions: none are given; name a settings file with --config, or label files with --labels"
         )
-    return build(EvalConfig, {"conditions": list(DEFAULT_CONDITIONS), **content}, where)
+    conditions, adapters = content.get("conditions", list(DEFAULT_CONDITIONS)), content.get("adapters")
+    if adapters and isinstance(conditions, Sequence):
+        tuned = {"name": "Fine-tuned", "kind": "fine-tuned", "labels_from": "labels", "adapters": adapters}
+        conditions = [*conditions, tuned]
+    return build(EvalConfig, {**content, "conditions": conditions}, where)
 
 
 def given_settings(arguments: Sequence[str]) -> tuple[dict[str, object], str]:

@@ -146,6 +146,19 @@ def test_an_unknown_family_has_to_be_named() -> None:
         chat_counterpart("embedded:gemma-3-270m")
 
 
+def test_adapters_are_one_more_condition(settings_file: Callable[..., Path]) -> None:
+    given = ["--labels", "found.jsonl", "--adapters", "outputs/icm"]
+    for more in ([], ["--config", str(settings_file())]):
+        *others, tuned = parse_settings([*given, *more]).conditions
+        assert (tuned.name, tuned.kind, tuned.labels_from, tuned.adapters) == (
+            "Fine-tuned",
+            "fine-tuned",
+            "labels",
+            ["outputs/icm"],
+        )
+        assert others == parse_settings([*given[:2], *more]).conditions
+
+
 def test_slugs() -> None:
     assert slug("Zero-shot Base + Preamble") == "zero-shot-base-preamble"
 
