@@ -148,7 +148,7 @@ def test_an_unknown_family_has_to_be_named() -> None:
 
 def test_adapters_are_one_more_condition(settings_file: Callable[..., Path]) -> None:
     given = ["--labels", "found.jsonl", "--adapters", "outputs/icm"]
-    for more in ([], ["--config", str(settings_file())]):
+    for more in ([], ["--config", str(settings_file([{"name": "Base", "kind": "zero-shot"}]))]):
         *others, tuned = parse_settings([*given, *more]).conditions
         assert (tuned.name, tuned.kind, tuned.labels_from, tuned.adapters) == (
             "Fine-tuned",
