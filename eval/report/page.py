@@ -19,7 +19,7 @@ from icm.files import JsonObject, dump_json
 from icm.results.accuracy import measure_accuracy
 from icm.results.format import trace_path
 from icm.results.pages import draw_search, plain, search_curves, svg, write_page
-from icm.results.trace import Decision, read_trace
+from icm.results.trace import Step, read_trace
 
 EXAMPLES = 12
 """Disagreements between found labels and gold that the page lists."""
@@ -101,7 +101,7 @@ def _benchmark_drawing(scores: BenchmarkScores) -> Markup | None:
 
 def _search_drawing(files: Sequence[LabelFile]) -> Markup | None:
     """Curves of every search that left a trace beside its labels."""
-    curves: dict[str, list[Decision]] = {}
+    curves: dict[str, list[Step]] = {}
     for file in files:
         trace = trace_path(file.path)
         if trace.exists():

@@ -13,7 +13,7 @@ from icm.results.accuracy import Accuracy, measure_accuracy
 from icm.results.folder import ICMStorage, StoredResult, stored_result
 from icm.results.format import ICMResult, LabeledExample, read_result, trace_path
 from icm.results.record import DataRecord
-from icm.results.trace import Decision, read_trace
+from icm.results.trace import Decision, FreshOrder, Step, read_trace
 from icm.results.trust import Trust, judged
 from icm.results.twins import load_gold
 
@@ -79,7 +79,7 @@ class Analysis:
         accuracy: against gold; None where `gold_note` says why.
         warnings: what the reader must know before using the labels.
         settings: the run's settings, as the result says.
-        decisions: the trace, for plots.
+        steps: the trace, for plots.
         items: the labelled examples, for the report's excerpts.
     """
 
@@ -97,12 +97,12 @@ class Analysis:
     gold_note: str
     warnings: list[str]
     settings: Mapping[str, object] = field(default_factory=dict)
-    decisions: Sequence[Decision] = ()
+    steps: Sequence[Step] = ()
     items: Sequence[LabeledExample] = ()
 
     def as_json(self) -> dict[str, object]:
         """The figures, without trace and examples."""
-        shown_fields = {key: value for key, value in vars(self).items() if key not in ("decisions", "items")}
+        shown_fields = {key: value for key, value in vars(self).items() if key not in ("steps", "items")}
         parts = {key: asdict(value) for key, value in shown_fields.items() if hasattr(value, "__dataclass_fields__")}
         if self.accuracy:
             parts["accuracy"] |= {"value": self.accuracy.value}
@@ -111,7 +111,7 @@ class Analysis:
 
 def analyze(
     result: ICMResult,
-    decisions: Sequence[Decision] = (),
+    steps: Sequence[Step] = (),
     gold: GoldLabels | None = None,
     name: str = "result",
     gold_note: str = "no gold labels given",
@@ -120,7 +120,7 @@ def analyze(
 
     Args:
         result: what to judge.
-        decisions: its trace.
+        steps: its trace.
         gold: labels that are known.
         name: heading of a report.
         gold_note: why there is no gold.
@@ -137,13 +137,13 @@ def analyze(
         score=result.score,
         labels=labels,
         trust=judged(result),
-        search=_search_statistics(decisions) if decisions else None,
+        search=_search_statistics(steps),
         usage=dict(record.usage),
         accuracy=accuracy,
         gold_note="" if accuracy else gold_note,
         warnings=_warnings(labels, len(result.labeled_examples)),
         settings=record.settings,
-        decisions=decisions,
+        steps=steps,
         items=result.labeled_examples,
     )
 
@@ -156,9 +156,9 @@ def analyze_file(path: str | Path, task_type: str | None = None) -> Analysis:
 
 def _analysis_of(path: Path, result: ICMResult, known: dict[str, FoundGold]) -> Analysis:
     beside = trace_path(path)
-    decisions = read_trace(beside) if beside.exists() else []
+    steps = read_trace(beside) if beside.exists() else []
     gold, note = find_gold(result, known)
-    return analyze(result, decisions, gold, path.stem, note)
+    return analyze(result, steps, gold, path.stem, note)
 
 
 def analyze_folder(storage: ICMStorage, task_type: str | None = None) -> tuple[list[Analysis], list[StoredResult]]:
@@ -214,7 +214,10 @@ def _warnings(labels: LabelStatistics, examples: int) -> list[str]:
     return [f"labels never given: {', '.join(never)}"] if never else []
 
 
-def _search_statistics(decisions: Sequence[Decision]) -> SearchStatistics:
+def _search_statistics(steps: Sequence[Step]) -> SearchStatistics | None:
+    decisions = [step for step in steps if isinstance(step, Decision)]
+    if not decisions:
+        return None
     proposed = [decision for decision in decisions if decision.changes]
     return SearchStatistics(
         searches=len(by_search(decisions)),
@@ -226,21 +229,29 @@ def _search_statistics(decisions: Sequence[Decision]) -> SearchStatistics:
     )
 
 
-def by_search(decisions: Sequence[Decision]) -> dict[tuple[int, int], list[Decision]]:
-    """(restart, batch) → its decisions, in order."""
-    searches: dict[tuple[int, int], list[Decision]] = {}
-    for decision in decisions:
-        searches.setdefault((decision.restart, decision.batch), []).append(decision)
+def by_search(steps: Sequence[Step]) -> dict[tuple[int, int], list[Step]]:
+    """(restart, batch) → its steps, in order."""
+    searches: dict[tuple[int, int], list[Step]] = {}
+    for step in steps:
+        searches.setdefault((step.restart, step.batch), []).append(step)
     return searches
 
 
-def acceptance(decisions: Sequence[Decision]) -> list[float]:
-    """Share of accepted among proposed changes over the last `WINDOW` decisions; NaN where nothing was proposed."""
+def acceptance(steps: Sequence[Step]) -> list[float]:
+    """Share of accepted among proposed changes over the last `WINDOW` steps; NaN where nothing was proposed."""
     shares = []
-    for end in range(1, len(decisions) + 1):
-        recent = [decision.accepted for decision in decisions[max(0, end - WINDOW) : end] if decision.changes]
+    for end in range(1, len(steps) + 1):
+        recent = [step.accepted for step in steps[max(0, end - WINDOW) : end] if step.changes]
         shares.append(fmean(recent) if recent else float("nan"))
     return shares
+
+
+def confirmation(steps: Sequence[Step]) -> list[float]:
+    """Share of the labels that earlier orders prefer too, where an order is new; NaN at decisions."""
+    return [
+        1 - len(step.changes) / step.labelled if isinstance(step, FreshOrder) and step.labelled else float("nan")
+        for step in steps
+    ]
 
 
 def find_gold(result: ICMResult, known: dict[str, FoundGold] | None = None) -> FoundGold:

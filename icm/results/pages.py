@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from icm.files import atomic_write
-from icm.results.analysis import WINDOW, acceptance, by_search
+from icm.results.analysis import WINDOW, acceptance, by_search, confirmation
 from icm.results.fonts import FAMILY, readable
-from icm.results.trace import Decision
+from icm.results.trace import Step
 
 COLOUR = "#0072B2"
 INK = "#222222"
@@ -70,9 +70,9 @@ def data_uri(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}"
 
 
-def search_curves(name: str, decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
-    """The decisions of each search in a trace by its name in the legend."""
-    searches = by_search(decisions)
+def search_curves(name: str, steps: Sequence[Step]) -> dict[str, list[Step]]:
+    """The steps of each search in a trace by its name in the legend."""
+    searches = by_search(steps)
     return {
         f"{name}, restart {restart + 1}, batch {batch + 1}" if len(searches) > 1 else name: found
         for (restart, batch), found in searches.items()
@@ -82,21 +82,21 @@ def search_curves(name: str, decisions: Sequence[Decision]) -> dict[str, list[De
 @dataclass(frozen=True)
 class _Panel:
     title: str
-    values: Callable[[Sequence[Decision]], Sequence[float]]
-    scale: str = "linear"
+    values: Callable[[Sequence[Step]], Sequence[float]]
+    share: bool = False
 
 
 _PANELS = (
     _Panel("utility U(D)", lambda found: [d.utility for d in found]),
     _Panel("labelled examples", lambda found: [d.labelled for d in found]),
-    _Panel("temperature", lambda found: [d.temperature for d in found], "log"),
-    _Panel(f"accepted changes, last {WINDOW}", acceptance),
+    _Panel("labels that a fresh order leaves as they are", confirmation, share=True),
+    _Panel(f"accepted changes, last {WINDOW}", acceptance, share=True),
 )
 
 
-def draw_search(curves: Mapping[str, Sequence[Decision]]) -> Figure:
-    """Utility, labelled examples, temperature and acceptance over iterations, a line a search; what stays the same all
-    along, or is nowhere to be had, is left out."""
+def draw_search(curves: Mapping[str, Sequence[Step]]) -> Figure:
+    """Utility, labelled examples, what fresh orders confirm and acceptance over iterations, a line a search; what stays
+    the same all along, or is nowhere to be had, is left out."""
     drawn = {panel: {name: panel.values(found) for name, found in curves.items()} for panel in _PANELS}
     moving = [panel for panel, lines in drawn.items() if panel is _PANELS[0] or _moves(lines.values())]
     rows = -(-len(moving) // 2)
@@ -104,14 +104,15 @@ def draw_search(curves: Mapping[str, Sequence[Decision]]) -> Figure:
         figure = Figure(figsize=(9, 2.5 * rows), layout="constrained")
         for axes, panel in zip(figure.subplots(rows, min(2, len(moving)), squeeze=False).flat, moving, strict=False):
             for name, found in curves.items():
-                axes.plot([d.iteration for d in found], drawn[panel][name], linewidth=1.3, label=plain(name))
+                known = [(step.iteration, y) for step, y in zip(found, drawn[panel][name], strict=True) if y == y]
+                mark = "." if len(known) < 9 else ""
+                axes.plot(*zip(*known, strict=True), linewidth=1.3, label=plain(name), marker=mark)
             axes.set_title(panel.title, loc="left", fontsize=10)
             axes.set_xlabel("iteration", fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_yscale(panel.scale)
             axes.grid(color="#EEEEEE")
-            if panel.values is acceptance:
-                axes.set_ylim(-0.03, 1.05)
+            if panel.share:
+                axes.set_ylim(top=1.05)
         for axes in figure.axes[len(moving) :]:
             axes.set_axis_off()
         if 1 < len(curves) <= 8:

@@ -90,7 +90,7 @@ def _sections(analysis: Analysis, include_examples: bool) -> list[Section]:
     if analysis.labels.histogram:
         sections.append(Section("Log-odds", 3, figure=_drawn(_draw_histogram, analysis)))
     if analysis.search:
-        curves = search_curves("search", analysis.decisions)
+        curves = search_curves("search", analysis.steps)
         sections.append(Section("The search", 3, figure=draw_search(curves)))
     if include_examples:
         sections.append(Section("Most and least confident labels", 3, table=_excerpt_table(analysis)))

@@ -239,12 +239,16 @@ _CHECKS: Mapping[object, Callable[[Any, str], Any]] = {
 """Type of a field → what reads it."""
 
 
-def read_trace(path: str | Path) -> list[Decision]:
-    """The decisions of a trace file; other rows are skipped, fields that are not known here ignored.
+Step = Decision | FreshOrder
+"""A row that the course of a search is drawn from."""
+
+
+def read_trace(path: str | Path) -> list[Step]:
+    """The decisions and fresh orders of a trace file; other rows are skipped, fields that are not known here ignored.
 
     Raises:
         DataError: names the file, the line and the field.
     """
-    lines = ((number, row) for number, row in read_log(path) if row.get("type", "decision") == "decision")
+    lines = ((number, row) for number, row in read_log(path) if row.get("type", "decision") in ("decision", "order"))
     rows = [read_row(row, f"{path}:{number}") for number, row in lines]
-    return [row for row in rows if isinstance(row, Decision)]
+    return [row for row in rows if isinstance(row, Step)]

@@ -22,6 +22,7 @@ from icm.results.analysis import (
     analyze,
     analyze_file,
     analyze_folder,
+    confirmation,
     label_statistics,
 )
 from icm.results.folder import ICMStorage
@@ -110,16 +111,19 @@ def test_trace_becomes_decisions_and_figures(tmp_path: Path) -> None:
     rows[2]["changes"] = {}  # a proposal that consistency has taken back
     others: list[dict[str, Any]] = [
         {"type": "icm_trace", "data": "x"},
-        {"type": "order", "iteration": 1, "utility": "not looked at"},
+        {"type": "start", "utility": "not looked at"},
     ]
+    order = {"restart": 0, "batch": 0, "type": "order", "iteration": 12, "changes": {"a": "True", "b": "True"}}
+    rows.insert(11, {**order, "accepted": True, "delta": 1, "utility": -25, "labelled": 8})
     write_jsonl(trace_path(path), [*others, *rows, {"type": "usage", "prompts": 3}])
     found = analyze_file(path)
-    changing = [row for row in rows if row["changes"]]
+    changing = [row for row in rows if row["changes"] and row["type"] == "decision"]
     assert found.search is not None and found.usage == {"computed_tokens": 1234, "seconds": 2.5}
     assert (found.search.searches, found.search.decisions) == (2, 15)
     assert (found.search.proposed, found.search.accepted) == (len(changing), sum(row["accepted"] for row in changing))
     assert (found.search.first_utility, found.search.last_utility) == (-30, -7)
-    assert found.decisions[3] == Decision(
+    assert [share for share in confirmation(found.steps) if share == share] == [0.75]
+    assert found.steps[3] == Decision(
         iteration=4,
         example="0000000000000003",
         previous=None,
