@@ -15,11 +15,11 @@ ray=${RAY:-.venv/bin/ray}
 icm=${ICM:-.venv/bin/icm}
 port=${RAY_PORT:-6379}
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes 1 --ntasks 1 --nodelist "$head" hostname --ip-address | awk '{print $1}')
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+address=$(srun --nodes 1 --ntasks 1 --nodelist "$head" hostname --ip-address | awk 'NR == 1 {print $1}')
 
 echo "Ray's head on $head ($address:$port)"
 srun --nodes 1 --ntasks 1 --nodelist "$head" --overlap \

@@ -11,7 +11,7 @@
 set -euo pipefail
 
 python=${PYTHON:-.venv/bin/python}
-address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 gpus=${SLURM_GPUS_ON_NODE:-8}
 export MASTER_PORT=${MASTER_PORT:-29500}
 

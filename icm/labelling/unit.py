@@ -9,7 +9,7 @@ from icm.engines.base import Engine
 from icm.errors import ResumeError
 from icm.examples import ICMDataset
 from icm.labelling.readings import reading
-from icm.results.trace import Cost, End, SearchRow, Unit
+from icm.results.trace import Cost, End, Reading, SearchRow, Start, Unit
 from icm.search.algorithm import search
 from icm.search.auto import cheapest
 from icm.search.bootstrap import bootstrap
@@ -69,6 +69,8 @@ def check_history(job: Job) -> None:
         rows: Mapping[str, Sequence[float]] = getattr(row, "preferences", None) or {}
         fits = {*texts, *rows} <= ids and {*texts.values()} <= {*labels}
         fits = fits and all(len(values) == len(labels) for values in rows.values())
+        fits = fits and (not isinstance(row, Start) or (row.accepted and len(texts) > 0))
+        fits = fits and (number > 1 or isinstance(row, Start | Reading | End))
         if not fits or (isinstance(row, End) and (len(texts) < len(ids) or not row.log_odds.keys() <= ids)):
             raise ResumeError(
                 f"--resume: row {number} of {job.unit} in the trace does not fit the examples and labels of this run; "

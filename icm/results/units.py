@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -59,12 +60,11 @@ class Trace:
         self._costs: dict[Unit, Cost] = {}
         self.finished: dict[Unit, End] = {}
         self.cost = before or Cost()
-        for row in [] if path is None else _whole_rows(self._index):
-            if isinstance(row, End):
-                unit = row.unit
-                self.finished[unit] = row
-            elif isinstance(row, Cost):
-                self._note(unit, row)
+        rows = [] if path is None else _whole_rows(self._index)
+        for end, cost in pairwise(rows):
+            if isinstance(end, End) and isinstance(cost, Cost):
+                self.finished[end.unit] = end
+                self._note(end.unit, cost)
 
     def begun(self, unit: Unit) -> list[SearchRow]:
         """The rows of a unit so far, to go on behind them; none where it has to begin anew."""
@@ -121,7 +121,7 @@ class Trace:
         if self._path is None:
             return
         cost = row_json(self._costs[unit], unit)
-        rows = [row for _, row in read_log(self._file(unit)) if row.get("type") != cost["type"]]
+        rows = [row_json(row) for row in _whole_rows(self._file(unit)) if isinstance(row, SearchRow)]
         write_jsonl(self._file(unit), [*({n: row[n] for n in row if n not in UNFINISHED} for row in rows), cost])
         with appending(self._index) as log:
             append_jsonl(log, row_json(end), cost)
@@ -185,7 +185,7 @@ def open_trace(path: Path | None, header: Mapping[str, object], resume: bool, be
     first = {"type": "icm_trace", **header}
     if lines:
         _check_header(path, lines[0][1], first)
-        first, before = lines[0][1], before + _take_apart(path, lines[1:])
+        before += _take_apart(path, lines[1:])
     else:
         shutil.rmtree(units_folder(path), ignore_errors=True)
     head = [first, *([row_json(before)] if before != Cost() else [])]
@@ -202,13 +202,13 @@ def _take_apart(path: Path, lines: Sequence[tuple[int, JsonObject]]) -> Cost:
     early versions, of several rows and no cost, are whole."""
     parts: dict[Unit, list[JsonObject]] = {}
     costs: dict[Unit, Cost] = {}
-    before = Cost()
+    before, unit = Cost(), None
     for number, content in _with_cost(lines) or (lines if len(lines) > 1 else []):
         row = read_row(content, f"{path}:{number}")
         if isinstance(row, SearchRow):
             unit = row.unit
-            parts.setdefault(unit, []).append(content)
-        elif isinstance(row, Cost) and PLACE[0] in content:
+            parts.setdefault(unit, []).append(row_json(row))
+        elif isinstance(row, Cost) and PLACE[0] in content and unit is not None:
             costs[unit] = row
         elif isinstance(row, Cost):
             before = row

@@ -4,6 +4,7 @@ pytest tests/fuzz --fuzz-examples 20000 -rP        # a long run, and its figures
 pytest tests/fuzz --hypothesis-seed 7              # the short part of every test run, with other inputs
 """
 
+import filecmp
 import gzip
 import json
 import re
@@ -83,8 +84,9 @@ def check_whole(folder: Path, made: list[Path]) -> None:
             assert all(map(json.loads, path.read_text().split("\n")[:-1])), path
 
 
-def restore(folder: Path, good: Path, kept: set[Path]) -> list[Path]:
-    """Remove what an input left in the folder; returns what that was."""
+def restore(folder: Path, good: Path, kept: set[Path], target: Path) -> list[Path]:
+    """Remove what an input left in the folder, which is returned, and put back what a run took or changed; where the
+    input lies, the next one will."""
     made = [path for path in folder.rglob("*") if path.relative_to(folder) not in kept]
     check_whole(folder, made)
     for path in made:
@@ -92,6 +94,11 @@ def restore(folder: Path, good: Path, kept: set[Path]) -> list[Path]:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    for path in sorted(kept - {target}):
+        if (good / path).is_dir():
+            (folder / path).mkdir(exist_ok=True)
+        elif not (folder / path).is_file() or not filecmp.cmp(good / path, folder / path):
+            shutil.copy2(good / path, folder / path)
     return made
 
 
@@ -112,7 +119,7 @@ def test_damaged_files(name: str, good: Path, tmp_path: Path, request: pytest.Fi
             code, errors = reader.read(folder / target)
         slowest = max(slowest, time.process_time() - begun)
         check(reader, str(target), damage, code, errors)
-        restore(folder, good, kept)
+        restore(folder, good, kept, target)
         inputs, refused = inputs + 1, refused + (code == 2)
 
     share = reader.share / sum(other.share for other in READERS.values())
@@ -126,7 +133,7 @@ def test_damaged_files(name: str, good: Path, tmp_path: Path, request: pytest.Fi
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert reader.read(folder / target) == (0, ANY)
-        restore(folder, good, kept)
+        restore(folder, good, kept, target)
         draw(given(damages(whole, reader.form))(read))()
     print(f"{name:30} {inputs:6} inputs, {refused:6} refused, slowest {slowest:.1f} s of processor time")
 

@@ -11,6 +11,7 @@ from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow.csv
 import pyarrow.json
@@ -45,6 +46,8 @@ from icm.pipeline.manifest import started, write_manifest
 from icm.pipeline.stages import make_stages
 from icm.prompts import LabelTrie, shared_context_tree
 from icm.publish.hub import push_adapter, push_file
+from icm.results.trace import End
+from icm.results.units import Trace
 from train.arguments import read_settings
 from train.check import make_plan
 from train.checkpoints import mark_complete, newest_complete
@@ -143,9 +146,7 @@ train_command = partial(command, train.run.main, "--config", "rec.yaml", "--outp
 trained = train_command("out", "--labels", "l.jsonl")
 evaluation = command(eval.run.main, "--config", "ev.yaml")
 dry = icm_command("pipeline", "--config", "e.yaml", "--dry-run")
-resumed = icm_command(
-    "run", "--dataset", "d.jsonl", "--output-dir", ".", "--max-iterations", "9", "--resume", "r.trace.jsonl"
-)
+resumed = partial(icm_command, "run", "--dataset", "d.jsonl", "--output-dir", ".", "--max-iterations", "9", "--resume")
 
 
 def consulting(file: str) -> Callable[[Path], tuple[int, str]]:
@@ -165,7 +166,7 @@ def _write_claims(target: Path) -> None:
 
     writer = ClaimWriter("written", EngineConfig(engine="transformers"), GenerationConfig(), engine)
     with suppress(ModelLoadedError):
-        writer._texts(["Question: 1?"], 0)
+        writer._texts(["Question: 1?"], 0, 1)
 
 
 def _source(target: Path) -> tuple[int, str]:
@@ -265,7 +266,9 @@ READERS: Mapping[str, Reader] = {
     "labels": Reader("results/l.jsonl", "jsonl", consulting("results/l.jsonl"), placed=True),
     "labels of codelion": Reader("results/c.jsonl", "jsonl", consulting("results/c.jsonl"), placed=True),
     "trace, shown": Reader("results/l.trace.jsonl", "jsonl", consulting("results/l.jsonl"), placed=True),
-    "trace, resumed": Reader("r.trace.jsonl", "jsonl", resumed, named=False),
+    "trace, resumed": Reader("r.trace.jsonl", "jsonl", resumed("r.trace.jsonl"), named=False),
+    "trace of a unit": Reader("u.units/0-0.jsonl", "jsonl", resumed("u.trace.jsonl"), named=False),
+    "ends of units": Reader("v.units/finished.jsonl", "jsonl", resumed("v.trace.jsonl"), named=False),
     "data, jsonl": Reader("d.jsonl", "jsonl", run("--dataset", "d.jsonl"), placed=True),
     "data, json": Reader("d.json", "json", run("--dataset", "d.json"), placed=True),
     "data, csv": Reader("d.csv", "bytes", run("--dataset", "d.csv"), placed=True),
@@ -361,21 +364,39 @@ def _write_settings() -> None:
     Path("machine.yaml").write_bytes((ROOT / "configs/accelerate/cpu.yaml").read_bytes())
 
 
+def _interrupt(rows: list[bytes]) -> None:
+    """The run `r` as it stood before its end (`r`, in one file, as earlier versions kept it; `u`, by units) and, with
+    its end, before the result was written (`v`)."""
+    head = Path("r.trace.jsonl").read_bytes().splitlines(keepends=True)[0]
+    open_rows = [row for row in rows if b'"end"' not in row]
+    Path("r.trace.jsonl").write_bytes(head + b"".join(open_rows))
+    for name, content in (("u", open_rows), ("v", rows)):
+        Path(f"{name}.trace.jsonl").write_bytes(head)
+        Path(f"{name}.units").mkdir()
+        Path(f"{name}.units/0-0.jsonl").write_bytes(b"".join(content))
+    Path("v.units/finished.jsonl").write_bytes(b"".join(rows[-2:]))
+
+
 def _write_results() -> None:
-    """A label file of the reviews and its trace, an interrupted one, one of codelion/icm, an experiment's manifest."""
+    """A label file of the reviews and its trace, interrupted ones, one of codelion/icm, an experiment's manifest."""
     Path("results").mkdir()
+    begun, finish = list[bytes](), Trace._finish
+
+    def kept(trace: Trace, end: End) -> None:
+        begun.append(trace._file(end.unit).read_bytes())
+        finish(trace, end)
+
     for words in ("reviews --output-dir results --output-name l", "d.jsonl --output-dir . --output-name r"):
-        code, said = icm_command("run", "--max-examples", "8", "--max-iterations", "9", "--dataset", *words.split())(
-            Path()
-        )
+        label = icm_command("run", "--max-examples", "8", "--max-iterations", "9", "--dataset", *words.split())
+        with patch.object(Trace, "_finish", kept):
+            code, said = label(Path())
         assert code == 0, said
     for name in ("l.jsonl", "results/l.jsonl"):
         Path(name).write_bytes(Path("results/l.jsonl").read_bytes())
     words = "export --input-path l.jsonl --output-path export.json --format json"
     assert icm_command(*words.split())(Path())[0] == 0
     Path("r.jsonl").unlink()
-    rows = Path("r.trace.jsonl").read_text().splitlines(keepends=True)
-    Path("r.trace.jsonl").write_text("".join(row for row in rows if '"end"' not in row))
+    _interrupt(begun[-1].splitlines(keepends=True))
     inner = {"task_type": "truthfulqa", "model_name": "tiny"}
     head = {"type": "icm_metadata", "score": 1.5, "iterations": 3, "convergence_info": {"a": 1}, "metadata": inner}
     items = [{"type": "icm_example", "input": f"Question: {n}?\nClaim: yes [True/False]", "label": str(n % 2 == 0),
