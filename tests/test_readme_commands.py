@@ -167,7 +167,7 @@ def test_truthfulqa_has_one_holdout_in_experiments_and_evaluations() -> None:
 
 def test_conditions_have_the_same_names_everywhere() -> None:
     shots = [f"Many-shot {labels}" for labels in ("Random", "Perturbed", "Bootstrap", "ICM", "Golden")]
-    tuned = [f"Fine-tuned {labels}" for labels in ("Random", "ICM", "Golden")]
+    tuned = [f"Fine-tuned {labels}" for labels in ("Random", "Bootstrap", "ICM", "Golden")]
     tuned += [f"{method} {labels}" for method in ("DPO", "SFT") for labels in ("Random", "ICM", "Golden")]
     base = ["Majority", "Surface cues"]
     base += [f"Zero-shot {model}" for model in ("Labeler", "Base", "Base with preamble", "Chat")]
