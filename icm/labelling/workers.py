@@ -83,10 +83,12 @@ class Worker:
             log.removeHandler(handler)
         done.result()
 
-    def generate(self, prompts: Sequence[str], config: GenerationConfig, seed: int) -> tuple[list[str], Usage]:
+    def generate(
+        self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str]
+    ) -> tuple[list[str], Usage]:
         """Texts, and the engine's usage so far."""
         assert self._engine is not None
-        texts = self._lane.submit(self._engine.generate, prompts, config, seed).result()
+        texts = self._lane.submit(self._engine.generate, prompts, config, seed, stop).result()
         return texts, self._engine.usage
 
 
@@ -175,8 +177,8 @@ class Workers:
     def generate(
         self, prompts: Sequence[str], config: GenerationConfig, seed: int, stop: Sequence[str] = ()
     ) -> list[str]:
-        """See `Engine.generate`; the first worker writes, and no `stop` strings are known to it."""
-        texts, self.usage = self._get(self._actors[0].generate.remote(prompts, config, seed))
+        """See `Engine.generate`; the first worker writes."""
+        texts, self.usage = self._get(self._actors[0].generate.remote(prompts, config, seed, stop))
         return texts
 
     def label(

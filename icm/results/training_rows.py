@@ -224,9 +224,10 @@ def _distinct_pairs(
 
 
 def _margin(one: LabeledExample, other: LabeledExample) -> float:
-    """Sum of the log-odds of both labels (nats). Twins keep the labeler's, so that they lose the same pairs."""
-    odds = [item.log_odds for item in (one, other)]
-    return sum(value if value is not None else -inf for value in odds)
+    """Sum of the log-odds of both labels (nats); a trusted one is certain, so the other's alone count. Twins keep the
+    labeler's, so that they lose the same pairs."""
+    found = [item.log_odds for item in (one, other) if not item.trusted]
+    return sum(value if value is not None else -inf for value in found) if found else inf
 
 
 def messages_of(item: LabeledExample) -> list[dict[str, str]]:

@@ -15,7 +15,8 @@ import pytest
 from support.search_runs import reviews as some_reviews
 
 from icm.cli import main
-from icm.config import EngineConfig, SearchConfig, WorkersConfig
+from icm.config import EngineConfig, GenerationConfig, SearchConfig, WorkersConfig
+from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.errors import ConfigError, DataError, ICMError
@@ -25,7 +26,7 @@ from icm.labelling.cluster import room, share
 from icm.labelling.run import label
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
-from icm.labelling.workers import Workers, gpus_of
+from icm.labelling.workers import Worker, Workers, gpus_of
 from icm.results.format import read_result, trace_path
 from icm.results.units import units_folder
 
@@ -305,3 +306,15 @@ def test_an_address_where_no_cluster_is_gets_one_line(
     pytest.importorskip("ray", reason="needs icm[ray]")
     assert main(["run", "--dataset", "reviews", "--ray-address", address]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_worker_writes_what_its_engine_writes_up_to_the_stop(tiny_model: Path) -> None:
+    config = EngineConfig(str(tiny_model), engine="transformers", device="cpu", dtype="float32")
+    sampling, worker = GenerationConfig(generation_max_tokens=12), Worker(str(Path.cwd()))
+    worker.load(lambda: create_engine(config))
+    whole, _ = worker.generate(["Question:"], sampling, 0, ())
+    stop = whole[0][len(whole[0]) // 2 :][:3]
+    texts, usage = worker.generate(["Question:"], sampling, 0, (stop,))
+    with create_engine(config) as engine:
+        assert texts == engine.generate(["Question:"], sampling, 0, (stop,)) != whole
+    assert usage.generated_tokens > 0

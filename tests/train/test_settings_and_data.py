@@ -11,7 +11,7 @@ import pytest
 from support.training_runs import ROOT
 
 from icm.errors import ConfigError, DataError, ICMError
-from icm.examples import ICMExample, LabelSpace
+from icm.examples import TRUSTED, ICMExample, LabelSpace
 from icm.files import write_json
 from icm.models import resolve_model
 from icm.prompts import PromptEncoder
@@ -221,6 +221,9 @@ def test_pairs_and_answers_have_a_margin_that_twins_share(answers_file: Path) ->
     assert text_rows(unscored, "dpo_answers").rows and text_rows(unscored, "sft_answers").rows
     with pytest.raises(DataError, match="give no training row"):
         text_rows(unscored, "dpo_answers", 0.1)
+    marked = [replace(i, example=replace(i.example, metadata={**i.example.metadata, TRUSTED: True})) for i in items]
+    trusted = replace(found, labeled_examples=[replace(item, log_odds=-1.0) for item in marked])
+    assert text_rows(trusted, "dpo_answers", 9.0).rows == text_rows(trusted, "dpo_answers").rows
 
 
 @pytest.mark.parametrize("name", ["confidence_margin", "apply_chat_template"])
