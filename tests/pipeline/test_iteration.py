@@ -20,11 +20,12 @@ from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError, ResumeError
 from icm.files import parse_json, write_jsonl
 from icm.labelling.settings import resolve_settings
+from icm.pipeline.checks import check_later_stages
 from icm.pipeline.experiment import read_experiment
 from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import main as merge_command
 from icm.pipeline.manifest import StageRecord, flat, write_manifest
-from icm.pipeline.run import check_later_stages, run_pipeline
+from icm.pipeline.run import run_pipeline
 from icm.pipeline.stages import Stage, make_stages
 from icm.results.format import LabeledExample, example_row, read_result
 from icm.tasks import load_task
