@@ -30,10 +30,9 @@ ONE = Processes()
 
 
 def of_engines(engine: EngineConfig, workers: WorkersConfig) -> Processes:
-    """Engines that label or answer. Those of a cluster take nothing here."""
-    if workers.ray_address is not None:
-        return ONE
-    return Processes(None if workers.workers == "auto" else workers.workers, gpus_of(engine))
+    """Engines that label or answer. Those of a cluster, which this machine may belong to, leave no card to others."""
+    all_there_are = workers.workers == "auto" or workers.ray_address is not None
+    return Processes(None if all_there_are else int(workers.workers), gpus_of(engine))
 
 
 def of_training(layout: Path) -> Processes:

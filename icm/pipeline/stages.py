@@ -347,13 +347,17 @@ def _eval(config: PipelineConfig) -> Stage:
     adapters = [_adapter(config, run) / "train_results.json" for run in _all_trainings(config)]
     engine = mapping(settings["engine"], f"{config.path}: eval.engine")
     models = [path for entry in (engine, *settings["conditions"]) for path in _folders(entry)]
+    workers = {name: settings[name] for name in ("workers", "ray_address") if name in settings}
     return Stage(
         name="eval",
         command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
         settings=settings,
         inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
-        processes=of_engines(build(EngineConfig, engine, str(config.path), "eval.engine"), WorkersConfig()),
+        processes=of_engines(
+            build(EngineConfig, engine, str(config.path), "eval.engine"),
+            build(WorkersConfig, workers, str(config.path), "eval"),
+        ),
     )
 
 

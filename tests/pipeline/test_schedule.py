@@ -121,7 +121,7 @@ def test_what_stages_need(tmp_path: Path) -> None:
     split = EngineConfig(tensor_parallel_size=2, pipeline_parallel_size=2)
     assert of_engines(split, WorkersConfig(3)) == Processes(3, 4)
     assert of_engines(split, WorkersConfig("auto")) == Processes(None, 4)
-    assert of_engines(split, WorkersConfig(3, "head:6379")) == ONE
+    assert of_engines(split, WorkersConfig(3, "head:6379")) == Processes(None, 4)
     assert of_engines(EngineConfig(device="cpu"), WorkersConfig(3)) == Processes(3, 0)
     assert of_engines(EngineConfig(engine="server", base_url="http://x/v1"), WorkersConfig()) == ONE
     layouts = {name: of_training(ROOT / f"configs/accelerate/{name}.yaml") for name in ("cpu", "cpu_2", "zero3")}
