@@ -119,6 +119,10 @@ def build_trainer(
         if training.padding_free:
             training.max_length = None  # `check_lengths` has been there; TRL would refuse to rely on it
         trainer = LabelTrainer(**options)
+    # PEFT keeps a set, and would write it in another order in each process: the same adapter, another hash.
+    for adapter in getattr(trainer.model, "peft_config", {}).values():
+        if isinstance(adapter.target_modules, set):
+            adapter.target_modules = sorted(adapter.target_modules)
     if not sys.stderr.isatty():
         trainer.remove_callback(ProgressCallback)
     return trainer

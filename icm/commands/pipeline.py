@@ -8,7 +8,8 @@ from icm.text import say
 
 EXAMPLES = """\
   icm pipeline --config configs/experiments/demo.yaml
-  icm pipeline --config configs/experiments/truthfulqa_llama3.1_8b.yaml --dry-run"""
+  icm pipeline --config configs/experiments/truthfulqa_llama3.1_8b.yaml --dry-run
+  icm pipeline --config configs/experiments/demo.yaml --jobs 2"""
 
 
 def add_command(subparsers: parsing.Subparsers) -> None:
@@ -17,6 +18,13 @@ def add_command(subparsers: parsing.Subparsers) -> None:
     parser = parsing.add_command(subparsers, "pipeline", pipeline, summary, EXAMPLES)
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="experiment file (YAML)")
     parser.add_argument("--force", action="store_true", help="redo stages whose settings or inputs have changed")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="stages that run at once, each on cards of its own and with a log in OUTPUT_DIR/logs; they change no "
+        "result (default: as many as there are CUDA cards for, one without any)",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the stages, and what each takes of memory and time; run nothing"
     )
@@ -35,5 +43,5 @@ def pipeline(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             say(plan_pipeline(config))
         else:
-            say(run_pipeline(config, force=arguments.force))
+            say(run_pipeline(config, force=arguments.force, jobs=arguments.jobs))
     return 0

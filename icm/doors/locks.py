@@ -14,15 +14,18 @@ class BusyError(ConfigError):
 
 
 @contextmanager
-def held(lock: Path, busy: str) -> Iterator[None]:
+def held(lock: Path, busy: str | None) -> Iterator[None]:
     """Hold a lock file. Its folder is made, and removed again if nothing else was written there.
 
+    Args:
+        busy: message for where another run holds it; None waits for that run's end.
+
     Raises:
-        BusyError: another run holds it; `busy` is the message.
+        BusyError: another run holds it.
     """
     made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
     lock.parent.mkdir(parents=True, exist_ok=True)
-    file = FileLock(lock, timeout=0)
+    file = FileLock(lock, timeout=-1 if busy is None else 0)
     try:
         file.acquire()
     except Timeout:

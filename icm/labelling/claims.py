@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.config import EngineConfig, GenerationConfig
+from icm.doors.locks import held
 from icm.engines import choose_engine
 from icm.engines.base import Engine
 from icm.errors import DataError
@@ -62,12 +63,15 @@ class ClaimWriter:
         return data, replace(source, claims=claims)
 
     def _texts(self, prompts: Sequence[str], first_seed: int, candidates: int) -> list[str]:
-        """One sampled continuation a prompt; the prompts stand `candidates` times each, one behind another."""
+        """One sampled continuation a prompt; the prompts stand `candidates` times each, one behind another. Of runs
+        that want the same at once one has them written, and the others wait."""
         levels = self.sampling.schedule(candidates)
-        columns = [
-            self._column(prompts[place::candidates], sampling, first_seed + place * len(prompts))
-            for place, sampling in enumerate(levels)
-        ]
+        self.folder.mkdir(parents=True, exist_ok=True)  # so that it stays for who waits, whatever becomes of the first
+        with held(self.folder / f".{fingerprint([first_seed, prompts])}.lock", None):
+            columns = [
+                self._column(prompts[place::candidates], sampling, first_seed + place * len(prompts))
+                for place, sampling in enumerate(levels)
+            ]
         return [text for texts in zip(*columns, strict=True) for text in texts]
 
     def _column(self, prompts: Sequence[str], sampling: GenerationConfig, first_seed: int) -> list[str]:
@@ -80,7 +84,6 @@ class ClaimWriter:
             path = self.folder / f"{fingerprint([sampler, seed, part])}.json"
             if not path.exists():
                 written = self.engine().generate(part, sampling, seed, NEXT_QUESTION)
-                self.folder.mkdir(parents=True, exist_ok=True)
                 write_json(path, written)
             kept = parse_json(read_text(path), str(path))
             if not isinstance(kept, list) or len(kept) != len(part) or not all(isinstance(text, str) for text in kept):

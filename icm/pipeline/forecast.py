@@ -8,9 +8,9 @@ from eval.conditions.base import ITEMS_PER_BATCH
 from icm.config import EngineConfig
 from icm.labelling.forecast import RunPlan, plan_run
 from icm.labelling.hardware import inference, model_shape
+from icm.pipeline.checks import check_evaluation, check_training, held_out_writing
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.manifest import StageRecord, changed, is_done, read_manifest
-from icm.pipeline.run import check_evaluation, check_training, held_out_writing
 from icm.pipeline.stages import Stage, make_stages, trained_model
 from train.forecast import Recipe, plan_training, read_layout
 

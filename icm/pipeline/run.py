@@ -1,26 +1,18 @@
 """`icm pipeline`: label → train → eval from one experiment file. Finished stages are skipped, by content."""
 
-import contextlib
 import os
 import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import psutil
 from rich.table import Table
 
-from icm.config import GenerationConfig
 from icm.doors.locks import held
-from icm.doors.signals import end, tethered
-from icm.errors import ConfigError, ICMError, ResumeError
+from icm.errors import ICMError, ResumeError
 from icm.files import atomic_write
-from icm.labelling.options import build
-from icm.pipeline.experiment import PipelineConfig, TrainStage
+from icm.pipeline.checks import check_benchmarks, check_evaluation, check_later_stages, held_out_writing
+from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.manifest import (
     MANIFEST,
     StageRecord,
@@ -33,25 +25,22 @@ from icm.pipeline.manifest import (
     started,
     write_manifest,
 )
-from icm.pipeline.stages import Stage, eval_file, eval_settings, eval_yaml, make_stages, train_words
+from icm.pipeline.resources import ALONE, Machine, this_machine
+from icm.pipeline.schedule import Process, open_stage, run_all
+from icm.pipeline.stages import Stage, eval_file, eval_yaml, make_stages
 from icm.results.units import units_folder
-from icm.tasks import DataSource
 from icm.text import Console
 
-if TYPE_CHECKING:
-    from trl.trainer.model_config import ModelConfig
-
-    from eval.settings import EvalConfig
-    from icm.labelling.forecast import Writing
-    from train.arguments import LabelArguments, TrainingConfig
+_LINES, _TAIL = 20, 8192  # lines of a failed stage's log that are shown, at most so many bytes
 
 
-def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
+def run_pipeline(config: PipelineConfig, force: bool = False, jobs: int | None = None) -> Path:
     """Run the stages that are not finished, each as a process of its own.
 
     Args:
         config: a checked experiment.
         force: redo stages whose settings or inputs have changed, deleting what they wrote.
+        jobs: see `icm.pipeline.resources.this_machine`.
 
     Returns:
         The experiment's output folder.
@@ -61,7 +50,7 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
         ResumeError: a stage was made with other settings or inputs, and `force` is not given.
         ICMError: a stage failed.
     """
-    stages = make_stages(config)
+    machine, stages = this_machine(jobs), make_stages(config)
     records = read_manifest(config.output_dir)
     waiting = [stage for stage in stages if not is_done(stage, records.get(stage.name))]
     check_later_stages(config, waiting)
@@ -73,11 +62,13 @@ def run_pipeline(config: PipelineConfig, force: bool = False) -> Path:
             handle.write(eval_yaml(config))
     console = Console(markup=False, emoji=False, highlight=False)
     console.print(f"{config.name}: {len(stages)} stages, output in {config.output_dir}", style="bold", soft_wrap=True)
-    console.print(_summary(config, run_stages(config.output_dir, stages, force, console)))
+    console.print(_summary(config, run_stages(config.output_dir, stages, force, console, machine)))
     return config.output_dir
 
 
-def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Console) -> Mapping[str, StageRecord]:
+def run_stages(
+    folder: Path, stages: Sequence[Stage], force: bool, console: Console, machine: Machine = ALONE
+) -> Mapping[str, StageRecord]:
     """Run what is not finished and record it in `folder`; returns the records of all stages.
 
     Raises:
@@ -88,120 +79,104 @@ def run_stages(folder: Path, stages: Sequence[Stage], force: bool, console: Cons
         records = read_manifest(folder)
         for stage in [] if force else stages:
             refuse_changed(stage, records.get(stage.name))
-        for number, stage in enumerate(stages, start=1):
-            console.rule(f"{number}/{len(stages)} {stage.name}", align="left", style="dim")
-            _run_stage(folder, stage, records, force, console)
+        own = stages if machine == ALONE else [stage.beside_others for stage in stages]
+        book = _Book(folder, own, records, force, console, machine)
+        run_all(own, machine, book.start, book.finish)
     console.rule("finished", align="left", style="dim")
     return {stage.name: records[stage.name] for stage in stages}
 
 
-def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None:
-    """Let training and evaluation check their settings now, not after hours of labelling.
+@dataclass(frozen=True)
+class _Book:
+    """Starts stages and records them in `folder`; used by one thread.
 
-    Raises:
-        ConfigError: what they refuse.
+    Attributes:
+        records: of the stages so far.
+        force: see `run_pipeline`.
+        machine: what the stages share.
     """
-    kinds = {stage.name.split()[0] for stage in waiting}
-    if config.train is not None and "train" in kinds:
-        for train in config.train.by_name.values():
-            check_training(config, train)
-    if config.eval is not None and "eval" in kinds:
-        check_evaluation(config)
+
+    folder: Path
+    stages: Sequence[Stage]
+    records: dict[str, StageRecord]
+    force: bool
+    console: Console
+    machine: Machine
+
+    def start(self, number: int, cards: Sequence[str]) -> Process | None:
+        """Start a stage, unless it is finished."""
+        stage = self.stages[number]
+        self.console.rule(f"{number + 1}/{len(self.stages)} {stage.name}", align="left", style="dim")
+        record = self.records.get(stage.name)
+        if is_done(stage, record):
+            self._say(f"finished before: {', '.join(map(str, stage.outputs))}")
+            return None
+        if record is not None and not self.force:
+            refuse_changed(stage, record)
+        if fits(stage, record):
+            self._say(f"finished before, and recorded now: {', '.join(map(str, stage.outputs))}")
+            self._finished(stage)
+            return None
+        self._make_way(stage, record)
+        self._record(stage, started(stage, record))
+        variables, log = self.machine.variables(stage.processes, cards, os.environ), self._log(stage)
+        own = [f"{name}={value}" for name, value in variables.items()]
+        self._say(f"$ {' '.join([*own, stage.shown])}", style="dim")
+        if log is not None:
+            self._say(f"its output: {log}", style="dim")
+        return open_stage((*stage.command, *_resume(stage)), variables, log)
+
+    def finish(self, number: int, seconds: float, code: int | None) -> None:
+        """Record what a stage took, and its end if it came to it. Raises ICMError if it failed."""
+        stage = self.stages[number]
+        record, log = self.records[stage.name], self._log(stage)
+        self._record(stage, replace(record, seconds=record.seconds + seconds))
+        if code is None:
+            return
+        missing = [str(path) for path in stage.outputs if not path.is_file()]
+        if code or missing:
+            problem = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
+            if log is not None:
+                self._say(f"{stage.name} failed ({problem}):\n{_end_of(log)}")
+            where = "above" if log is None else log
+            raise ICMError(
+                f"stage '{stage.name}' failed ({problem}), see {where}; the same command continues from here"
+            )
+        self._finished(stage)
+        self._say(f"{'' if log is None else f'{stage.name} '}done in {self.records[stage.name].seconds:.0f} s")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, soft_wrap=True)
+
+    def _log(self, stage: Stage) -> Path | None:
+        """Where a stage speaks when others do, too."""
+        return self.folder / "logs" / f"{stage.name.replace(' ', '_')}.log" if self.machine.jobs > 1 else None
+
+    def _make_way(self, stage: Stage, record: StageRecord | None) -> None:
+        """Delete what was made from something else. Raises ResumeError for what nobody recorded, without `force`."""
+        in_the_way = stage.trace is not None and stage.written
+        if in_the_way and record is None and not self.force:
+            raise ResumeError(
+                f"stage '{stage.name}': {stage.outputs[0]} exists, and {self.folder / MANIFEST} knows nothing of it; "
+                "remove it, or redo it with --force"
+            )
+        if in_the_way or (record is not None and changed(stage, record)):
+            _delete_outputs(stage)
+
+    def _finished(self, stage: Stage) -> None:
+        self._record(stage, replace(self.records[stage.name], outputs=digests(stage.outputs)))
+
+    def _record(self, stage: Stage, record: StageRecord) -> None:
+        """In the order of the stages, whichever began first."""
+        self.records[stage.name] = record
+        places = {stage.name: place for place, stage in enumerate(self.stages)}
+        write_manifest(self.folder, dict(sorted(self.records.items(), key=lambda item: places.get(item[0], -1))))
 
 
-def check_training(config: PipelineConfig, train: TrainStage) -> "tuple[LabelArguments, TrainingConfig, ModelConfig]":
-    """The settings of all trainings. Raises ConfigError for what the training refuses."""
-    from train.arguments import batch_split, read_settings, training_arguments
-    from train.forecast import read_layout
-
-    words = train_words({"labels": "-", **train.overrides})
-    settings = read_settings(["--config", train.recipe, *words])
-    with _world_size(read_layout(Path(train.accelerate)).cards):
-        batch_split(settings)
-    own = settings.label_arguments()
-    training, model = training_arguments(settings, own.method, config.output_dir, touch_gpus=False)
-    if config.label.rounds > 1 and not model.use_peft:
-        raise ConfigError(f"{config.path}: label.rounds: {train.recipe} trains no adapter; set use_peft there")
-    return own, training, model
-
-
-@contextlib.contextmanager
-def _world_size(processes: int) -> Iterator[None]:
-    """The number of ranks as the launcher will tell it to each of them."""
-    own = os.environ.get("WORLD_SIZE")
-    os.environ["WORLD_SIZE"] = str(processes)
-    try:
-        yield
-    finally:
-        del os.environ["WORLD_SIZE"]
-        if own is not None:
-            os.environ["WORLD_SIZE"] = own
-
-
-def check_evaluation(config: PipelineConfig) -> "EvalConfig":
-    """The settings of the evaluation. Raises ConfigError for what it refuses."""
-    from eval.settings import parse_settings
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "eval.yaml"
-        path.write_text(eval_yaml(config), encoding="utf-8")
-        try:
-            return parse_settings(["--config", str(path)])
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
-
-
-def check_benchmarks(evaluation: "EvalConfig") -> None:
-    """Find the benchmarks and their data now. Raises ICMError for what is not there."""
-    from eval.benchmarks.tasks import BenchmarkTasks
-
-    if evaluation.benchmarks is not None:
-        _ = BenchmarkTasks(evaluation.benchmarks).benchmarks
-
-
-def held_out_writing(config: PipelineConfig) -> "Writing | None":
-    """Read the held-out data before there are labels; what a model has to write for them.
-
-    Raises:
-        ICMError: they cannot be had as the file says; names the keys.
-    """
-    from icm.labelling.forecast import plan_writing
-
-    asked = eval_settings(config)
-    try:
-        source = build(DataSource, asked["data"], str(config.path), "eval.data")
-        sampling = build(GenerationConfig, asked.get("generation", {}), str(config.path), "eval.generation")
-        return plan_writing(source, sampling)
-    except ICMError as error:
-        keys = " (here data.holdout, or eval.data.split)" if isinstance(error, ConfigError) else ""
-        raise type(error)(f"{config.path}: the held-out data of eval: {error}{keys}") from None
-
-
-def _run_stage(folder: Path, stage: Stage, records: dict[str, StageRecord], force: bool, console: Console) -> None:
-    """Run one stage unless it is finished, and record it."""
-    record = records.get(stage.name)
-    if is_done(stage, record):
-        console.print(f"finished before: {', '.join(map(str, stage.outputs))}", soft_wrap=True)
-        return
-    if record is not None and not force:
-        refuse_changed(stage, record)
-    if fits(stage, record):
-        console.print(f"finished before, and recorded now: {', '.join(map(str, stage.outputs))}", soft_wrap=True)
-        _finish(folder, stage, records)
-        return
-    in_the_way = stage.trace is not None and stage.written
-    if in_the_way and record is None and not force:
-        raise ResumeError(
-            f"stage '{stage.name}': {stage.outputs[0]} exists, and {folder / MANIFEST} knows nothing of it; remove it, "
-            "or redo it with --force"
-        )
-    if in_the_way or (record is not None and changed(stage, record)):
-        _delete_outputs(stage)
-    records[stage.name] = started(stage, record)
-    write_manifest(folder, records)
-    console.print(f"$ {stage.shown}", style="dim", soft_wrap=True)
-    _execute(stage, folder, records)
-    console.print(f"done in {records[stage.name].seconds:.0f} s")
+def _resume(stage: Stage) -> tuple[str, ...]:
+    """Words that continue unfinished work."""
+    unfinished = stage.trace is not None and stage.trace.is_file() and not stage.written
+    return ("--resume", str(stage.trace)) if unfinished else ()
 
 
 def _delete_outputs(stage: Stage) -> None:
@@ -213,39 +188,11 @@ def _delete_outputs(stage: Stage) -> None:
         shutil.rmtree(stage.folder)
 
 
-def _execute(stage: Stage, folder: Path, records: dict[str, StageRecord]) -> None:
-    """Run the command, to its end or to a failure; the time counts either way."""
-    unfinished = stage.trace is not None and stage.trace.is_file() and not stage.written
-    resume = ("--resume", str(stage.trace)) if unfinished else ()
-    begun = time.monotonic()
-    try:
-        code = _call((*stage.command, *resume))
-    finally:
-        record = records[stage.name]
-        records[stage.name] = replace(record, seconds=record.seconds + time.monotonic() - begun)
-        write_manifest(folder, records)
-    missing = [str(path) for path in stage.outputs if not path.is_file()]
-    if code or missing:
-        problem = f"exit code {code}" if code else f"it did not write {', '.join(missing)}"
-        raise ICMError(f"stage '{stage.name}' failed ({problem}), see above; the same command continues from here")
-    _finish(folder, stage, records)
-
-
-def _finish(folder: Path, stage: Stage, records: dict[str, StageRecord]) -> None:
-    records[stage.name] = replace(records[stage.name], outputs=digests(stage.outputs))
-    write_manifest(folder, records)
-
-
-def _call(command: Sequence[str]) -> int:
-    """Exit code of a child process, which ends with this one: on a signal it is asked to, and if this process is killed
-    the system asks it."""
-    with subprocess.Popen(tethered(command), stdin=subprocess.DEVNULL) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            child = psutil.Process(process.pid)
-            end([child, *child.children(recursive=True)])
-            raise KeyboardInterrupt("interrupted; the same command continues from here") from None
+def _end_of(log: Path) -> str:
+    """The last lines of a log."""
+    with log.open("rb") as handle:
+        handle.seek(max(0, log.stat().st_size - _TAIL))
+        return "\n".join(handle.read().decode(errors="replace").splitlines()[-_LINES:])
 
 
 def _summary(config: PipelineConfig, records: Mapping[str, StageRecord]) -> Table:

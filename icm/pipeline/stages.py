@@ -14,10 +14,11 @@ import yaml
 import icm
 from icm.config import EngineConfig, GenerationConfig, WorkersConfig
 from icm.errors import ConfigError
-from icm.labelling.options import Option, class_options, options
+from icm.labelling.options import Option, build, class_options, options
 from icm.markdown import local_path
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.iteration import rounds_of
+from icm.pipeline.resources import ONE, Processes, of_engines, of_training
 from icm.results.format import trace_path
 from icm.tasks.source import DataSource, written
 from icm.yaml_files import mapping, read_mapping, source_files
@@ -25,6 +26,7 @@ from icm.yaml_files import mapping, read_mapping, source_files
 _MODELS = ("model", "model_name_or_path", "adapter", "tokenizer")
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
+_LAUNCHER = "accelerate.commands.launch"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Stage:
         outputs: files that are there when it has finished.
         folder: folder that holds nothing but this stage's output.
         trace: unfinished work that `--resume` continues.
+        processes: what it takes of the machine.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Stage:
     outputs: tuple[Path, ...]
     folder: Path | None = None
     trace: Path | None = None
+    processes: Processes = ONE
 
     @property
     def written(self) -> bool:
@@ -61,6 +65,15 @@ class Stage:
         shorter = program if not program.startswith("..") else self.command[0]
         words = [os.path.relpath(word) if word.startswith(f"{_HOME}/") else word for word in self.command[1:]]
         return shlex.join([shorter, *words])
+
+    @property
+    def beside_others(self) -> "Stage":
+        """The stage as it runs while others do: its ranks meet at a free port, on the cards that it is shown."""
+        if _LAUNCHER not in self.command or self.processes == ONE:
+            return self
+        place = self.command.index(_LAUNCHER) + 1
+        own = ("--gpu_ids", "all", "--main_process_port", "0")
+        return replace(self, command=(*self.command[:place], *own, *self.command[place:]))
 
 
 def make_stages(config: PipelineConfig) -> list[Stage]:
@@ -137,6 +150,7 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
         inputs=(*filter(Path.is_file, named), *_folders(asdict(settings.engine)), *adapter),
         outputs=(path,),
         trace=trace_path(path),
+        processes=of_engines(settings.engine, config.label.engines),
     )
 
 
@@ -215,7 +229,7 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str, vari
     if config.eval is not None or held_out["holdout"]:
         own["eval_source"] = json.dumps(_not_default(DataSource(**held_out)))
     words = train_words({**own, "output_dir": str(folder), **train.overrides})
-    launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", train.accelerate)
+    launch = (sys.executable, "-m", _LAUNCHER, "--config_file", train.accelerate)
     return Stage(
         name=f"train {folder.name}",
         command=(*launch, str(_HOME / "train" / "run.py"), "--config", train.recipe, *words),
@@ -223,6 +237,7 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str, vari
         inputs=(labels, *source_files(train.recipe), Path(train.accelerate), *_folders(trained_model(config, train))),
         outputs=(folder / "train_results.json",),
         folder=folder,
+        processes=of_training(Path(train.accelerate)),
     )
 
 
@@ -330,17 +345,19 @@ def _eval(config: PipelineConfig) -> Stage:
         label_file(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds
     ]
     adapters = [_adapter(config, run) / "train_results.json" for run in _all_trainings(config)]
-    models = [
-        path
-        for entry in (mapping(settings["engine"], f"{config.path}: eval.engine"), *settings["conditions"])
-        for path in _folders(entry)
-    ]
+    engine = mapping(settings["engine"], f"{config.path}: eval.engine")
+    models = [path for entry in (engine, *settings["conditions"]) for path in _folders(entry)]
+    workers = {name: settings[name] for name in ("workers", "ray_address") if name in settings}
     return Stage(
         name="eval",
         command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
         settings=settings,
         inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
+        processes=of_engines(
+            build(EngineConfig, engine, str(config.path), "eval.engine"),
+            build(WorkersConfig, workers, str(config.path), "eval"),
+        ),
     )
 
 

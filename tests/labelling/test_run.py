@@ -1,5 +1,7 @@
 """A labelling run whose claims the model writes first."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ def test_candidates_grow_hotter_and_draw_other_seeds(tmp_path: Path) -> None:
         def generate(self, prompts: list[str], config: GenerationConfig, seed: int, stop: tuple[str, ...]) -> list[str]:
             asked.append((config.generation_temperature, config.generation_top_p, seed, prompts))
             assert "\nQuestion:" in stop
+            time.sleep(0.02)
             return [f"{config.generation_temperature} {prompt}" for prompt in prompts]
 
     sampling = GenerationConfig(0.2, 0.8, 8, 1.0, 0.9)
@@ -59,6 +62,9 @@ def test_candidates_grow_hotter_and_draw_other_seeds(tmp_path: Path) -> None:
     assert texts == ["0.2 a", "0.6 a", "1.0 a", "0.2 b", "0.6 b", "1.0 b"]
     assert [entry[:3] for entry in asked] == [(0.2, 0.8, 7), (0.6, 0.85, 13), (1.0, 0.9, 19)]
     assert writer._texts([prompt for prompt in "ab" for _ in range(3)], 7, 3) == texts and len(asked) == 3
+    with ThreadPoolExecutor(2) as runs:  # at once: what one writes the other waits for
+        assert len({tuple(texts) for texts in runs.map(lambda _: writer._texts(list("aaabbb"), 8, 3), range(2))}) == 1
+    assert len(asked) == 6 and not list(tmp_path.rglob("*.lock"))
 
 
 @pytest.mark.parametrize(

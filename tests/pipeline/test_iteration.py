@@ -1,6 +1,7 @@
 """Iterative labelling: what each round learns and labels, the one file at the end, what a second start does."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +21,14 @@ from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError, ResumeError
 from icm.files import parse_json, write_jsonl
 from icm.labelling.settings import resolve_settings
+from icm.pipeline.checks import check_later_stages
 from icm.pipeline.experiment import read_experiment
 from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import main as merge_command
-from icm.pipeline.manifest import StageRecord, flat, write_manifest
-from icm.pipeline.run import check_later_stages, run_pipeline
+from icm.pipeline.manifest import StageRecord, digests, flat, write_manifest
+from icm.pipeline.run import run_pipeline
 from icm.pipeline.stages import Stage, make_stages
-from icm.results.format import LabeledExample, example_row, read_result
+from icm.results.format import LabeledExample, example_row, read_result, trace_path
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from train.iterate import experiment
@@ -212,8 +214,9 @@ def test_the_door_describes_an_experiment(tmp_path: Path, reviews: Path, capsys:
 
 @pytest.mark.slow
 def test_two_rounds_from_records_to_figure_with_a_kill_in_between_and_no_repetition(
-    tmp_path: Path, reviews: Path, tiny_model: Path
+    tmp_path: Path, reviews: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums come in the same order, whatever runs beside
     overrides = {name: value for name, value in TINY.items() if name != "config"} | {"bf16": False, "max_steps": 3}
     path = write(
         tmp_path,
@@ -221,7 +224,7 @@ def test_two_rounds_from_records_to_figure_with_a_kill_in_between_and_no_repetit
         data={"dataset": str(reviews), "holdout": 0.25, "max_examples": 24},
         model={"model": str(tiny_model), "engine": "transformers", "dtype": "float32"},
         search={"max_iterations": 6},
-        label={"seeds": [5], "rounds": 2},
+        label={"seeds": [5], "rounds": 2, "algorithms": ["icm", "random"]},
         train={**RECIPE, "recipe": TINY["config"], "overrides": overrides},
         eval={
             "data": {"max_examples": 12},
@@ -234,7 +237,7 @@ def test_two_rounds_from_records_to_figure_with_a_kill_in_between_and_no_repetit
         },
     )
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "icm", "pipeline", "--config", str(path)]
+    command = [sys.executable, "-m", "icm", "pipeline", "--jobs", "2", "--config", str(path)]
     started = subprocess.Popen(command, start_new_session=True)
     while not (out / "rounds/icm_seed5_round2_adapter/run.json").exists():
         assert started.poll() is None
@@ -253,9 +256,16 @@ def test_two_rounds_from_records_to_figure_with_a_kill_in_between_and_no_repetit
     assert {"shown", "tuned", "twin"} == set(results["results"]) and (out / "figure_1.png").is_file()
     assert (out / "rounds/icm_seed5_round2.trace.jsonl").is_file() and (out / "eval.yaml").is_file()
     assert (out / "adapters/icm_seed5_labels/adapter_model.safetensors").is_file()
-    made = written(out)
-    assert icm(command[3:]) == 0
-    assert written(out) == made
+    # What has run beside others, made again alone, is the same; and so all that reads it stands.
+    labels, twin, made = out / "labels/random_seed5.jsonl", out / "adapters/icm_seed5_gold", written(out)
+    before, rows = digests([labels, twin / "train_results.json"]), labels.read_bytes().splitlines()[1:]
+    labels.unlink()
+    trace_path(labels).unlink()
+    shutil.rmtree(twin)
+    assert icm([*command[3:], "--jobs", "1"]) == 0
+    assert digests([labels, twin / "train_results.json"]) == before and labels.read_bytes().splitlines()[1:] == rows
+    remade = {path for path, changed in written(out).items() if changed != made[path]}
+    assert remade <= {labels, trace_path(labels), *twin.rglob("*")} and len(remade) > 2
 
 
 def written(folder: Path) -> dict[Path, int]:

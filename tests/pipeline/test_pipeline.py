@@ -17,11 +17,12 @@ from icm.cli import make_parser
 from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError, ICMError, ResumeError
 from icm.labelling.settings import resolve_settings
+from icm.pipeline.checks import check_later_stages, held_out_writing
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import rounds_of
 from icm.pipeline.manifest import read_manifest
-from icm.pipeline.run import check_later_stages, held_out_writing, run_pipeline, run_stages
+from icm.pipeline.run import run_pipeline, run_stages
 from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
 from icm.tasks import load_task
 from icm.tasks.written import stand_ins

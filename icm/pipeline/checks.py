@@ -1,0 +1,104 @@
+"""What training and evaluation refuse of an experiment, asked before anything runs."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icm.config import GenerationConfig
+from icm.errors import ConfigError, ICMError
+from icm.labelling.options import build
+from icm.pipeline.experiment import PipelineConfig, TrainStage
+from icm.pipeline.stages import Stage, eval_settings, eval_yaml, train_words
+from icm.tasks import DataSource
+
+if TYPE_CHECKING:
+    from trl.trainer.model_config import ModelConfig
+
+    from eval.settings import EvalConfig
+    from icm.labelling.forecast import Writing
+    from train.arguments import LabelArguments, TrainingConfig
+
+
+def check_later_stages(config: PipelineConfig, waiting: Sequence[Stage]) -> None:
+    """Let training and evaluation check their settings now, not after hours of labelling.
+
+    Raises:
+        ConfigError: what they refuse.
+    """
+    kinds = {stage.name.split()[0] for stage in waiting}
+    if config.train is not None and "train" in kinds:
+        for train in config.train.by_name.values():
+            check_training(config, train)
+    if config.eval is not None and "eval" in kinds:
+        check_evaluation(config)
+
+
+def check_training(config: PipelineConfig, train: TrainStage) -> "tuple[LabelArguments, TrainingConfig, ModelConfig]":
+    """The settings of all trainings. Raises ConfigError for what the training refuses."""
+    from train.arguments import batch_split, read_settings, training_arguments
+    from train.forecast import read_layout
+
+    words = train_words({"labels": "-", **train.overrides})
+    settings = read_settings(["--config", train.recipe, *words])
+    with _world_size(read_layout(Path(train.accelerate)).cards):
+        batch_split(settings)
+    own = settings.label_arguments()
+    training, model = training_arguments(settings, own.method, config.output_dir, touch_gpus=False)
+    if config.label.rounds > 1 and not model.use_peft:
+        raise ConfigError(f"{config.path}: label.rounds: {train.recipe} trains no adapter; set use_peft there")
+    return own, training, model
+
+
+@contextlib.contextmanager
+def _world_size(processes: int) -> Iterator[None]:
+    """The number of ranks as the launcher will tell it to each of them."""
+    own = os.environ.get("WORLD_SIZE")
+    os.environ["WORLD_SIZE"] = str(processes)
+    try:
+        yield
+    finally:
+        del os.environ["WORLD_SIZE"]
+        if own is not None:
+            os.environ["WORLD_SIZE"] = own
+
+
+def check_evaluation(config: PipelineConfig) -> "EvalConfig":
+    """The settings of the evaluation. Raises ConfigError for what it refuses."""
+    from eval.settings import parse_settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "eval.yaml"
+        path.write_text(eval_yaml(config), encoding="utf-8")
+        try:
+            return parse_settings(["--config", str(path)])
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
+
+
+def check_benchmarks(evaluation: "EvalConfig") -> None:
+    """Find the benchmarks and their data now. Raises ICMError for what is not there."""
+    from eval.benchmarks.tasks import BenchmarkTasks
+
+    if evaluation.benchmarks is not None:
+        _ = BenchmarkTasks(evaluation.benchmarks).benchmarks
+
+
+def held_out_writing(config: PipelineConfig) -> "Writing | None":
+    """Read the held-out data before there are labels; what a model has to write for them.
+
+    Raises:
+        ICMError: they cannot be had as the file says; names the keys.
+    """
+    from icm.labelling.forecast import plan_writing
+
+    asked = eval_settings(config)
+    try:
+        source = build(DataSource, asked["data"], str(config.path), "eval.data")
+        sampling = build(GenerationConfig, asked.get("generation", {}), str(config.path), "eval.generation")
+        return plan_writing(source, sampling)
+    except ICMError as error:
+        keys = " (here data.holdout, or eval.data.split)" if isinstance(error, ConfigError) else ""
+        raise type(error)(f"{config.path}: the held-out data of eval: {error}{keys}") from None
