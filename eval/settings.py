@@ -281,6 +281,7 @@ EXAMPLES = """\
   python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
   python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
   python eval/run.py --config configs/eval/reviews.yaml --rerun "Zero-shot Base" "Many-shot ICM"
+  python eval/run.py --labels icm_results/reviews.jsonl --workers auto
 
 Options override the file. Conditions stand in the file alone. Dashes and underscores are the same. The label files
 decide template, verbalisers and labels; where no data and no model are named, the held-out data is the other part of

@@ -14,7 +14,7 @@ import yaml
 import icm
 from icm.config import EngineConfig, GenerationConfig, WorkersConfig
 from icm.errors import ConfigError
-from icm.labelling.options import Option, class_options, options
+from icm.labelling.options import Option, build, class_options, options
 from icm.markdown import local_path
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.iteration import rounds_of
@@ -22,6 +22,7 @@ from icm.results.format import trace_path
 from icm.tasks.source import DataSource, written
 from icm.yaml_files import mapping, read_mapping, source_files
 
+_WORKERS = {field.name for field in fields(WorkersConfig)}
 _MODELS = ("model", "model_name_or_path", "adapter", "tokenizer")
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
@@ -125,7 +126,7 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     given |= {"output_dir": str(path.parent), "output_name": path.stem}
     preset = ["--preset", config.label.preset] if config.label.preset else []
     words = [word for name, value in given.items() for word in _flag(options()[name], value)]
-    words += _worker_words(config)
+    words += _worker_words(config.label.engines)
     settings = config.settings(algorithm, seed)
     data = settings.data
     files = (data.dataset, data.claims, data.trusted, data.definitions, data.start)
@@ -140,9 +141,9 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     )
 
 
-def _worker_words(config: PipelineConfig) -> list[str]:
-    """They are no settings of a stage: whoever labels, the labels are the same."""
-    given = {option: getattr(config.label.engines, option.name) for option in class_options(WorkersConfig)}
+def _worker_words(workers: WorkersConfig) -> list[str]:
+    """They are no settings of a stage: whoever works, labels and answers are the same."""
+    given = {option: getattr(workers, option.name) for option in class_options(WorkersConfig)}
     return [word for option, value in given.items() if value != option.default for word in _flag(option, value)]
 
 
@@ -276,7 +277,8 @@ def eval_file(config: PipelineConfig) -> Path:
 
 
 def eval_settings(config: PipelineConfig) -> dict[str, Any]:
-    """Content of `eval_file`: the experiment's `eval` section with data, model, label files and adapters filled in.
+    """Content of `eval_file`: the experiment's `eval` section with data, model, label files and adapters filled in,
+    without the workers, which decide nothing of it.
 
     Raises:
         ConfigError: a condition asks for labels or adapters that no stage makes.
@@ -285,13 +287,14 @@ def eval_settings(config: PipelineConfig) -> dict[str, Any]:
     seeds, first = config.label.seeds, config.settings(config.label.algorithms[0], config.label.seeds[0])
     sampling = _not_default(first.generation)
     conditions = config.eval.get("conditions", [])
+    given = {key: value for key, value in config.eval.items() if key not in _WORKERS}
     return {
         "output_dir": str(config.output_dir),
         "seeds": list(seeds),
         "labels": [str(label_file(config, config.label.algorithms[0], seed)) for seed in seeds],
         "engine": _not_default(first.engine),
         **({"generation": sampling} if sampling else {}),
-        **config.eval,
+        **given,
         "data": _held_out(config),
         "conditions": [_condition(config, dict(condition)) for condition in conditions],
     }
@@ -324,6 +327,16 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
     return {**condition, **own, "files": files, "adapters": [str(_adapter(config, run)) for run in runs]}
 
 
+def _eval_workers(config: PipelineConfig) -> WorkersConfig:
+    """Those that label, but for what `eval` says of them. Raises ConfigError for a wrong value."""
+    own = {key: value for key, value in (config.eval or {}).items() if key in _WORKERS}
+    where = f"{config.path}: eval."
+    try:
+        return build(WorkersConfig, own, str(config.path), "eval", config.label.engines)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{str(error).removeprefix(where)}") from None
+
+
 def _eval(config: PipelineConfig) -> Stage:
     settings = eval_settings(config)
     labels = [
@@ -335,9 +348,10 @@ def _eval(config: PipelineConfig) -> Stage:
         for entry in (mapping(settings["engine"], f"{config.path}: eval.engine"), *settings["conditions"])
         for path in _folders(entry)
     ]
+    words = ["--config", str(eval_file(config)), *_worker_words(_eval_workers(config))]
     return Stage(
         name="eval",
-        command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
+        command=(sys.executable, str(_HOME / "eval" / "run.py"), *words),
         settings=settings,
         inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
