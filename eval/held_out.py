@@ -7,7 +7,8 @@ asked in the same words.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from eval.settings import EvalConfig, checked_settings, given_settings
+from eval.labels import with_gold
+from eval.settings import ConditionConfig, EvalConfig, checked_settings, given_settings
 from icm.config import EngineConfig
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
@@ -18,6 +19,7 @@ from icm.results.origin import held_out_source, located
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate, stand_ins
+from icm.text import say
 
 Results = Mapping[str, ICMResult]
 
@@ -35,11 +37,19 @@ def read_settings(arguments: Sequence[str]) -> EvalConfig:
         return settings
     names = {part: set(_section(content, part)) for part in ("data", "engine")}
     result = read_result(settings.label_files[0], settings.data.own_task)
-    return replace(
-        settings,
-        data=_data(settings.data, names["data"], result),
-        engine=_engine(settings.engine, names["engine"], result),
-    )
+    data = _data(settings.data, names["data"], result)
+    conditions = settings.conditions if "conditions" in content else _askable(settings.conditions, result, data)
+    return replace(settings, conditions=conditions, data=data, engine=_engine(settings.engine, names["engine"], result))
+
+
+def _askable(conditions: Sequence[ConditionConfig], result: ICMResult, data: DataSource) -> list[ConditionConfig]:
+    """Those of the default conditions that the labelled examples have gold for."""
+    file = with_gold(str(result.file), result, data)
+    without = sum(item.example.id not in file.gold for item in result.labeled_examples)
+    found = [condition for condition in conditions if not without or condition.labels_from != "gold"]
+    for name in [condition.name for condition in conditions if condition not in found]:
+        say(f"left out {name}: {without} of {len(result.labeled_examples)} labelled examples have no gold", error=True)
+    return found
 
 
 def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -286,7 +286,7 @@ EXAMPLES = """\
 Options override the file. Conditions stand in the file alone. Dashes and underscores are the same. The label files
 decide template, verbalisers and labels; where no data and no model are named, the held-out data is the other part of
 what the first one labels, and the model the one that labelled. Without conditions, zero-shot is compared with
-many-shot random, found and gold labels."""
+many-shot random, found and, where there are any, gold labels."""
 
 DEFAULT_CONDITIONS: Sequence[Mapping[str, str]] = (
     {"name": "Zero-shot Base", "kind": "zero-shot"},

@@ -345,9 +345,9 @@ def predicted(arguments: argparse.Namespace) -> Iterator[Predicted]:
 
 
 def _accounting(model: str) -> AccountingEngine:
-    from transformers import AutoTokenizer  # not part of what loading takes
+    from transformers import PreTrainedTokenizerFast  # not part of what loading takes; AutoTokenizer imports torch
 
-    return AccountingEngine(AutoTokenizer.from_pretrained(resolve_model(model)))
+    return AccountingEngine(PreTrainedTokenizerFast.from_pretrained(resolve_model(model)))
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:

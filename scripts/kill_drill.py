@@ -5,6 +5,8 @@
     python scripts/kill_drill.py vllm vllm-eval --times 5                      # needs icm[cpu] or icm[vllm]
     python scripts/kill_drill.py pairs --times 10                              # two runs at once, ten times: 20 results
     python scripts/kill_drill.py workers worker-dies --signals KILL --times 10 # needs icm[ray]
+    python scripts/kill_drill.py nodes node-worker-dies --signals KILL --times 10   # a cluster of two nodes on loopback
+    python scripts/kill_drill.py answers --signals KILL --times 10 --model FOLDER # write, judge, prefer, evaluate
 
 A trial fails where a process is left 15 seconds after the signal, where a continuation is refused or hangs, or where
 the end differs by a byte. Masked are times, what depends on them (memory, tokens computed again after a kill) and the
@@ -21,7 +23,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -37,6 +40,8 @@ PYTHON = sys.executable
 LEFT = 15.0  # seconds for all processes to be gone
 STUCK = 600.0  # seconds after which a continuation counts as stuck
 MARK = "_ICM_DRILL"
+WORKER = "ray::Worker"
+NODES = ("nodes", "node-worker-dies")  # the targets that run on a cluster
 _INCIDENTAL = re.compile(
     r'"(created|date|seconds|minutes|versions|git|peak_memory_gib|usage|cost|total_evaluation_time_seconds|'
     r'labels_sha256)": (\{[^{}]*\}|\[[^][]*\]|"[^"]*"|[^,}\n]+)'
@@ -54,7 +59,7 @@ class Target:
         resumed: the command that continues it; None is the same one.
         ends: the files that must be the same in the end.
         group: signal the whole process group rather than the process that was started.
-        victim: beginning of the name of the descendant that is signalled in its place; the run itself must go on.
+        victim: beginning of the name of the trial's process that is signalled in its place; the run itself must go on.
     """
 
     files: Callable[[Path], None]
@@ -65,13 +70,14 @@ class Target:
     victim: str = ""
 
 
-def targets(model: str, data: str) -> dict[str, Target]:
-    """The targets by name."""
+def targets(model: str, data: str, address: str = "") -> dict[str, Target]:
+    """The targets by name; `address` is that of a Ray cluster."""
     size = ["--dataset", data, "--max-examples", "16", "--max-iterations", "60", "--no-early-stop"]
     label = [PYTHON, "-m", "icm", "run", "--model", model, *size, "--output-dir", "out", "--output-name", "l"]
     vllm = [*label, "--engine", "vllm", "--enforce-eager", "--kv-cache-gib", "0.5", "--max-model-len", "128"]
     trace = ["--resume", "out/l.trace.jsonl"]
     many = [*label, "--batch-size", "4", "--restarts", "2", "--workers", "2"]
+    nodes = [*many, "--ray-address", address]
     train = [str(ROOT / "train/run.py"), "--config", "recipe.yaml"]
     train += ["--labels", "labels.jsonl", "--output_dir", "out/adapter"]
     launch = [PYTHON, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu.yaml")]
@@ -79,6 +85,7 @@ def targets(model: str, data: str) -> dict[str, Target]:
     pipeline = [PYTHON, "-m", "icm", "pipeline", "--config", "experiment.yaml"]
     labels, weights = ["out/l.jsonl", "out/l.trace.jsonl"], ["out/adapter/adapter_model.safetensors"]
     ends = ["out/labels/icm_seed0.jsonl", "out/adapters/icm_seed0_labels/adapter_model.safetensors", "out/results.json"]
+    answers = [PYTHON, "-m", "icm", "pipeline", "--config", "answers.yaml"]
 
     def settings(folder: Path) -> None:
         write_settings(folder, model, data)
@@ -91,7 +98,10 @@ def targets(model: str, data: str) -> dict[str, Target]:
         "training-alone": Target(settings, [PYTHON, *train], [*weights, "out/adapter/metrics.jsonl"]),
         "eval": Target(settings, evaluation, ["out/samples_many.jsonl"]),
         "workers": Target(settings, many, labels, [*many, *trace]),
-        "worker-dies": Target(settings, many, labels, victim="ray::Worker"),
+        "worker-dies": Target(settings, many, labels, victim=WORKER),
+        NODES[0]: Target(settings, nodes, labels, [*nodes, *trace]),
+        NODES[1]: Target(settings, nodes, labels, victim=WORKER),
+        "answers": Target(settings, answers, ends),
         "vllm": Target(settings, vllm, [], [*vllm, *trace]),
         "vllm-eval": Target(settings, [*evaluation, "--engine.engine", "vllm"], []),
     }
@@ -116,7 +126,18 @@ def write_settings(folder: Path, model: str, data: str) -> None:
         "train": {"recipe": "recipe.yaml", "accelerate": accelerate, "label_sources": ["labels"]},
         "eval": {"shots": 4, "conditions": [many, tuned]},
     }
-    for name, content in (("recipe", recipe), ("experiment", experiment), ("eval", evaluation)):
+    answers = {
+        "extends": str(ROOT / "configs/experiments/arithmetic_demo.yaml"),
+        "output_dir": "out",
+        "data": {"size": 20, "max_examples": 16, "candidates": 2},
+        "engine": {"model": model},
+        "generation": {"generation_max_tokens": 48},
+        "search": {"max_iterations": 20, "early_stop": False},
+        "train": {"accelerate": accelerate, "label_sources": ["labels"], "variants": []},
+        "eval": {"data": {"max_examples": 4}, "shots": 4, "conditions": [tuned], "benchmarks": {"limit": 4}},
+    }
+    contents = {"recipe": recipe, "experiment": experiment, "eval": evaluation, "answers": answers}
+    for name, content in contents.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     options = ["--dataset", data, "--max-examples", "16", "--holdout", "0.4", "--algorithm", "zero-shot"]
     made = folder.parent / "labels.jsonl"
@@ -130,6 +151,21 @@ def environment(mark: str) -> dict[str, str]:
     """One thread a process, so that sums come in the same order; and a mark on all processes of a trial."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, MARK: mark}
+
+
+@contextmanager
+def two_nodes() -> Iterator[str]:
+    """Address of a Ray cluster of two nodes on loopback, each with one CPU, for this process and its children."""
+    own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
+    os.environ.update(own)
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=1)
+        yield str(nodes.address)
+    finally:
+        nodes.shutdown()
 
 
 def left(mark: str, folder: Path) -> list[psutil.Process]:
@@ -163,7 +199,7 @@ def stop(target: Target, folder: Path, number: signal.Signals, moment: float) ->
         process.wait(timeout=moment)
     except subprocess.TimeoutExpired:
         if target.victim:
-            found = [one for one in psutil.Process(process.pid).children(recursive=True) if named(one, target.victim)]
+            found = [one for one in left(mark, folder) if named(one, target.victim)]
             for one in random.sample(found, min(1, len(found))):
                 one.send_signal(number)
             process.wait(timeout=STUCK)
@@ -298,14 +334,15 @@ def main(words: Sequence[str]) -> int:
     arguments = parser.parse_args(words)
     # A shell ignores SIGINT in what it starts in the background, and that is inherited where nobody handles it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    known, chance = targets(arguments.model, arguments.data), random.Random(arguments.seed)
+    names, work = arguments.targets or [*targets("", ""), "pairs"], arguments.work.resolve()
     rows: list[Row] = []
-    for name in arguments.targets or [*known, "pairs"]:
-        work = arguments.work.resolve()
-        if name == "pairs":
-            rows += pairs(work, arguments.times)
-        else:
-            rows += drill(name, known[name], work, arguments.signals, arguments.times, chance)
+    with two_nodes() if {*names} & {*NODES} else nullcontext("") as address:
+        known, chance = targets(arguments.model, arguments.data, address), random.Random(arguments.seed)
+        for name in names:
+            if name == "pairs":
+                rows += pairs(work, arguments.times)
+            else:
+                rows += drill(name, known[name], work, arguments.signals, arguments.times, chance)
     print("\n".join(row.text for row in rows))
     return 0 if all(row.good for row in rows) else 1
 

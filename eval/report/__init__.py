@@ -1,8 +1,8 @@
-"""What an evaluation leaves: results.json, samples, tables, figure, page."""
+"""What an evaluation leaves: results.json, samples, tables, figures, page."""
 
 from pathlib import Path
 
-from eval.report.figure import bars_of, draw_bars
+from eval.report.figure import draw_all
 from eval.report.page import write_report
 from eval.report.results_json import results
 from eval.report.samples import sample_rows
@@ -19,8 +19,9 @@ def write_all(evaluation: Evaluation, folder: Path) -> None:
         write_jsonl(folder / f"samples_{slug(condition.name)}.jsonl", sample_rows(evaluation, condition))
     with atomic_write(folder / "results.md") as handle:
         handle.write(markdown(evaluation))
-    figure, found = draw_bars(bars_of(evaluation), evaluation.title), results(evaluation)
-    with atomic_write(folder / "figure_1.png", "wb") as image:
-        image.write(png(figure))
-    write_report(folder / "report.html", evaluation, figure, found)
+    figures, found = draw_all(evaluation), results(evaluation)
+    for number, figure in enumerate(figures, start=1):
+        with atomic_write(folder / f"figure_{number}.png", "wb") as image:
+            image.write(png(figure))
+    write_report(folder / "report.html", evaluation, figures[0], found)
     write_json(folder / "results.json", found)

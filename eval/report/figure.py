@@ -75,6 +75,18 @@ def benchmark_bars(scores: BenchmarkScores) -> list[Bar]:
     ]
 
 
+def draw_all(evaluation: Evaluation) -> list[Figure]:
+    """Accuracy of the conditions, and each metric of a benchmark that is a share with intervals."""
+    found = [draw_benchmark(scores) for scores in evaluation.benchmarks]
+    return [draw_bars(bars_of(evaluation), evaluation.title), *(figure for figure in found if figure)]
+
+
+def draw_benchmark(scores: BenchmarkScores) -> Figure | None:
+    """One metric of a benchmark; None where there are no bars."""
+    bars = benchmark_bars(scores)
+    return draw_bars(bars, scores.title, plain(scores.metric.partition(",")[0])) if bars else None
+
+
 def draw_bars(bars: Sequence[Bar], title: str, unit: str = "accuracy") -> Figure:
     """Accuracy of the conditions with 95 % intervals; a dot a seed where there are several, a tick for raw accuracy."""
     with style():

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from eval.benchmarks.scores import BenchmarkScores
 from eval.labels import LabelFile
 from eval.metrics.probability_quality import reliability
-from eval.report.figure import benchmark_bars, draw_bars, draw_reliability
+from eval.report.figure import draw_benchmark, draw_reliability
 from eval.scores import NO_ANSWER, ConditionScores, Evaluation
 from icm.files import JsonObject, dump_json
 from icm.results.accuracy import measure_accuracy
 from icm.results.format import trace_path
-from icm.results.pages import draw_search, plain, search_curves, svg, write_page
+from icm.results.pages import draw_search, search_curves, svg, write_page
 from icm.results.trace import Step, read_trace
 
 EXAMPLES = 12
@@ -95,8 +95,8 @@ def write_report(path: Path, evaluation: Evaluation, figure: Figure, results: Js
 
 
 def _benchmark_drawing(scores: BenchmarkScores) -> Markup | None:
-    bars = benchmark_bars(scores)
-    return svg(draw_bars(bars, scores.title, plain(scores.metric.partition(",")[0]))) if bars else None
+    figure = draw_benchmark(scores)
+    return svg(figure) if figure else None
 
 
 def _search_drawing(files: Sequence[LabelFile]) -> Markup | None:

@@ -17,13 +17,15 @@ def verdict(evaluation: Evaluation) -> str | None:
         found = next((c for c in reversed(conditions) if c.kind == kind and c.config.labels_from == "labels"), None)
         if found is not None and (plain := evaluation.plain(found)) is not None:
             gap = evaluation.gaps.get(found.name)
-            return _said(plain, found, how) + ("." if gap is None else _beside_golden(gap, conditions))
+            chat = next((c for c in conditions if c.kind == "chat"), None)
+            return _said(plain, chat, found, how) + ("." if gap is None else _beside_golden(gap, conditions))
     return None
 
 
-def _said(plain: ConditionScores, found: ConditionScores, how: str) -> str:
+def _said(plain: ConditionScores, chat: ConditionScores | None, found: ConditionScores, how: str) -> str:
+    as_chat = f", in its chat format on {chat.headline.value:.0%}" if chat else ""
     return (
-        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {len(plain.gold)} held-out items; "
+        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {len(plain.gold)} held-out items{as_chat}; "
         f"{how} labels that it found itself, on {found.headline.value:.0%} ({found.name})"
     )
 
@@ -32,4 +34,4 @@ def _beside_golden(gap: JsonObject, conditions: Sequence[ConditionScores]) -> st
     best = next(c for c in conditions if c.name == gap["to"]).headline.value
     if gap["value"] is None:
         return f". True labels give {best:.0%}, not better beyond doubt: here labels have nothing to show."
-    return f"; true labels give {best:.0%}. That is {gap['value']:.0%} of what true labels would add."
+    return f"; true labels of the same examples give {best:.0%}."

@@ -108,6 +108,7 @@ def test_the_numbers_and_samples_of_the_harness_itself(
     assert metrics["icm_test_sums", "exact_match,last-number"]["n-shot"] == 2
     for text in (capsys.readouterr().out, (out / "results.md").read_text(), (out / "report.html").read_text()):
         assert "icm_test_sums, exact_match (last-number), 10 items, 2 shots" in text
+    assert [path.name for path in sorted(out.glob("*.png"))] == [f"figure_{number}.png" for number in range(1, 5)]
 
 
 def test_each_adapter_is_held_against_its_own_base(

@@ -176,6 +176,28 @@ def test_a_data_section_keeps_what_it_says(labelled: LabelMaker, notes: Path, tm
     assert len(rest.examples) == 8 and all(e.input.startswith("Tweet: ") for e in rest.examples)
 
 
+def test_gold_is_compared_with_where_all_labelled_examples_have_it(
+    labelled: LabelMaker, notes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = labelled(notes, *asked(TWEET, MOODS), "--max-examples", "6")
+    assert [c.labels_from for c in read_settings(["--labels", str(file)]).conditions] == [
+        None,
+        "random",
+        "labels",
+        "gold",
+    ]
+    rows = [json.loads(line) for line in notes.read_text().splitlines()]
+    bare = [item.example.input for item in read_result(file).labeled_examples[1:]]
+    write_jsonl(notes, [row if TWEET.format(**row) not in bare else {"text": row["text"]} for row in rows])
+    assert [c.labels_from for c in read_settings(["--labels", str(file)]).conditions] == [None, "random", "labels"]
+    assert "left out Many-shot Golden: 5 of 6 labelled examples have no gold" in capsys.readouterr().err
+    asked_for = settings_of(
+        tmp_path, file, None, conditions=[{"name": "G", "kind": "many-shot", "labels_from": "gold"}]
+    )
+    with pytest.raises(DataError, match="no gold label for 5 of 6"):
+        _ = experiment(asked_for).runs
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

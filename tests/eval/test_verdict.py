@@ -20,15 +20,15 @@ def evaluation(conditions: list[Any], gaps: dict[str, Any]) -> Any:
 
 ZERO, GOLDEN = condition("Zero-shot Base", "zero-shot", 0.5), condition("Golden", "fine-tuned", 0.9, "gold")
 FOUND = condition("ICM", "fine-tuned", 0.8, "labels")
-
-
+CHAT = condition("Chat", "chat", 0.6)
 SHOWN = condition("M", "many-shot", 0.7, "labels")
 
 
 @pytest.mark.parametrize(
     ("conditions", "share", "said"),
     [
-        ([ZERO, FOUND, GOLDEN], 0.75, "on 80% (ICM); true labels give 90%. That is 75% of what true labels would add."),
+        ([ZERO, FOUND, GOLDEN], 0.75, "on 80% (ICM); true labels of the same examples give 90%."),
+        ([ZERO, CHAT, FOUND, GOLDEN], 0.75, "of 100 held-out items, in its chat format on 60%; fine-tuned on"),
         ([ZERO, SHOWN, FOUND, GOLDEN], 0.75, "fine-tuned on labels that it found itself, on 80% (ICM)"),
         ([ZERO, FOUND, GOLDEN], None, "True labels give 90%, not better beyond doubt"),
     ],
