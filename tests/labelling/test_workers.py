@@ -76,9 +76,10 @@ def tokens(path: Path) -> int:
     return int(read_result(path).metadata["usage"]["computed_tokens"])
 
 
-def labelling() -> list[psutil.Process]:
-    """Workers of Ray that label now, whoever started them."""
-    return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith("ray::Worker")]
+def workers(busy: str = "") -> list[psutil.Process]:
+    """Workers of Ray, whoever started them; with `busy`, those that run this method now."""
+    named = ((p, (p.info["cmdline"] or [""])[0]) for p in psutil.process_iter(["cmdline"]))
+    return [process for process, title in named if title.startswith(f"ray::Worker{busy}")]
 
 
 def gone(processes: list[psutil.Process], seconds: float) -> bool:
@@ -89,13 +90,15 @@ def gone(processes: list[psutil.Process], seconds: float) -> bool:
 def test_two_workers_of_which_one_dies_write_what_one_process_writes(
     settings: Callable[..., Any], alone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen: list[int] = []
+    seen, killed = list[int](), list[psutil.Process]()
 
     def kill_one(progress: Any) -> None:
         assert progress.units == 8
         seen.append(progress.finished)
-        if len(seen) == 40:
-            next(p for p in psutil.Process().children(recursive=True) if p in labelling()).kill()
+        if len(seen) >= 40 and not killed:
+            killed.extend([p for p in psutil.Process().children(recursive=True) if p in workers(".run")][:1])
+            for process in killed:
+                process.kill()
 
     together = label(settings("together"), on_progress=kill_one, workers=TWO)
     assert ends(together) == ends(alone)
@@ -147,7 +150,7 @@ def test_a_cluster_of_two_nodes_outlives_a_killed_command(
     words = command(settings("there"), "--workers", "2", "--ray-address", two_nodes)
     child = start(words, alone.with_name("there.trace.log"))
     trace = wait_for_units(child, alone.with_name("there.trace.jsonl"), 3)
-    working = labelling()
+    working = workers()
     child.kill()
     assert working and gone(working, 15.0)
     done = subprocess.run([*words, "--resume", str(trace)], capture_output=True, env=env())
