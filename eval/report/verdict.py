@@ -23,9 +23,10 @@ def verdict(evaluation: Evaluation) -> str | None:
 
 
 def _said(plain: ConditionScores, chat: ConditionScores | None, found: ConditionScores, how: str) -> str:
+    items = f"{len(plain.gold)} held-out items"
     as_chat = f", in its chat format on {chat.headline.value:.0%}" if chat else ""
     return (
-        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {len(plain.gold)} held-out items{as_chat}; "
+        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {items}{as_chat}; "
         f"{how} labels that it found itself, on {found.headline.value:.0%} ({found.name})"
     )
 
