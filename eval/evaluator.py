@@ -1,27 +1,34 @@
 """Running an evaluation: what is not yet answered is asked, then everything is scored and written."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from eval.benchmarks.harness import Harness
 from eval.benchmarks.scores import benchmark_scores
-from eval.conditions.answers import AnswerFile, Batch
+from eval.conditions.answers import AnswerFile
 from eval.conditions.pool import EnginePool
-from eval.experiment import Experiment, Run
+from eval.experiment import Experiment, Run, engine_of
 from eval.multiple_choice import MultipleChoice, MultipleChoiceRun, held_out_questions
 from eval.report import write_all
 from eval.report.tables import benchmark_tables, terminal
 from eval.report.verdict import verdict
 from eval.scores import Evaluation, ScoredRun
 from eval.settings import EvalConfig
+from eval.sheets import Sheet, answer_items, fill, fill_together
 from icm.doors.locks import held
+from icm.engines import create_engine
+from icm.engines.base import Engine
+from icm.engines.cluster import check_ray
+from icm.engines.crew import gpus_of
 from icm.errors import PrerequisiteError
 from icm.labelling.claims import ClaimWriter
+from icm.labelling.workers import Workers
 from icm.tasks.written import stand_ins
 from icm.text import Console, say
 
@@ -40,49 +47,58 @@ class Evaluator:
 
     def score_all(self) -> tuple[list[ScoredRun], list[MultipleChoiceRun], int]:
         """Answers of every run and to the multiple-choice questions, in running order; and engines started."""
-        scored, chosen = [], []
+        scored, chosen, runs, settings = [], [], self.experiment.runs, self.experiment.settings
         questions = held_out_questions(self.experiment)
+        items, choices = self._items(), self._choices(questions)
+        order = [(run, sheet) for run in runs for sheet in (items[run.key], choices.get(run.key)) if sheet]
+        for run, sheet in order:
+            if run.config.name in settings.rerun:
+                sheet.file.forget()
+        starts = 0
+        if not settings.engines.here:
+            shared = {sheet.file.path: sheet for _, sheet in order if sheet.engine}
+            starts = fill_together(list(shared.values()), settings.engines)
         with EnginePool(self.experiment.engines) as engines:
-            for run in (bar := tqdm(self.experiment.runs, desc="conditions", unit="run")):
-                scored.append(self._scored(run, engines))
-                if bar.disable:
-                    say(f"answered {len(scored)} of {len(self.experiment.runs)}: {run.config.name}", error=True)
-                if run.config.name in questions.asked:
-                    chosen.append(self._chosen(run, questions, engines))
-            return scored, chosen, engines.starts
+            for run in (bar := tqdm(runs, desc="conditions", unit="run")):
+                fill(items[run.key], engines)
+                scored.append(self._scored(run, items[run.key].file))
+                if bar.disable and (settings.engines.here or items[run.key].engine is None):
+                    say(f"answered {len(scored)} of {len(runs)}: {run.config.name}", error=True)
+                if run.key in choices:
+                    fill(choices[run.key], engines)
+                    chosen.append(questions.scored(run, choices[run.key].file))
+            return scored, chosen, starts + engines.starts
 
-    def _chosen(self, run: Run, questions: MultipleChoice, engines: EnginePool) -> MultipleChoiceRun:
-        # Named by content alone: conditions that share a model share the answers.
-        file = AnswerFile(self.folder / "answers", "multiple-choice", questions.identity(run))
-        self._complete(file, run, list(questions.ids), lambda ids: questions.answer(run, ids, engines))
-        return questions.scored(run, file)
-
-    def _scored(self, run: Run, engines: EnginePool) -> ScoredRun:
-        file = AnswerFile(self.folder / "answers", run.key, run.identity)
+    def _items(self) -> dict[str, Sheet]:
+        """The held-out items of every run, by its key."""
         examples = {example.id: example for example in self.experiment.examples}
-        self._complete(
-            file, run, list(examples), lambda ids: run.condition.answer([examples[key] for key in ids], engines)
-        )
+        return {
+            run.key: Sheet(
+                run.key,
+                AnswerFile(self.folder / "answers", run.key, run.identity),
+                tuple(examples),
+                partial(answer_items, run.condition, examples),
+                engine_of(run.condition),
+            )
+            for run in self.experiment.runs
+        }
+
+    def _choices(self, questions: MultipleChoice) -> dict[str, Sheet]:
+        """The questions of the runs that are asked them. Files are named by content alone: conditions that share a
+        model share a sheet."""
+        found, shared = dict[str, Sheet](), dict[Path, Sheet]()
+        for run in self.experiment.runs:
+            if run.config.name in questions.asked:
+                file = AnswerFile(self.folder / "answers", "multiple-choice", questions.identity(run))
+                ask, name = partial(questions.answer, run), f"{run.key}, multiple choice"
+                sheet = Sheet(name, file, tuple(questions.ids), ask, engine_of(run.condition))
+                found[run.key] = shared.setdefault(file.path, sheet)
+        return found
+
+    def _scored(self, run: Run, file: AnswerFile) -> ScoredRun:
         answers = tuple(file.answers[example.id] for example in self.experiment.examples)
         _refuse_failure(run.config.name, [answer.error for answer in answers])
         return ScoredRun(run, answers, file.usage, file.facts, self.experiment.label_space.labels)
-
-    def _complete(
-        self, file: AnswerFile, run: Run, ids: list[str], ask: Callable[[list[str]], Iterator[Batch]]
-    ) -> None:
-        """Ask for the answers that the file does not hold yet."""
-        if run.config.name in self.experiment.settings.rerun:
-            file.forget()
-        missing = file.unanswered(ids)
-        if not missing:
-            return
-        with (
-            file.appending(),
-            tqdm(total=len(missing), desc=file.path.stem, unit="item", leave=False, disable=None) as bar,
-        ):
-            for batch in ask(missing):
-                file.add(batch)
-                bar.update(len(batch.answers))
 
 
 def evaluate(settings: EvalConfig) -> Path:
@@ -92,6 +108,8 @@ def evaluate(settings: EvalConfig) -> Path:
         ICMError: one line naming the setting or file, before a model loads where that is possible.
     """
     plan, folder = Experiment(settings, stand_ins), Path(settings.output_dir)
+    if not settings.engines.here:
+        check_ray(settings.ray_address)
     _ = plan.runs  # what is wrong is told before a model loads
     harness = None if settings.benchmarks is None else Harness(plan, settings.benchmarks, folder)
     _ = harness and harness.plan
@@ -128,7 +146,14 @@ def _with_claims(plan: Experiment) -> Experiment:
     if not plan.data.written:
         return plan
     say(f"write    claims for {len(plan.data.written)} held-out questions", error=True)
-    with EnginePool() as engines:
-        load = partial(engines.get, settings.engine)
+    with ExitStack() as stack:
+        make = partial(create_engine, settings.engine)
+
+        @cache
+        def load() -> Engine | Workers:
+            if settings.engines.here:
+                return stack.enter_context(make())
+            return stack.enter_context(Workers(make, settings.engines, gpus_of(settings.engine))).load()
+
         _, source = ClaimWriter(settings.output_dir, settings.engine, settings.generation, load).load(plan.source)
     return Experiment(replace(settings, data=source))

@@ -1,7 +1,7 @@
 """From settings to runs: what every condition asks, checked as far as that goes before a model loads."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 
 from eval.conditions.base import Condition
@@ -133,7 +133,7 @@ class Experiment:
             preamble = PREAMBLE if config.preamble else ""
             return InContext(self._engine(config.model), self.label_space, self.examples, preamble)
         if config.kind == "chat":
-            return LocalChat(self._engine(config.model or self._chat_model()), self.label_space)
+            return LocalChat(self._engine(config.model or self._chat_model()), self.label_space, self.examples)
         if config.kind == "chat-server":
             return self._server_chat(config)
         file = self.reference(0)
@@ -186,7 +186,8 @@ class Experiment:
         file = self._file(config, place)
         try:
             _check_adapter(read_adapter(adapter), config, engine.model, file)
-            check_engine(engine)
+            if self.settings.ray_address is None:  # the machines of a cluster may have what is not here
+                check_engine(engine)
         except ICMError as error:
             raise ConfigError(f"condition {config.name!r}: {error}") from None
         return self._run(config, self.settings.seeds[place], InContext(engine, self.label_space, self.examples))
@@ -227,7 +228,8 @@ def _engine_keys(condition: Condition) -> tuple[str, str]:
 def _content(condition: Condition) -> dict[str, object]:
     """A condition's fields by content: example ids for examples, hashes for models and adapters."""
     found: dict[str, object] = {}
-    for name, value in vars(condition).items():
+    for name in (entry.name for entry in fields(condition) if entry.compare):
+        value = getattr(condition, name)
         if isinstance(value, EngineConfig):
             found[name] = engine_identity(value)
         elif name in ("demonstrations", "training", "held_out"):

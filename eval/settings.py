@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import Literal
 
-from icm.config import MOST_REPEATS, EngineConfig, GenerationConfig, LabelSource
+from icm.config import MOST_REPEATS, EngineConfig, GenerationConfig, LabelSource, WorkersConfig
 from icm.errors import ConfigError
 from icm.http import check_address
 from icm.labelling.arguments import CommandParser, add_options, refuse_rest, respelt, switched
@@ -183,6 +183,9 @@ class EvalConfig:
         rerun: names of conditions to run again although they are finished.
         multiple_choice: also run TruthfulQA MC1 and MC2.
         benchmarks: also run tasks of lm-evaluation-harness.
+        workers: engines that answer side by side, or `auto`, as for `icm run`; they decide no answer. The benchmarks
+            run on one.
+        ray_address: `HOST:PORT` of a running Ray cluster whose machines they run on; None is this machine.
     """
 
     conditions: list[ConditionConfig]
@@ -199,8 +202,11 @@ class EvalConfig:
     rerun: tuple[str, ...] = ()
     multiple_choice: MultipleChoiceConfig | None = None
     benchmarks: BenchmarkConfig | None = None
+    workers: int | Literal["auto"] = 1
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
+        assert self.engines
         for name in ("shots", "orders"):
             _at_least(name, getattr(self, name), 1)
         _at_most("orders", self.orders, MOST_REPEATS)
@@ -216,6 +222,11 @@ class EvalConfig:
         for name in asked:
             if name not in names:
                 raise ConfigError(f"unknown condition {name!r}{nearest(name, names)}")
+
+    @property
+    def engines(self) -> WorkersConfig:
+        """How many, and where."""
+        return WorkersConfig(self.workers, self.ray_address)
 
     @property
     def label_files(self) -> tuple[str, ...]:
@@ -270,6 +281,7 @@ EXAMPLES = """\
   python eval/run.py --config configs/eval/reviews.yaml --labels icm_results/reviews.jsonl
   python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
   python eval/run.py --config configs/eval/reviews.yaml --rerun "Zero-shot Base" "Many-shot ICM"
+  python eval/run.py --labels icm_results/reviews.jsonl --workers auto
 
 Options override the file. Conditions stand in the file alone. Dashes and underscores are the same. The label files
 decide template, verbalisers and labels; where no data and no model are named, the held-out data is the other part of

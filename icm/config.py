@@ -90,7 +90,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class WorkersConfig:
-    """How many engines label at once, and where. It decides nothing of the result.
+    """How many engines work at once, and where. It decides nothing of the result.
 
     Attributes:
         workers: engines, each a process with as many GPUs as it is split over, or a share of the CPUs; `auto` is as

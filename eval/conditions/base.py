@@ -4,8 +4,9 @@ A new condition is a class in a file of this folder, a kind in `eval/settings.py
 `eval/experiment.py`, which builds it from the settings.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ Item = TypeVar("Item")
 
 
 class Condition(Protocol):
-    """Something that answers the held-out items."""
+    """Something that answers the held-out items. Its fields decide the answers, but for those that are not compared."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
         """Answer the items in order, batch by batch."""
@@ -32,6 +35,13 @@ def parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """The items in batches that are asked, and kept, together."""
     for start in range(0, len(items), ITEMS_PER_BATCH):
         yield items[start : start + ITEMS_PER_BATCH]
+
+
+def once(kept: list[Item], find: Callable[[], Item]) -> Item:
+    """What `find` gives for all items: found by the first call of `answer`, and kept in the list for others."""
+    if not kept:
+        kept.append(find())
+    return kept[0]
 
 
 def answers(part: Sequence[ICMExample], scores: NDArray[np.float64], prompts: Sequence[object]) -> tuple[Answer, ...]:

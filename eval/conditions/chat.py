@@ -1,10 +1,10 @@
 """Zero-shot chat with a local model; the chat prompt, which `server.py` asks too."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eval.conditions.answers import Batch
-from eval.conditions.base import answers, common_prefix, parts
+from eval.conditions.base import answers, common_prefix, once, parts
 from eval.conditions.pool import EnginePool, counters, spent
 from icm.config import EngineConfig
 from icm.errors import ConfigError
@@ -22,19 +22,21 @@ class LocalChat:
 
     Attributes:
         engine: the chat model.
+        held_out: all items: the prefix that all prompts share is computed once, for a part of them as for all.
     """
 
     engine: EngineConfig
     label_space: LabelSpace
+    held_out: tuple[ICMExample, ...] = field(compare=False)  # it decides the last bits of an answer at most
+    _shared: list[int] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
         """See `Condition.answer`."""
         engine = engines.get(self.engine)
         labels = self._labels(engine.tokenizer)
-        prompts = {example.id: self._prompt(engine.tokenizer, example) for example in examples}
-        shared = common_prefix(list(prompts.values()))
+        shared = once(self._shared, lambda: common_prefix([self._prompt(engine.tokenizer, e) for e in self.held_out]))
         for part in parts(examples):
-            asked = [prompts[example.id] for example in part]
+            asked = [self._prompt(engine.tokenizer, example) for example in part]
             tree = shared_context_tree(asked[0][:shared], [prompt[shared:] for prompt in asked])
             before = counters(engine.usage)
             scores = engine.score_labels(tree, labels)

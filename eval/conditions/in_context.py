@@ -1,12 +1,12 @@
 """A model through its engine: zero-shot, many-shot and fine-tuned."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from eval.conditions.answers import Batch
-from eval.conditions.base import answers, parts
+from eval.conditions.base import answers, once, parts
 from eval.conditions.pool import EnginePool, counters, spent
 from eval.labels import Demonstrations, ordered
 from icm.config import EngineConfig
@@ -43,13 +43,14 @@ class InContext:
     demonstrations: Demonstrations = ()
     orders: int = 1
     seed: int = 0
+    _longest: list[int] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def answer(self, examples: Sequence[ICMExample], engines: EnginePool) -> Iterator[Batch]:
         """See `Condition.answer`."""
         engine = engines.get(self.engine)
         encoder = PromptEncoder(engine.tokenizer, self.label_space)
         preamble = encoder.prefix + encoder.encode(self.preamble)
-        longest = max(len(encoder.query(example)) for example in self.held_out)
+        longest = once(self._longest, lambda: max(len(encoder.query(example)) for example in self.held_out))
         room = engine.context_length - len(preamble) - longest - encoder.labels.depth
         shots = self._shots_that_fit(encoder, room)
         contexts = self._contexts(encoder, preamble, shots)

@@ -1,6 +1,6 @@
 """results.json: lm-evaluation-harness's schema, and what it has no place for behind it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,7 +10,8 @@ from eval.intervals import Estimate, accuracy
 from eval.multiple_choice import MultipleChoiceRun
 from eval.report.verdict import verdict
 from eval.scores import ConditionScores, Evaluation
-from eval.settings import slug
+from eval.settings import EvalConfig, slug
+from icm.config import WorkersConfig
 from icm.files import JsonObject, file_sha256, fingerprint
 from icm.provenance import git_revision, machine, package_versions
 
@@ -30,7 +31,7 @@ def results(evaluation: Evaluation) -> JsonObject:
         "n-shot": {name: run.facts.get("shots", 0) for name, run in first.items()},
         "n-samples": {name: _sample_counts(c) for name, c in by_slug.items()},
         "higher_is_better": {name: {"acc": True, "brier": False, "ece": False} for name in by_slug},
-        "config": {**asdict(settings), "data": asdict(experiment.source)},
+        "config": {**_decisive(settings), "data": asdict(experiment.source)},
         "git_hash": code and str(code),
         "date": datetime.now(UTC).timestamp(),
         "task_hashes": {name: fingerprint(run.run.identity) for name, run in first.items()},
@@ -47,6 +48,12 @@ def results(evaluation: Evaluation) -> JsonObject:
         "verdict": verdict(evaluation),
         "notes": evaluation.notes,
     }
+
+
+def _decisive(settings: EvalConfig) -> JsonObject:
+    """The settings, without who answers, which decides nothing."""
+    left_out = {field.name for field in fields(WorkersConfig)}
+    return {name: value for name, value in asdict(settings).items() if name not in left_out}
 
 
 def _condition_results(condition: ConditionScores) -> JsonObject:

@@ -17,6 +17,7 @@ from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.engines.common import content, context_length, loading
+from icm.engines.crew import gpus_of
 from icm.errors import ConfigError, DataError, ResumeError
 from icm.examples import ICMDataset, TaskData
 from icm.labelling.batches import batched, say_batches, split_batches
@@ -24,7 +25,7 @@ from icm.labelling.claims import ClaimWriter
 from icm.labelling.metadata import run_record, run_settings
 from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
-from icm.labelling.workers import Workers, gpus_of
+from icm.labelling.workers import Workers
 from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage, writing
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result

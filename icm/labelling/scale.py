@@ -7,9 +7,9 @@ from heapq import heapify, heapreplace
 import numpy as np
 
 from icm.config import WorkersConfig
+from icm.engines.cluster import room
 from icm.engines.devices import gpus
 from icm.examples import ICMDataset
-from icm.labelling.cluster import room
 from icm.labelling.hardware import GIB, cpus
 from icm.provenance import peak_memory_gib
 

@@ -36,7 +36,8 @@ class LabelStage:
         rounds: more than 1 labels the data in as many parts, by models fine-tuned with the recipe of `train` on the
             labels of other parts (see `icm.pipeline.iteration`). Random labels, which no model makes, come at once.
         scheme: `grow` learns the parts before; `kfold` all other parts, as the base model labels them.
-        workers, ray_address: engines that label side by side, and where, as for `icm run`; they decide no label.
+        workers, ray_address: engines that label side by side, and where, as for `icm run`; they decide no label. They
+            answer in the evaluation too, unless `eval` says otherwise.
     """
 
     algorithms: tuple[Algorithm, ...] = ("icm",)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icm.config import EngineConfig, WorkersConfig
+from icm.engines.crew import gpus_of
 from icm.engines.devices import gpus, listed_gpus
 from icm.errors import ConfigError
 from icm.labelling.hardware import cpus
-from icm.labelling.workers import gpus_of
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from icm.results.format import trace_path
 from icm.tasks.source import DataSource, written
 from icm.yaml_files import mapping, read_mapping, source_files
 
+_WORKERS = {field.name for field in fields(WorkersConfig)}
 _MODELS = ("model", "model_name_or_path", "adapter", "tokenizer")
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
@@ -138,7 +139,7 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     given |= {"output_dir": str(path.parent), "output_name": path.stem}
     preset = ["--preset", config.label.preset] if config.label.preset else []
     words = [word for name, value in given.items() for word in _flag(options()[name], value)]
-    words += _worker_words(config)
+    words += _worker_words(config.label.engines)
     settings = config.settings(algorithm, seed)
     data = settings.data
     files = (data.dataset, data.claims, data.trusted, data.definitions, data.start)
@@ -154,9 +155,9 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     )
 
 
-def _worker_words(config: PipelineConfig) -> list[str]:
-    """They are no settings of a stage: whoever labels, the labels are the same."""
-    given = {option: getattr(config.label.engines, option.name) for option in class_options(WorkersConfig)}
+def _worker_words(workers: WorkersConfig) -> list[str]:
+    """They are no settings of a stage: whoever works, labels and answers are the same."""
+    given = {option: getattr(workers, option.name) for option in class_options(WorkersConfig)}
     return [word for option, value in given.items() if value != option.default for word in _flag(option, value)]
 
 
@@ -291,7 +292,8 @@ def eval_file(config: PipelineConfig) -> Path:
 
 
 def eval_settings(config: PipelineConfig) -> dict[str, Any]:
-    """Content of `eval_file`: the experiment's `eval` section with data, model, label files and adapters filled in.
+    """Content of `eval_file`: the experiment's `eval` section with data, model, label files and adapters filled in,
+    without the workers, which decide nothing of it.
 
     Raises:
         ConfigError: a condition asks for labels or adapters that no stage makes.
@@ -300,13 +302,14 @@ def eval_settings(config: PipelineConfig) -> dict[str, Any]:
     seeds, first = config.label.seeds, config.settings(config.label.algorithms[0], config.label.seeds[0])
     sampling = _not_default(first.generation)
     conditions = config.eval.get("conditions", [])
+    given = {key: value for key, value in config.eval.items() if key not in _WORKERS}
     return {
         "output_dir": str(config.output_dir),
         "seeds": list(seeds),
         "labels": [str(label_file(config, config.label.algorithms[0], seed)) for seed in seeds],
         "engine": _not_default(first.engine),
         **({"generation": sampling} if sampling else {}),
-        **config.eval,
+        **given,
         "data": _held_out(config),
         "conditions": [_condition(config, dict(condition)) for condition in conditions],
     }
@@ -339,6 +342,16 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
     return {**condition, **own, "files": files, "adapters": [str(_adapter(config, run)) for run in runs]}
 
 
+def _eval_workers(config: PipelineConfig) -> WorkersConfig:
+    """Those that label, but for what `eval` says of them. Raises ConfigError for a wrong value."""
+    own = {key: value for key, value in (config.eval or {}).items() if key in _WORKERS}
+    where = f"{config.path}: eval."
+    try:
+        return build(WorkersConfig, own, str(config.path), "eval", config.label.engines)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{str(error).removeprefix(where)}") from None
+
+
 def _eval(config: PipelineConfig) -> Stage:
     settings = eval_settings(config)
     labels = [
@@ -347,17 +360,15 @@ def _eval(config: PipelineConfig) -> Stage:
     adapters = [_adapter(config, run) / "train_results.json" for run in _all_trainings(config)]
     engine = mapping(settings["engine"], f"{config.path}: eval.engine")
     models = [path for entry in (engine, *settings["conditions"]) for path in _folders(entry)]
-    workers = {name: settings[name] for name in ("workers", "ray_address") if name in settings}
+    workers = _eval_workers(config)
+    words = ["--config", str(eval_file(config)), *_worker_words(workers)]
     return Stage(
         name="eval",
-        command=(sys.executable, str(_HOME / "eval" / "run.py"), "--config", str(eval_file(config))),
+        command=(sys.executable, str(_HOME / "eval" / "run.py"), *words),
         settings=settings,
         inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
-        processes=of_engines(
-            build(EngineConfig, engine, str(config.path), "eval.engine"),
-            build(WorkersConfig, workers, str(config.path), "eval"),
-        ),
+        processes=of_engines(build(EngineConfig, engine, str(config.path), "eval.engine"), workers),
     )
 
 

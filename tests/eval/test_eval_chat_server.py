@@ -247,7 +247,9 @@ def test_the_beginning_of_a_longer_label_is_no_label_where_the_reply_was_cut(fin
 
 def test_a_local_chat_model_scores_whole_replies(tiny_model: Path) -> None:
     space = LabelSpace(("positive", "very positive", "very negative", "very"))
-    chat = LocalChat(EngineConfig(str(tiny_model), engine="transformers", dtype="float32", device="cpu"), space)
+    chat = LocalChat(
+        EngineConfig(str(tiny_model), engine="transformers", dtype="float32", device="cpu"), space, tuple(ITEMS)
+    )
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
     with EnginePool() as pool:
         tokenizer: Any = pool.get(chat.engine).tokenizer
@@ -391,7 +393,7 @@ def test_a_real_vllm_server_gives_what_the_model_gives(vllm_server: str) -> None
     with create_engine(EngineConfig(model=model, engine="transformers", device="cpu")) as engine:
         texts = {token: engine.tokenizer.decode([token]) for token in range(len(engine.tokenizer))}
         tokens = [t for t, text in texts.items() if any(_label_log_probs([(text, 0.0)], [word]) for word in words)]
-        prompts = [LocalChat(EngineConfig(), SPACE)._prompt(engine.tokenizer, item) for item in ITEMS]
+        prompts = [LocalChat(EngineConfig(), SPACE, tuple(ITEMS))._prompt(engine.tokenizer, item) for item in ITEMS]
         scores = engine.score(shared_context_tree((), prompts), tokens)
     for item, row in zip(ITEMS, scores, strict=True):
         expected = _label_log_probs([(texts[t], score) for t, score in zip(tokens, row, strict=True)], words)

@@ -16,17 +16,17 @@ from support.search_runs import reviews as some_reviews
 
 from icm.cli import main
 from icm.config import EngineConfig, GenerationConfig, SearchConfig, WorkersConfig
-from icm.engines import create_engine
+from icm.engines import cluster, create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
+from icm.engines.cluster import room, share
+from icm.engines.crew import Worker, gpus_of
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset
-from icm.labelling import cluster
-from icm.labelling.cluster import room, share
 from icm.labelling.run import label
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
-from icm.labelling.workers import Worker, Workers, gpus_of
+from icm.labelling.workers import Workers
 from icm.results.format import read_result, trace_path
 from icm.results.units import units_folder
 
@@ -76,9 +76,10 @@ def tokens(path: Path) -> int:
     return int(read_result(path).metadata["usage"]["computed_tokens"])
 
 
-def labelling() -> list[psutil.Process]:
-    """Workers of Ray that label now, whoever started them."""
-    return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith("ray::Worker")]
+def workers(busy: str = "") -> list[psutil.Process]:
+    """Workers of Ray, whoever started them; with `busy`, those that run this method now."""
+    named = ((p, (p.info["cmdline"] or [""])[0]) for p in psutil.process_iter(["cmdline"]))
+    return [process for process, title in named if title.startswith(f"ray::Worker{busy}")]
 
 
 def gone(processes: list[psutil.Process], seconds: float) -> bool:
@@ -89,13 +90,15 @@ def gone(processes: list[psutil.Process], seconds: float) -> bool:
 def test_two_workers_of_which_one_dies_write_what_one_process_writes(
     settings: Callable[..., Any], alone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen: list[int] = []
+    seen, killed = list[int](), list[psutil.Process]()
 
     def kill_one(progress: Any) -> None:
         assert progress.units == 8
         seen.append(progress.finished)
-        if len(seen) == 40:
-            next(p for p in psutil.Process().children(recursive=True) if p in labelling()).kill()
+        if len(seen) >= 40 and not killed:
+            killed.extend([p for p in psutil.Process().children(recursive=True) if p in workers(".run")][:1])
+            for process in killed:
+                process.kill()
 
     together = label(settings("together"), on_progress=kill_one, workers=TWO)
     assert ends(together) == ends(alone)
@@ -147,7 +150,7 @@ def test_a_cluster_of_two_nodes_outlives_a_killed_command(
     words = command(settings("there"), "--workers", "2", "--ray-address", two_nodes)
     child = start(words, alone.with_name("there.trace.log"))
     trace = wait_for_units(child, alone.with_name("there.trace.jsonl"), 3)
-    working = labelling()
+    working = workers()
     child.kill()
     assert working and gone(working, 15.0)
     done = subprocess.run([*words, "--resume", str(trace)], capture_output=True, env=env())
@@ -213,7 +216,7 @@ def test_a_unit_that_fails_names_itself_and_its_worker(tmp_path: Path) -> None:
 def test_a_ray_of_our_own_is_open_to_nobody_else() -> None:
     pytest.importorskip("ray", reason="needs icm[ray]")
     code = (
-        "import psutil, subprocess, sys; from icm.labelling.cluster import joined\n"
+        "import psutil, subprocess, sys; from icm.engines.cluster import joined\n"
         "with joined(None) as ray:\n"
         "    own = psutil.Process().children(recursive=True)\n"
         "    open = [at.laddr for p in own for at in p.net_connections() if at.status == 'LISTEN']\n"
@@ -310,11 +313,11 @@ def test_an_address_where_no_cluster_is_gets_one_line(
 
 def test_a_worker_writes_what_its_engine_writes_up_to_the_stop(tiny_model: Path) -> None:
     config = EngineConfig(str(tiny_model), engine="transformers", device="cpu", dtype="float32")
-    sampling, worker = GenerationConfig(generation_max_tokens=12), Worker(str(Path.cwd()))
+    sampling, worker = GenerationConfig(generation_max_tokens=12), Worker[Engine](str(Path.cwd()))
     worker.load(lambda: create_engine(config))
-    whole, _ = worker.generate(["Question:"], sampling, 0, ())
+    whole = worker.ask(lambda engine: engine.generate(["Question:"], sampling, 0, ()))
     stop = whole[0][len(whole[0]) // 2 :][:3]
-    texts, usage = worker.generate(["Question:"], sampling, 0, (stop,))
+    texts = worker.ask(lambda engine: engine.generate(["Question:"], sampling, 0, (stop,)))
     with create_engine(config) as engine:
         assert texts == engine.generate(["Question:"], sampling, 0, (stop,)) != whole
-    assert usage.generated_tokens > 0
+    assert worker.ask(lambda engine: engine.usage.generated_tokens) > 0

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from icm.errors import ConfigError
 from icm.pipeline.experiment import read_experiment
-from icm.pipeline.stages import make_stages
+from icm.pipeline.stages import eval_yaml, make_stages
 from icm.yaml_files import read_mapping
 
 ROOT = Path(__file__).parents[2]
@@ -104,22 +105,31 @@ def test_ray_accepts_its_cluster_file() -> None:
     assert "RAY_AUTH_MODE=token" in started and "--include-dashboard=false" in started
 
 
-def test_an_experiment_hands_its_workers_to_the_labelling_and_to_no_setting(tmp_path: Path) -> None:
+def test_an_experiment_hands_its_workers_to_labelling_and_evaluation_and_to_no_setting(tmp_path: Path) -> None:
     config = read_experiment("configs/experiments/amazon_reviews_2560.yaml")
     labels = [stage for stage in make_stages(config) if stage.trace is not None]
     assert len(labels) == 4  # parts
     for stage in labels:
         assert stage.command[stage.command.index("--workers") + 1] == "auto" and "--ray-address" not in stage.command
         assert "workers" not in str(stage.settings)
-    assert all("--workers" not in stage.command for stage in make_stages(config) if stage.trace is None)
+    *others, evaluation = [stage for stage in make_stages(config) if stage.trace is None]
+    assert all("--workers" not in stage.command for stage in others)
+    assert evaluation.command[-2:] == ("--workers", "auto") and "workers" not in str(evaluation.settings)
+    assert config.eval is not None
+    own = replace(config, eval={**config.eval, "workers": 1, "ray_address": "10.1.1.1:6379"})
+    other = make_stages(own)[-1]
+    assert other.command[-2:] == ("--ray-address", "10.1.1.1:6379") and other.settings == evaluation.settings
+    assert eval_yaml(own) == eval_yaml(config)
 
 
 @pytest.mark.parametrize("value", ["0", "some"])
-def test_wrong_workers_of_an_experiment_are_named(value: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["label", "eval"])
+def test_wrong_workers_of_an_experiment_are_named(stage: str, value: str, tmp_path: Path) -> None:
     path = tmp_path / "e.yaml"
-    path.write_text(f"data: {{dataset: reviews}}\nlabel: {{workers: {value}}}\n")
-    with pytest.raises(ConfigError, match=r"e\.yaml: label\.workers: found "):
-        read_experiment(path)
+    own = {"eval": {"conditions": [{"name": "Base", "kind": "zero-shot"}]}, "label": {}, "data": {"dataset": "reviews"}}
+    path.write_text(yaml.safe_dump({**own, stage: {**own[stage], "workers": yaml.safe_load(value)}}))
+    with pytest.raises(ConfigError, match=rf"e\.yaml: {stage}\.workers: found "):
+        make_stages(read_experiment(path))
 
 
 def test_a_served_model_is_asked_by_several_workers(slurm: dict[str, str], tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ _REMEDY = "start a cluster with `ray start --head`, and give the HOST:PORT that 
 _LONG_SOCKET = 40  # characters of a folder in which Ray's sockets may lie
 
 
-def check_ray() -> None:
-    """Raise PrerequisiteError if Ray is not here."""
+def check_ray(address: str | None) -> None:
+    """Raise PrerequisiteError if Ray is not here, ConfigError or PrerequisiteError if nobody answers at `address`."""
     if find_spec("ray") is None:
         raise PrerequisiteError("workers: Ray is not installed; `pip install icm[ray]`, or leave --workers out")
+    if address is not None:
+        _check_address(address)
 
 
 @contextmanager
@@ -36,14 +38,12 @@ def joined(address: str | None) -> Iterator[Any]:
     Raises:
         ConfigError, PrerequisiteError: Ray is not installed, or does not answer there.
     """
-    check_ray()
+    check_ray(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None and "ray" not in sys.modules:  # it reads them when it is imported
         # 127.0.0.1, which all users of a machine can reach: so only who knows the token gets in.
         own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
         os.environ.update(own)
-    if address is not None:
-        _check_address(address)
     import ray
 
     # Ray prints what it has to say of dead workers past everything; whoever waits for them gets an exception.
