@@ -26,11 +26,12 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -48,11 +49,13 @@ from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.files import fingerprint, write_jsonl
 from icm.labelling.batches import split_batches
 from icm.labelling.session import Progress, run_labeling
+from icm.labelling.unit import Job
 from icm.labelling.workers import Workers
 from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment
 from icm.results.format import ICMResult, LabeledExample, write_result
 from icm.results.record import DataRecord, RunRecord
+from icm.results.trace import Unit
 from icm.results.units import Trace
 from icm.search.scoring import Labels, Scorer
 from icm.search.simple import argmax_labels
@@ -126,8 +129,9 @@ class Scaled:
 
     Attributes:
         units: searches, and of them those that an earlier, killed command had finished.
-        to_first_row: seconds from the start of the command's work to the first row: Ray, workers, the trace so far.
-        to_know: of these, seconds to read what an earlier command left.
+        to_know: seconds to read what an earlier command left.
+        to_first_search: seconds from the start of the command's work until a worker has its first search.
+        to_first_row: likewise, until that says something: behind a bootstrap, where it had not begun.
         seconds: in all.
         cpu_seconds: of the command and of all workers.
         driver_mib: largest resident memory of the command.
@@ -138,6 +142,7 @@ class Scaled:
     units: int
     units_before: int
     to_know: float
+    to_first_search: float
     to_first_row: float
     seconds: float
     cpu_seconds: float
@@ -279,6 +284,21 @@ def _load(step: str, count: int, started: float) -> Load:
     return Load(step, count, round(time.process_time() - started, 1), peak)
 
 
+class _Timed(Workers):
+    """Workers that note when they begin searches."""
+
+    begun: ClassVar[list[float]] = []
+
+    def label(self, units: Sequence[Unit], job: Callable[[Unit], Job | None], *more: Any) -> None:
+        """See `Workers.label`."""
+
+        def noted(unit: Unit) -> Job | None:
+            self.begun.append(time.monotonic())
+            return job(unit)
+
+        super().label(units, noted, *more)
+
+
 def _over_workers(arguments: argparse.Namespace) -> Scaled:
     texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.examples))
     dataset = ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "notes", "classification")
@@ -299,7 +319,7 @@ def _over_workers(arguments: argparse.Namespace) -> Scaled:
     to_know = time.monotonic() - reading
     with ExitStack() as stack:
         config = WorkersConfig(arguments.workers or 1)
-        engine = stack.enter_context(Workers(make, config, gpus=0)).load() if arguments.workers else make()
+        engine = stack.enter_context(_Timed(make, config, gpus=0)).load() if arguments.workers else make()
         result = run_labeling(
             dataset, engine, SearchConfig(), trace_path=path, resume=resume, on_progress=seen, batches=batches
         )
@@ -309,6 +329,7 @@ def _over_workers(arguments: argparse.Namespace) -> Scaled:
         len(batches),
         units[0] if units else len(batches),
         round(to_know, 2),
+        round(engine.begun[0] - began if isinstance(engine, _Timed) and engine.begun else 0.0, 1),
         round(first[0] if first else 0.0, 1),
         round(time.monotonic() - began, 1),
         round(own, 1),
