@@ -23,5 +23,9 @@ def write_all(evaluation: Evaluation, folder: Path) -> None:
     for number, figure in enumerate(figures, start=1):
         with atomic_write(folder / f"figure_{number}.png", "wb") as image:
             image.write(png(figure))
+    for old in folder.glob("figure_*.png"):  # of an evaluation with more metrics
+        place = old.stem.partition("_")[2]
+        if place.isdecimal() and int(place) > len(figures):
+            old.unlink()
     write_report(folder / "report.html", evaluation, figures[0], found)
     write_json(folder / "results.json", found)

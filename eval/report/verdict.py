@@ -17,7 +17,7 @@ def verdict(evaluation: Evaluation) -> str | None:
         found = next((c for c in reversed(conditions) if c.kind == kind and c.config.labels_from == "labels"), None)
         if found is not None and (plain := evaluation.plain(found)) is not None:
             gap = evaluation.gaps.get(found.name)
-            chat = next((c for c in conditions if c.kind == "chat"), None)
+            chat = next((c for c in conditions if c.kind == "chat" and c.base == plain.base), None)
             return _said(plain, chat, found, how) + ("." if gap is None else _beside_golden(gap, conditions))
     return None
 

@@ -152,8 +152,21 @@ class Crew(Generic[Made, Key]):
         return self
 
     def ask(self, question: Callable[[Made], Any]) -> Any:
-        """What a worker says that has nothing else to do, or will have nothing when its engine has started."""
-        return self._get(self._worker(self._idle[0] if self._idle else 0).ask.remote(question))
+        """What a worker says that has nothing else to do, or will have nothing when its engine has started.
+
+        Raises:
+            ICMError: as the question, or the worker died over it.
+        """
+        number = self._idle[0] if self._idle else 0
+        try:
+            return self._get(self._worker(number).ask.remote(question))
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError:
+            raise ICMError(
+                f"worker {number} died while it was asked; a process that ends without a word often lacks memory; the "
+                "same command goes on from here"
+            ) from None
 
     def run(
         self, keys: Sequence[Key], task: Callable[[Key], Task[Made] | None], heard: Callable[[Key, Any], None]

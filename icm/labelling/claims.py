@@ -67,7 +67,8 @@ class ClaimWriter:
         that want the same at once one has them written, and the others wait."""
         levels = self.sampling.schedule(candidates)
         self.folder.mkdir(parents=True, exist_ok=True)  # so that it stays for who waits, whatever becomes of the first
-        with held(self.folder / f".{fingerprint([first_seed, prompts])}.lock", None):
+        sampler = [self.config.identity, choose_engine(self.config), self.sampling.sampler]
+        with held(self.folder / f".{fingerprint([sampler, first_seed, prompts])}.lock", None):
             columns = [
                 self._column(prompts[place::candidates], sampling, first_seed + place * len(prompts))
                 for place, sampling in enumerate(levels)

@@ -16,6 +16,7 @@ from icm.doors.signals import end, tethered
 from icm.errors import ICMError
 from icm.pipeline.resources import Machine
 from icm.pipeline.stages import Stage
+from icm.text import say
 
 Process = subprocess.Popen[bytes]
 
@@ -58,11 +59,11 @@ def run_all(
         finish: is told a stage's place, seconds and exit code (None: it was ended) by this thread.
 
     Raises:
-        ICMError: the first of those that `start` and `finish` raised.
+        ICMError, OSError: the first of those that `start` and `finish` raised.
     """
     order = TopologicalSorter(dependencies(stages))
     order.prepare()
-    ready, running, failures = list[int](), dict[Future[int], Running](), list[ICMError]()
+    ready, running, failures = list[int](), dict[Future[int], Running](), list[Exception]()
     with ThreadPoolExecutor(machine.jobs) as threads, _ended_on_error(running, finish):
         while order.is_active():
             ready = sorted([*ready, *order.get_ready()])
@@ -83,8 +84,10 @@ def run_all(
                     order.done(stage.number)
                 else:
                     break
-            except ICMError as error:
+            except (ICMError, OSError) as error:
                 failures.append(error)
+                if running:
+                    say(f"{error}; nothing else begins, and what is under way comes to its end", error=True)
     if failures:
         raise failures[0]
 

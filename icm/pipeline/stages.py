@@ -73,7 +73,8 @@ class Stage:
         if _LAUNCHER not in self.command or self.processes == ONE:
             return self
         place = self.command.index(_LAUNCHER) + 1
-        own = ("--gpu_ids", "all", "--main_process_port", "0")
+        several = read_mapping(self.command[place + 1]).get("num_machines", 1) != 1  # the others know the layout's port
+        own = ("--gpu_ids", "all", *(() if several else ("--main_process_port", "0")))
         return replace(self, command=(*self.command[:place], *own, *self.command[place:]))
 
 
@@ -148,7 +149,7 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
         name=f"label {path.stem}",
         command=(sys.executable, "-m", "icm", "run", *preset, *words),
         settings={part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"},
-        inputs=(*filter(Path.is_file, named), *_folders(asdict(settings.engine)), *adapter),
+        inputs=(*filter(Path.is_file, named), *_folders(config, asdict(settings.engine)), *adapter),
         outputs=(path,),
         trace=trace_path(path),
         processes=of_engines(settings.engine, config.label.engines),
@@ -161,10 +162,13 @@ def _worker_words(workers: WorkersConfig) -> list[str]:
     return [word for option, value in given.items() if value != option.default for word in _flag(option, value)]
 
 
-def _folders(engine: Mapping[str, object]) -> list[Path]:
-    """Folders of this machine that an engine's settings name: what lies in them decides the result, not their name."""
-    found = (local_path(name) for key in _MODELS if isinstance(name := engine.get(key), str))
-    return [path for path in found if path is not None and path.is_dir()]
+def _folders(config: PipelineConfig, engine: Mapping[str, object]) -> list[Path]:
+    """Folders of this machine that an engine's settings name: what lies in them decides the result, not their name.
+    Those that a stage will make are among them."""
+    names = [name for key in _MODELS if isinstance(name := engine.get(key), str)]
+    made = [Path(name) for name in names if Path(name).is_relative_to(config.output_dir)]
+    found = (local_path(name) for name in names)
+    return [*dict.fromkeys([*made, *(path for path in found if path is not None and path.is_dir())])]
 
 
 def _flag(option: Option, value: object) -> list[str]:
@@ -235,7 +239,12 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str, vari
         name=f"train {folder.name}",
         command=(*launch, str(_HOME / "train" / "run.py"), "--config", train.recipe, *words),
         settings={"label_source": source, "held_out": held_out, "overrides": dict(train.overrides)},
-        inputs=(labels, *source_files(train.recipe), Path(train.accelerate), *_folders(trained_model(config, train))),
+        inputs=(
+            labels,
+            *source_files(train.recipe),
+            Path(train.accelerate),
+            *_folders(config, trained_model(config, train)),
+        ),
         outputs=(folder / "train_results.json",),
         folder=folder,
         processes=of_training(Path(train.accelerate)),
@@ -343,11 +352,13 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
 
 
 def _eval_workers(config: PipelineConfig) -> WorkersConfig:
-    """Those that label, but for what `eval` says of them. Raises ConfigError for a wrong value."""
+    """Those that label, but for what `eval` says of them; on this machine where it has trained the adapters, which a
+    cluster may not see. Raises ConfigError for a wrong value."""
+    labelling = config.label.engines if config.train is None else replace(config.label.engines, ray_address=None)
     own = {key: value for key, value in (config.eval or {}).items() if key in _WORKERS}
     where = f"{config.path}: eval."
     try:
-        return build(WorkersConfig, own, str(config.path), "eval", config.label.engines)
+        return build(WorkersConfig, own, str(config.path), "eval", labelling)
     except ConfigError as error:
         raise ConfigError(f"{where}{str(error).removeprefix(where)}") from None
 
@@ -359,7 +370,9 @@ def _eval(config: PipelineConfig) -> Stage:
     ]
     adapters = [_adapter(config, run) / "train_results.json" for run in _all_trainings(config)]
     engine = mapping(settings["engine"], f"{config.path}: eval.engine")
-    models = [path for entry in (engine, *settings["conditions"]) for path in _folders(entry)]
+    models = [path for entry in (engine, *settings["conditions"]) for path in _folders(config, entry)]
+    if "model" not in engine:  # then it is the engine that labelled, with what is named here
+        engine = {**_not_default(config.settings(config.label.algorithms[0], config.label.seeds[0]).engine), **engine}
     workers = _eval_workers(config)
     words = ["--config", str(eval_file(config)), *_worker_words(workers)]
     return Stage(

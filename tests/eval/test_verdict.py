@@ -8,9 +8,9 @@ import pytest
 from eval.report.verdict import verdict
 
 
-def condition(name: str, kind: str, value: float, source: str | None = None) -> Any:
+def condition(name: str, kind: str, value: float, source: str | None = None, base: str = "model") -> Any:
     config = Plain(labels_from=source, preamble=False)
-    return Plain(name=name, kind=kind, config=config, headline=Plain(value=value), gold=range(100))
+    return Plain(name=name, kind=kind, config=config, headline=Plain(value=value), gold=range(100), base=base)
 
 
 def evaluation(conditions: list[Any], gaps: dict[str, Any]) -> Any:
@@ -21,6 +21,7 @@ def evaluation(conditions: list[Any], gaps: dict[str, Any]) -> Any:
 ZERO, GOLDEN = condition("Zero-shot Base", "zero-shot", 0.5), condition("Golden", "fine-tuned", 0.9, "gold")
 FOUND = condition("ICM", "fine-tuned", 0.8, "labels")
 CHAT = condition("Chat", "chat", 0.6)
+OTHER = condition("Chat", "chat", 0.6, base="another model")
 SHOWN = condition("M", "many-shot", 0.7, "labels")
 
 
@@ -29,6 +30,7 @@ SHOWN = condition("M", "many-shot", 0.7, "labels")
     [
         ([ZERO, FOUND, GOLDEN], 0.75, "on 80% (ICM); true labels of the same examples give 90%."),
         ([ZERO, CHAT, FOUND, GOLDEN], 0.75, "of 100 held-out items, in its chat format on 60%; fine-tuned on"),
+        ([ZERO, OTHER, FOUND, GOLDEN], 0.75, "of 100 held-out items; fine-tuned on"),
         ([ZERO, SHOWN, FOUND, GOLDEN], 0.75, "fine-tuned on labels that it found itself, on 80% (ICM)"),
         ([ZERO, FOUND, GOLDEN], None, "True labels give 90%, not better beyond doubt"),
     ],

@@ -213,6 +213,16 @@ def test_a_unit_that_fails_names_itself_and_its_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_over_a_question_is_one_line() -> None:
+    pytest.importorskip("ray", reason="needs icm[ray]")
+    with (
+        pytest.raises(ICMError, match=r"^worker 0 died while it was asked; .* goes on from here$"),
+        Workers(AccountingEngine, WorkersConfig(workers=1), gpus=0) as workers,
+    ):
+        workers.load().ask(lambda engine: os._exit(1))
+
+
+@pytest.mark.slow
 def test_a_ray_of_our_own_is_open_to_nobody_else() -> None:
     pytest.importorskip("ray", reason="needs icm[ray]")
     code = (

@@ -12,6 +12,7 @@ import yaml
 
 from icm.errors import ConfigError
 from icm.pipeline.experiment import read_experiment
+from icm.pipeline.schedule import dependencies
 from icm.pipeline.stages import eval_yaml, make_stages
 from icm.yaml_files import read_mapping
 
@@ -120,6 +121,45 @@ def test_an_experiment_hands_its_workers_to_labelling_and_evaluation_and_to_no_s
     other = make_stages(own)[-1]
     assert other.command[-2:] == ("--ray-address", "10.1.1.1:6379") and other.settings == evaluation.settings
     assert eval_yaml(own) == eval_yaml(config)
+
+
+def test_what_is_trained_here_is_evaluated_here(tmp_path: Path) -> None:
+    """A cluster that labels may not see the adapters; the launchers of other machines know the layout's port."""
+    config = read_experiment("configs/experiments/amazon_reviews_2560.yaml")
+    there = replace(config, label=replace(config.label, ray_address="10.1.1.1:6379", workers=2))
+    *_, training, evaluation = make_stages(there)
+    assert evaluation.command[-2:] == ("--workers", "2") and "--ray-address" in make_stages(there)[0].command
+    untrained = replace(there, label=replace(there.label, rounds=1), train=None, eval={"conditions": []})
+    assert "--ray-address" in make_stages(untrained)[-1].command
+    assert training.beside_others.command[3:7] == ("--gpu_ids", "all", "--main_process_port", "0")
+    own = {"layout": "configs/accelerate/multi_node.yaml"}
+    far = replace(training, command=(*training.command[:4], own["layout"], *training.command[5:]))
+    assert far.beside_others.command[3:6] == ("--gpu_ids", "all", "--config_file")
+
+
+def test_a_stage_waits_for_the_model_that_another_will_make_and_an_evaluation_takes_the_labeler_s_cards(
+    tmp_path: Path,
+) -> None:
+    path, made = tmp_path / "e.yaml", tmp_path / "out/adapters/icm_seed0_labels"
+    train = {
+        "recipe": "configs/train/sft_full.yaml",
+        "accelerate": "configs/accelerate/single_gpu.yaml",
+    }
+    again = {"name": "again", "recipe": train["recipe"], "overrides": {"model_name_or_path": str(made)}}
+    experiment = {
+        "output_dir": str(tmp_path / "out"),
+        "data": {"dataset": "reviews"},
+        "engine": {"model": "m", "tensor_parallel_size": 4},
+        "label": {"algorithms": ["icm"], "seeds": [0]},
+        "train": {**train, "label_sources": ["labels"], "variants": [again]},
+        "eval": {"engine": {"max_model_len": 128}, "conditions": [{"name": "Base", "kind": "zero-shot"}]},
+    }
+    path.write_text(yaml.safe_dump(experiment))
+    stages = make_stages(read_experiment(path))
+    names = [stage.name for stage in stages]
+    first, second = names.index("train icm_seed0_labels"), names.index("train icm_seed0_labels_again")
+    assert first in dependencies(stages)[second]
+    assert stages[-1].name == "eval" and stages[-1].processes.cards == 4
 
 
 @pytest.mark.parametrize("value", ["0", "some"])
