@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from icm.errors import DataError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRUTH = {
     **dict.fromkeys(("true", "1", "1.0", "yes"), "True"),
     **dict.fromkeys(("false", "0", "0.0", "no"), "False"),
@@ -57,7 +58,7 @@ class Record:
             value = str(value)
         if not isinstance(value, str) or not value.strip():
             raise self.error(name, "text that is not empty")
-        if any("\ud800" <= char <= "\udfff" for char in value):
+        if _SURROGATE.search(value):
             raise self.error(name, "valid Unicode (no lone surrogates)")
         return value.strip()
 
