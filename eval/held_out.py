@@ -38,8 +38,9 @@ def read_settings(arguments: Sequence[str]) -> EvalConfig:
     names = {part: set(_section(content, part)) for part in ("data", "engine")}
     result = read_result(settings.label_files[0], settings.data.own_task)
     data = _data(settings.data, names["data"], result)
+    engine = _engine(settings.engine, names["engine"], result)
     conditions = settings.conditions if "conditions" in content else _askable(settings.conditions, result, data)
-    return replace(settings, conditions=conditions, data=data, engine=_engine(settings.engine, names["engine"], result))
+    return replace(settings, conditions=conditions, data=data, engine=engine)
 
 
 def _askable(conditions: Sequence[ConditionConfig], result: ICMResult, data: DataSource) -> list[ConditionConfig]:

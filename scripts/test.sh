@@ -10,4 +10,4 @@ run() { printf '\n$ %s\n' "$*"; "$@"; }
 run ruff check .
 run ruff format --check .
 run mypy icm train eval
-run pytest --numprocesses 2 --dist loadfile "$@"
+run pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

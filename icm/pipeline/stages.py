@@ -168,7 +168,7 @@ def _folders(config: PipelineConfig, engine: Mapping[str, object]) -> list[Path]
     names = [name for key in _MODELS if isinstance(name := engine.get(key), str)]
     made = [Path(name) for name in names if Path(name).is_relative_to(config.output_dir)]
     found = (local_path(name) for name in names)
-    return [*dict.fromkeys([*made, *(path for path in found if path is not None and path.is_dir())])]
+    return [*dict.fromkeys([*(path for path in found if path is not None and path.is_dir()), *made])]
 
 
 def _flag(option: Option, value: object) -> list[str]:

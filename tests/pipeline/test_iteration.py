@@ -140,7 +140,7 @@ def test_rounds_are_the_documented_stages(tmp_path: Path, reviews: Path, tiny_mo
     ]
     adapter = config.output_dir / "rounds/icm_seed5_round2_adapter"
     assert stages[3].command[stages[3].command.index("--adapter") + 1] == str(adapter)
-    assert stages[3].inputs == (reviews, tiny_model, adapter / "train_results.json")
+    assert stages[3].inputs == (reviews, tiny_model, adapter, adapter / "train_results.json")
     assert [source_of(stage).slice for stage in (stages[0], stages[3])] == ["1/2", "2/2"]
     # A round's model keeps clear of the evaluation's questions like every other.
     assert '"part": "test"' in stages[2].command[stages[2].command.index("--eval_source") + 1]
