@@ -133,8 +133,18 @@ def write_settings(folder: Path, model: str, data: str) -> None:
         "engine": {"model": model},
         "generation": {"generation_max_tokens": 48},
         "search": {"max_iterations": 20, "early_stop": False},
-        "train": {"accelerate": accelerate, "label_sources": ["labels"], "variants": []},
-        "eval": {"data": {"max_examples": 4}, "shots": 4, "conditions": [tuned], "benchmarks": {"limit": 4}},
+        "train": {
+            "recipe": str(ROOT / "configs/train/dpo_answers_demo.yaml"),
+            "accelerate": accelerate,
+            "label_sources": ["labels"],
+            "variants": [],
+        },
+        "eval": {
+            "data": {"max_examples": 4},
+            "shots": 4,
+            "conditions": [tuned],
+            "benchmarks": {"include_path": str(ROOT / "configs/benchmarks/word_problems"), "limit": 4},
+        },
     }
     contents = {"recipe": recipe, "experiment": experiment, "eval": evaluation, "answers": answers}
     for name, content in contents.items():
