@@ -6,7 +6,7 @@ Labels may be of several tokens: a `LabelTrie` asks for them behind every prompt
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -243,6 +243,17 @@ def token_ids(tokenizer: Tokenizer, text: str) -> Segment:
     return tuple(token for piece in pieces for token in tokenizer(piece, add_special_tokens=False).input_ids)
 
 
+def _counter(tokenizer: Tokenizer) -> Callable[[str], int]:
+    """What counts the tokens of a text as `token_ids` makes them, without Hugging Face's wrapper where there is a fast
+    tokenizer below it: the wrapper doubles the cost of a short text."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return lambda text: len(token_ids(tokenizer, text))
+    fast.no_truncation()
+    fast.no_padding()
+    return lambda text: sum(len(fast.encode(piece, add_special_tokens=False)) for piece in _pieces(tokenizer, text))
+
+
 def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a whole prompt, with the special tokens that the tokenizer adds; text stays text, as in `token_ids`."""
     if len(_pieces(tokenizer, text)) == 1:
@@ -339,7 +350,8 @@ class PromptEncoder:
     def longest_demonstrations(self, examples: Sequence[ICMExample]) -> list[int]:
         """Tokens of each example with its longest label. Nothing is kept: a million examples are measured so."""
         more = max(map(len, self._labels)) + len(self._separator)
-        return [len(self.encode(example.input)) + more for example in examples]
+        count = _counter(self._tokenizer)
+        return [count(example.input) + more for example in examples]
 
     def context(self, demonstrations: Sequence[tuple[ICMExample, str]]) -> Segment:
         """Ids of the prefix and the demonstrations in the given order."""

@@ -141,7 +141,11 @@ def test_text_that_spells_control_tokens_stays_text(name: str, caplog: pytest.Lo
     assert tokenizer.decode(list(found)) == SPELT
     assert tuple(prompt) == start_ids(tokenizer) + found
     assert caplog.messages and "read as text" in caplog.messages[0]
-    assert PromptEncoder(tokenizer, LabelSpace()).query(ICMExample(SPELT)) == found
+    encoder = PromptEncoder(tokenizer, LabelSpace())
+    assert encoder.query(ICMExample(SPELT)) == found
+    tokenizer("a text that is cut", truncation=True, max_length=2, padding="max_length")
+    longest = max(len(encoder.demonstration(ICMExample(SPELT), label)) for label in encoder.label_space.labels)
+    assert encoder.longest_demonstrations([ICMExample(SPELT)]) == [longest]
 
 
 @pytest.mark.parametrize("name", ["embedded", "embedded:gemma-3-270m"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from eval.conditions.base import ITEMS_PER_BATCH
 from icm.config import EngineConfig
+from icm.engines.crew import gpus_of
 from icm.labelling.forecast import RunPlan, plan_run
 from icm.labelling.hardware import inference, model_shape
 from icm.pipeline.checks import check_evaluation, check_training, held_out_writing
@@ -97,8 +98,13 @@ def _evaluation(settings: "EvalConfig", labels: RunPlan) -> Iterable[str]:
     texts = sum(asked.get(kind, 0) for kind in kinds)
     texts += sum(items * len(settings.adapters_of(c)) for c in settings.conditions if c.kind == "fine-tuned")
     kept, starts = item * (shots + ITEMS_PER_BATCH), 1 + ("chat" in kinds)
-    for cards in (need.cards for need in labels.needs):
-        yield str(inference(labels.shape, settings.engine, kept, round(texts * item), cards, starts))
+    own = max(1, gpus_of(settings.engine))
+    for cards in sorted({own, *(need.cards for need in labels.needs)}):
+        need = inference(labels.shape, settings.engine, kept, round(texts * item), cards, starts)
+        yield str(need)
+        if cards == own and labels.fleet is not None:
+            hours = (need.idle + need.tokens / need.rate / labels.fleet.workers) / 3600
+            yield f"{f'over {labels.fleet.workers} workers':20} {hours:.2f} h, each on {cards} H100"
     if settings.multiple_choice is not None:
         yield f"{'assumed':20} nothing of multiple_choice, whose questions are not read here"
     if settings.benchmarks is not None:

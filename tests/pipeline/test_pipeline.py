@@ -418,6 +418,7 @@ def test_the_plan_of_a_model_that_is_not_here_says_what_each_stage_takes_of_gpus
         ("train.recipe", "configs/train/sft_lora.yaml"),
         ("train.accelerate", "configs/accelerate/zero3.yaml"),
         ("eval.conditions", conditions),
+        ("label.workers", 2),
     )
     lines = plan_pipeline(read_experiment(path)).splitlines()
     starts = [
@@ -432,7 +433,9 @@ def test_the_plan_of_a_model_that_is_not_here_says_what_each_stage_takes_of_gpus
             assert [*stage, ""][place + 1].startswith("WARNING") is not fits
     # 4 shots and 8 items, then 8 items without an adapter and 8 with one, of as many tokens as a demonstration has.
     tokens = float(next(line for line in lines if line.startswith("mean demonstration")).split()[2])
-    assert int(lines[-1].split(" h: ")[1].split()[0].replace(",", "")) == pytest.approx(28 * tokens, abs=2)
+    *_, scored, over = lines
+    assert over.startswith("over 2 workers ") and over.endswith(", each on 4 H100")
+    assert int(scored.split(" h: ")[1].split()[0].replace(",", "")) == pytest.approx(28 * tokens, abs=2)
 
 
 def test_a_variant_trains_the_same_labels_by_another_recipe(tmp_path: Path) -> None:
