@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from eval.labels import with_gold
 from eval.settings import ConditionConfig, EvalConfig, checked_settings, given_settings
 from icm.config import EngineConfig
+from icm.engines.common import loading, model_files
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.http import check_address, is_loopback
@@ -39,18 +40,40 @@ def read_settings(arguments: Sequence[str]) -> EvalConfig:
     result = read_result(settings.label_files[0], settings.data.own_task)
     data = _data(settings.data, names["data"], result)
     engine = _engine(settings.engine, names["engine"], result)
-    conditions = settings.conditions if "conditions" in content else _askable(settings.conditions, result, data)
+    conditions = settings.conditions if "conditions" in content else _askable(settings.conditions, result, data, engine)
     return replace(settings, conditions=conditions, data=data, engine=engine)
 
 
-def _askable(conditions: Sequence[ConditionConfig], result: ICMResult, data: DataSource) -> list[ConditionConfig]:
-    """Those of the default conditions that the labelled examples have gold for."""
+def _askable(
+    conditions: Sequence[ConditionConfig], result: ICMResult, data: DataSource, engine: EngineConfig
+) -> list[ConditionConfig]:
+    """Those of the default conditions that the labelled examples have gold for, and the model a chat template."""
     file = with_gold(str(result.file), result, data)
     without = sum(item.example.id not in file.gold for item in result.labeled_examples)
-    found = [condition for condition in conditions if not without or condition.labels_from != "gold"]
-    for name in [condition.name for condition in conditions if condition not in found]:
-        say(f"left out {name}: {without} of {len(result.labeled_examples)} labelled examples have no gold", error=True)
-    return found
+    reasons: dict[str | None, object] = {
+        "gold": without and f"{without} of {len(result.labeled_examples)} labelled examples have no gold",
+        "chat": not _has_chat_template(engine) and f"{engine.model} has no chat template here",
+    }
+    for condition in conditions:
+        if reason := reasons.get(_needs(condition)):
+            say(f"left out {condition.name}: {reason}", error=True)
+    found = [condition for condition in conditions if not reasons.get(_needs(condition))]
+    return [replace(each, model=engine.model) if each.kind == "chat" else each for each in found]
+
+
+def _needs(condition: ConditionConfig) -> str | None:
+    return "chat" if condition.kind == "chat" else condition.labels_from
+
+
+def _has_chat_template(engine: EngineConfig) -> bool:
+    """Of a model that is loaded here; what a server does with chats is for the settings to say."""
+    if engine.engine == "server":
+        return False
+    from transformers import AutoTokenizer
+
+    folder, revision = model_files(engine)
+    with loading(engine.model):
+        return bool(getattr(AutoTokenizer.from_pretrained(folder, revision=revision), "chat_template", None))
 
 
 def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:

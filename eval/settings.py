@@ -285,11 +285,13 @@ EXAMPLES = """\
 
 Options override the file. Conditions stand in the file alone. Dashes and underscores are the same. The label files
 decide template, verbalisers and labels; where no data and no model are named, the held-out data is the other part of
-what the first one labels, and the model the one that labelled. Without conditions, zero-shot is compared with
-many-shot random, found and, where there are any, gold labels."""
+what the first one labels, and the model the one that labelled. Without conditions, zero-shot, plainly
+and, of a model with a chat template, in it, is compared with many-shot random, found and, where there are any, gold
+labels."""
 
 DEFAULT_CONDITIONS: Sequence[Mapping[str, str]] = (
     {"name": "Zero-shot Base", "kind": "zero-shot"},
+    {"name": "Zero-shot Chat", "kind": "chat"},
     {"name": "Many-shot Random", "kind": "many-shot", "labels_from": "random"},
     {"name": "Many-shot Labels", "kind": "many-shot", "labels_from": "labels"},
     {"name": "Many-shot Golden", "kind": "many-shot", "labels_from": "gold"},

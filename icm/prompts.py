@@ -288,8 +288,9 @@ def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
     """
     control = _control_tokens(tokenizer)
     found = list(control.finditer(text)) if control else []
-    if found:
-        _warn_once(tokenizer, found[0][0])
+    if not found:
+        return [text]
+    _warn_once(tokenizer, found[0][0])
     cuts = [match.start() + 1 for match in found]
     return [text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)]
 

@@ -3,19 +3,20 @@
     python scripts/benchmark.py scoring --model embedded --engine transformers --examples 64 --order tree --json
     python scripts/benchmark.py growth --model embedded --engine accounting --from 8 --to 256 --json
     python scripts/benchmark.py multiple-choice --questions mc_task.json --count 30 --model embedded --engine vllm
-    python scripts/benchmark.py loading --lines 1000000 [--max-examples 256]
+    python scripts/benchmark.py loading --lines 1000000 [--workers 64]
     python scripts/benchmark.py analysis --results 2000
     python scripts/benchmark.py contexts --model embedded --examples 64 [--seed 0]
     python scripts/benchmark.py workers --examples 30000 --workers 8 --output-dir FOLDER [--kill-at 0.5]
 
 `scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
-shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as
-the search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model.
-`multiple-choice` asks so many TruthfulQA questions as an evaluation does. `loading` makes a file of so many texts,
-loads it and splits it into batches; `analysis` is `icm analyze` over a folder of so many results. `contexts` tells how
-many labels of reviews leave-one-out and shared contexts predict rightly from the gold labels of the others, under three
-orders, and for how many tokens. `workers` labels so many texts over Ray with the accounting engine; with `--kill-at` it
-kills itself when that share of the searches is done, and the same command without it goes on from there.
+shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as the
+search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model. `multiple-choice`
+asks so many TruthfulQA questions as an evaluation does. `loading` makes a file of so many texts and plans its labelling
+over so many workers, as `icm run --dry-run` does; `analysis` is `icm analyze` over a folder of so many results.
+`contexts` tells how many labels of reviews leave-one-out and shared contexts predict rightly from the gold labels of
+the others, under three orders, and for how many tokens. `workers` labels so many texts over Ray with the accounting
+engine; with `--kill-at` it kills itself when that share of the searches is done, and the same command without it goes
+on from there.
 """
 
 import argparse
@@ -41,13 +42,15 @@ from eval.experiment import Experiment
 from eval.multiple_choice import held_out_questions
 from eval.settings import checked_settings
 from icm.commands.results import show_analysis
-from icm.config import EngineConfig, SearchConfig, WorkersConfig
+from icm.config import EngineConfig, GenerationConfig, SearchConfig, WorkersConfig
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.files import fingerprint, write_jsonl
 from icm.labelling.batches import split_batches
+from icm.labelling.forecast import plan_run
+from icm.labelling.options import OutputConfig, Settings
 from icm.labelling.session import Progress, run_labeling
 from icm.labelling.unit import Job
 from icm.labelling.workers import Workers
@@ -204,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     loading = commands.add_parser("loading", help="a large file")
     loading.add_argument("--lines", type=int, default=1_000_000)
     loading.add_argument("--max-examples", type=int)
+    loading.add_argument("--workers", type=int, default=64)
     contexts = commands.add_parser("contexts", help="labels predicted rightly by leave-one-out and by shared contexts")
     contexts.add_argument("--examples", type=int, default=64)
     contexts.add_argument("--seed", type=int, default=0)
@@ -258,11 +262,19 @@ def _loading(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
     path = folder / "large.jsonl"
     texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.lines))
     write_jsonl(path, ({"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts)))
-    started = time.process_time()
-    dataset = load_task(DataSource(str(path), max_examples=arguments.max_examples)).dataset
-    yield _load("load", len(dataset), started)
-    engine, started = _accounting("embedded"), time.process_time()
-    yield _load("split into batches", len(split_batches(dataset, engine, SearchConfig())), started)
+    import transformers  # noqa: F401  its start is no cost of the data
+
+    source = DataSource(str(path), max_examples=arguments.max_examples)
+    settings = Settings(source, SearchConfig(), EngineConfig("embedded"), GenerationConfig(), OutputConfig())
+    started, loaded = time.process_time(), list[Load]()
+    plan = plan_run(
+        settings,
+        on_data=lambda data: loaded.append(_load("load", len(data.dataset), started)),
+        workers=WorkersConfig(arguments.workers),
+    )
+    yield from loaded
+    spent = sum(load.cpu_seconds for load in loaded)
+    yield _load(f"split and plan over {arguments.workers} workers", len(plan.batches), started + spent)
 
 
 def _analysis(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from icm.config import GenerationConfig
 from icm.engines.base import Engine, Usage
@@ -107,7 +106,8 @@ class AccountingEngine(Engine):
     def _noise(self, key: bytes, query: Segment, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Prompts that end in the same query mostly agree, so that a search takes a course a real one could take."""
         own, context = (self._normal(part, shape) for part in (path_key(b"", query), key))
-        return np.asarray(log_softmax(AGREEMENT * own + context, axis=1))
+        scores = AGREEMENT * own + context
+        return np.asarray(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
 
     def _normal(self, key: bytes, shape: tuple[int, int]) -> NDArray[np.float64]:
         digest = blake2b(key + str(self._seed).encode(), digest_size=8).digest()

@@ -72,7 +72,7 @@ def other_part(source: DataSource) -> DataSource:
 def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
     """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
 
-    Another data set is what it says it is. One of the same name has its records read as the labelled ones were; which
+    Another data set is what it says it is; a file, which has no splits, is taken whole. One of the same name has its records read as the labelled ones were; which
     of them is what it says, or if it says nothing of that, the other side of the holdout.
 
     Args:
@@ -82,7 +82,8 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
     """
     recorded, named = result.record.data.source, "dataset" in names
     if recorded is None or (named and Path(given.dataset).name != Path(recorded.dataset).name):
-        return given
+        whole = named and Path(given.dataset).is_file() and not _PART & {*names}
+        return replace(given, split="train") if whole else given
     source = labelled_source(result, given.dataset if named else None)
     assert source is not None  # it is where the recorded one lies
     taken = {entry.name for entry in fields(DataSource)}

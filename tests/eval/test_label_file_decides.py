@@ -172,24 +172,25 @@ def test_a_data_section_keeps_what_it_says(labelled: LabelMaker, notes: Path, tm
     equal = {**named, "template": TWEET + " ", "verbalisers": dict(reversed(MOODS.items()))}
     assert experiment(settings_of(tmp_path, file, equal)).examples == whole.examples
     other = write_data(tmp_path / "other" / "others.jsonl", MOODS, count=8)
-    rest = experiment([*settings_of(tmp_path, file, None), "--data.dataset", str(other), "--data.split", "train"])
-    assert len(rest.examples) == 8 and all(e.input.startswith("Tweet: ") for e in rest.examples)
+    for words in ([], ["--data.split", "train"]):
+        rest = experiment([*settings_of(tmp_path, file, None), "--data.dataset", str(other), *words])
+        assert len(rest.examples) == 8 and all(e.input.startswith("Tweet: ") for e in rest.examples)
 
 
 def test_gold_is_compared_with_where_all_labelled_examples_have_it(
     labelled: LabelMaker, notes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = labelled(notes, *asked(TWEET, MOODS), "--max-examples", "6")
-    assert [c.labels_from for c in read_settings(["--labels", str(file)]).conditions] == [
-        None,
-        "random",
-        "labels",
-        "gold",
-    ]
+    plain, chat, *others = read_settings(["--labels", str(file)]).conditions
+    assert (plain.kind, chat.kind) == ("zero-shot", "chat")
+    assert [c.labels_from for c in others] == ["random", "labels", "gold"]
+    base = read_settings(["--labels", str(file), "--engine.model", "embedded:gemma-3-270m"]).conditions
+    assert base == [plain, *others]
+    assert "left out Zero-shot Chat: embedded:gemma-3-270m has no chat template here" in capsys.readouterr().err
     rows = [json.loads(line) for line in notes.read_text().splitlines()]
     bare = [item.example.input for item in read_result(file).labeled_examples[1:]]
     write_jsonl(notes, [row if TWEET.format(**row) not in bare else {"text": row["text"]} for row in rows])
-    assert [c.labels_from for c in read_settings(["--labels", str(file)]).conditions] == [None, "random", "labels"]
+    assert read_settings(["--labels", str(file)]).conditions == [plain, chat, *others[:-1]]
     assert "left out Many-shot Golden: 5 of 6 labelled examples have no gold" in capsys.readouterr().err
     asked_for = settings_of(
         tmp_path, file, None, conditions=[{"name": "G", "kind": "many-shot", "labels_from": "gold"}]
