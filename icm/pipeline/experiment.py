@@ -12,7 +12,7 @@ from icm.labelling.settings import SECTIONS, resolve_settings, section_values
 from icm.tasks.source import DataSource
 from icm.yaml_files import mapping, read_mapping
 
-Scheme = Literal["grow", "kfold"]
+Scheme = Literal["grow", "kfold", "self-training"]
 
 # Fields that the pipeline sets itself, and where the file says them.
 _ELSEWHERE = {
@@ -33,9 +33,10 @@ class LabelStage:
         algorithms: labelers. The first one's files are the labels that `eval` takes where it names no algorithm.
         seeds: of the search, and of the examples that `data.max_examples` draws.
         preset: `paper`, `codelion` or `fork`, under the values of `search`.
-        rounds: more than 1 labels the data in as many parts, by models fine-tuned with the recipe of `train` on the
-            labels of other parts (see `icm.pipeline.iteration`). Random labels, which no model makes, come at once.
-        scheme: `grow` learns the parts before; `kfold` all other parts, as the base model labels them.
+        rounds: more than 1 labels with models that are fine-tuned by the recipe of `train` on labels of earlier rounds
+            (see `icm.pipeline.iteration`). Random labels, which no model makes, come at once.
+        scheme: which labels a round learns. `grow`: of as many parts of the data those before; `kfold`: all others,
+            as the base model labels them; `self-training`: all data, labelled anew by each round.
         workers, ray_address: engines that label side by side, and where, as for `icm run`; they decide no label. They
             answer in the evaluation too, unless `eval` says otherwise.
     """
@@ -196,8 +197,8 @@ def _check_rounds(config: PipelineConfig) -> None:
     where, label = f"{config.path}: label", config.label
     if not 1 <= label.rounds <= MOST_REPEATS:
         raise ConfigError(f"{where}.rounds: found {label.rounds}, expected 1 to {MOST_REPEATS:,}")
-    if label.rounds == 1 and label.scheme == "kfold":
-        raise ConfigError(f"{where}.scheme: found kfold, but one round; give label.rounds, the number of folds")
+    if label.rounds == 1 and label.scheme != "grow":
+        raise ConfigError(f"{where}.scheme: found {label.scheme}, but one round; give label.rounds")
     if label.rounds > 1 and config.train is None:
         raise ConfigError(f"{where}.rounds: later rounds need fine-tuned models; add a section train")
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from icm.config import Algorithm
 from icm.doors import door
 from icm.errors import DataError
 from icm.pipeline.experiment import LabelStage
@@ -30,19 +31,25 @@ class Round:
         name: in file names.
         slice: of the data (see `DataSource`); None is all of it.
         learnt: rounds on whose labels the model is fine-tuned, without those of the slice; none for the base model.
+        algorithm: labeler; None for that of the experiment.
     """
 
     name: str
     slice: str | None
-    learnt: tuple[str, ...]
+    learnt: tuple[str, ...] = ()
+    algorithm: Algorithm | None = None
 
 
 def rounds_of(label: LabelStage) -> list[Round]:
     """The rounds in order. `grow`: each part by a model that has learnt the parts before it. `kfold`: everything by the
-    base model, then each fold by a model that has learnt the labels of the others."""
+    base model, then each fold by a model that has learnt the labels of the others. `self-training`: everything by the
+    base model, then everything again by what a model that has learnt the labels before answers when asked plainly."""
+    if label.scheme == "self-training":
+        later = (Round(f"round{n}", None, (f"round{n - 1}",), "zero-shot") for n in range(2, label.rounds + 1))
+        return [Round("round1", None), *later]
     slices = [f"{number}/{label.rounds}" for number in range(1, label.rounds + 1)]
     if label.scheme == "kfold":
-        return [Round("base", None, ()), *(Round(f"fold{n}", part, ("base",)) for n, part in enumerate(slices, 1))]
+        return [Round("base", None), *(Round(f"fold{n}", part, ("base",)) for n, part in enumerate(slices, 1))]
     names = tuple(f"round{number}" for number in range(1, label.rounds + 1))
     return [Round(name, part, names[:place]) for place, (name, part) in enumerate(zip(names, slices, strict=True))]
 
@@ -90,7 +97,7 @@ def _described(merged: ICMResult, source: DataSource, files: Sequence[Path]) -> 
     first = merged.record
     record = RunRecord(
         settings=first.settings,
-        model=replace(first.model, adapter=None),
+        model=first.model if len(files) == 1 else replace(first.model, adapter=None),
         data=replace(first.data, source=source, fingerprint=merged.dataset.fingerprint),
         prompt=first.prompt,
         versions=first.versions,

@@ -117,8 +117,9 @@ def _labelling(config: PipelineConfig, algorithm: str, seed: int) -> list[Stage]
             stages.append(_train(config, training, adapter, "labels"))
             given["adapter"], trained = str(adapter), stages[-1].outputs
         own = replace(config, given={**config.given, **given})
-        stages.append(_label(own, algorithm, seed, file, trained))
-    return [*stages, _merge(config, f"label {path.stem}", [files[step.name] for step in rounds if step.slice], path)]
+        stages.append(_label(own, step.algorithm or algorithm, seed, file, trained))
+    found = [files[step.name] for step in rounds if step.slice or step is rounds[-1]]
+    return [*stages, _merge(config, f"label {path.stem}", found, path)]
 
 
 def _merge(config: PipelineConfig, name: str, files: Sequence[Path], path: Path, without: str | None = None) -> Stage:

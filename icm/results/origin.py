@@ -72,8 +72,9 @@ def other_part(source: DataSource) -> DataSource:
 def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
     """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
 
-    Another data set is what it says it is; a file, which has no splits, is taken whole. One of the same name has its records read as the labelled ones were; which
-    of them is what it says, or if it says nothing of that, the other side of the holdout.
+    Another data set is what it says it is; a file, which has no splits, is taken whole. One of the same name has its
+    records read as the labelled ones were; which of them is what it says, or if it says nothing of that, the other side
+    of the holdout.
 
     Args:
         result: labels.

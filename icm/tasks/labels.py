@@ -6,6 +6,7 @@ What is said of gold here is said to the user alone: which examples are loaded d
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from icm.errors import DataError
 from icm.examples import LabelSpace
@@ -66,12 +67,20 @@ def check_labels(claims: Sequence[Claim], space: LabelSpace, task: Task, source:
             )
     if task.label_space is None and source.verbalisers is None:
         for line in [*_spellings(found), *_missing(found), *_rare(found), *_numbers(found)]:
-            _log.warning(line)
+            _warn_once(source.dataset, line)
     labelled = found.total()
     if len(found) == 1 and labelled > 1:
-        _log.warning("all %d labels are %r (one class only): accuracy on them says little", labelled, *found)
+        line = f"all {labelled} labels are {next(iter(found))!r} (one class only): accuracy on them says little"
+        _warn_once(source.dataset, line)
     if 0 < 2 * labelled < len(claims):
-        _log.warning("%d of %d examples have a label: accuracy is that of these alone", labelled, len(claims))
+        line = f"{labelled} of {len(claims)} examples have a label: accuracy is that of these alone"
+        _warn_once(source.dataset, line)
+
+
+@lru_cache(maxsize=256)
+def _warn_once(dataset: str, line: str) -> None:
+    """An evaluation loads the data once for the test and once for the labelled part."""
+    _log.warning("%s", line)
 
 
 def _alike(label: str, labels: Sequence[str]) -> str:

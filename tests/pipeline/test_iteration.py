@@ -147,6 +147,25 @@ def test_rounds_are_the_documented_stages(tmp_path: Path, reviews: Path, tiny_mo
     assert "in 2 rounds (grow)" in plan_pipeline(config)
 
 
+def test_self_training_asks_all_of_a_model_that_has_learnt_the_labels_before(tmp_path: Path, reviews: Path) -> None:
+    label = {"seeds": [5], "rounds": 3, "scheme": "self-training", "algorithms": ["bootstrap"]}
+    train = {**RECIPE, "algorithms": ["bootstrap"], "label_sources": ["gold"]}
+    *stages, _ = make_stages(read_experiment(write(tmp_path, reviews, label=label, train=train)))
+    assert [stage.name.split()[0] for stage in stages] == ["label", *["merge", "train", "label"] * 2, "label"]
+    asked = [stage for stage in stages if stage.trace is not None]
+    values = [stage.command[stage.command.index("--algorithm") + 1] for stage in asked]
+    assert values == ["bootstrap", "zero-shot", "zero-shot"]
+    assert ["--adapter" in stage.command for stage in asked] == [False, True, True]
+    for number, stage in enumerate(stages):
+        if stage in asked:
+            label_by_hand(stage.outputs[0], source_of(stage), wrong=number + 2)
+        elif "icm.pipeline.iteration" in stage.command:
+            assert merge_command(stage.command[3:]) == 0
+    first, second, third = (read_result(stage.outputs[0]).labels for stage in asked)
+    assert read_result(stages[1].outputs[0]).labels == first and read_result(stages[4].outputs[0]).labels == second
+    assert read_result(stages[-1].outputs[0]).labels == third != second and len(third) == len(ids(asked[0].outputs[0]))
+
+
 def test_another_number_of_rounds_is_refused(tmp_path: Path, reviews: Path) -> None:
     finished = make_stages(read_experiment(write(tmp_path, reviews, label={"seeds": [5]})))[0]
     run_by_hand([finished])
@@ -165,6 +184,7 @@ def test_another_number_of_rounds_is_refused(tmp_path: Path, reviews: Path) -> N
     [
         ({"label": {"rounds": 0}}, r"label\.rounds: found 0, expected 1 to 10,000"),
         ({"label": {"scheme": "kfold"}}, r"label\.scheme: found kfold, but one round"),
+        ({"label": {"scheme": "self-training"}}, r"label\.scheme: found self-training, but one round"),
         ({"label": {"rounds": 2, "scheme": "tree"}}, r"label\.scheme: found 'tree'"),
         ({"train": None}, r"label\.rounds: .* section train"),
         ({"data": {"slice": "1/2"}}, r"data\.slice: not set here; give label\.rounds"),
