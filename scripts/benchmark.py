@@ -1,65 +1,37 @@
-"""Cost of leave-one-out scoring, of MC1 and MC2, of large data, and of many results: tokens, seconds, memory.
+"""Cost of leave-one-out scoring and of MC1 and MC2: tokens, seconds.
 
     python scripts/benchmark.py scoring --model embedded --engine transformers --examples 64 --order tree --json
     python scripts/benchmark.py growth --model embedded --engine accounting --from 8 --to 256 --json
     python scripts/benchmark.py multiple-choice --questions mc_task.json --count 30 --model embedded --engine vllm
-    python scripts/benchmark.py loading --lines 1000000 [--workers 64]
-    python scripts/benchmark.py analysis --results 2000
     python scripts/benchmark.py contexts --model embedded --examples 64 [--seed 0]
-    python scripts/benchmark.py workers --examples 30000 --workers 8 --output-dir FOLDER [--kill-at 0.5]
 
 `scoring` is one sweep: every example given all others, in the divide-and-conquer `tree`, in the `natural` order with
 shared prefixes, or `plain`, each prompt alone. `growth` adds one example after another, with a sweep after each, as the
 search does. `--engine accounting` counts what a perfect prefix cache would compute, without a model. `multiple-choice`
-asks so many TruthfulQA questions as an evaluation does. `loading` makes a file of so many texts and plans its labelling
-over so many workers, as `icm run --dry-run` does; `analysis` is `icm analyze` over a folder of so many results.
-`contexts` tells how many labels of reviews leave-one-out and shared contexts predict rightly from the gold labels of
-the others, under three orders, and for how many tokens. `workers` labels so many texts over Ray with the accounting
-engine; with `--kill-at` it kills itself when that share of the searches is done, and the same command without it goes
-on from there.
+asks so many TruthfulQA questions as an evaluation does. `contexts` tells how many labels of reviews leave-one-out and
+shared contexts predict rightly from the gold labels of the others, under three orders, and for how many tokens.
 """
 
 import argparse
-import io
 import json
-import os
-import resource
-import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
-import psutil
 
 from eval.conditions.pool import EnginePool
 from eval.experiment import Experiment
 from eval.multiple_choice import held_out_questions
 from eval.settings import checked_settings
-from icm.commands.results import show_analysis
-from icm.config import EngineConfig, GenerationConfig, SearchConfig, WorkersConfig
+from icm.config import EngineConfig, SearchConfig
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
 from icm.engines.base import Engine
-from icm.examples import ICMDataset, ICMExample, LabelSpace
-from icm.files import fingerprint, write_jsonl
-from icm.labelling.batches import split_batches
-from icm.labelling.forecast import plan_run
-from icm.labelling.options import OutputConfig, Settings
-from icm.labelling.session import Progress, run_labeling
-from icm.labelling.unit import Job
-from icm.labelling.workers import Workers
+from icm.examples import ICMDataset, ICMExample
 from icm.models import resolve_model
 from icm.prompts import PromptTree, Segment
-from icm.results.format import ICMResult, LabeledExample, write_result
-from icm.results.record import DataRecord, RunRecord
-from icm.results.trace import Unit
-from icm.results.units import Trace
 from icm.search.scoring import Labels, Scorer
 from icm.search.simple import argmax_labels
 from icm.search.trees import Order, draw_order
@@ -109,70 +81,16 @@ class Asked:
     mc2: float
 
 
-@dataclass(frozen=True)
-class Load:
-    """Cost of one step over large data.
-
-    Attributes:
-        step: what was done.
-        count: examples, batches or results that it led to.
-        cpu_seconds: of the step.
-        peak_mib: largest resident memory of the process so far.
-    """
-
-    step: str
-    count: int
-    cpu_seconds: float
-    peak_mib: int
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """Cost of a labelling over workers.
-
-    Attributes:
-        units: searches, and of them those that an earlier, killed command had finished.
-        to_know: seconds to read what an earlier command left.
-        to_first_search: seconds from the start of the command's work until a worker has its first search.
-        to_first_row: likewise, until that says something: behind a bootstrap, where it had not begun.
-        seconds: in all.
-        cpu_seconds: of the command and of all workers.
-        driver_mib: largest resident memory of the command.
-        trace_bytes: when it is done.
-        labels: hash of what was found.
-    """
-
-    units: int
-    units_before: int
-    to_know: float
-    to_first_search: float
-    to_first_row: float
-    seconds: float
-    cpu_seconds: float
-    driver_mib: int
-    trace_bytes: int
-    labels: str
-
-
 def main() -> None:
     """Parse the command line, run, print."""
     load_secrets(Path.cwd())
     arguments = _parser().parse_args()
-    if arguments.benchmark in ("loading", "analysis"):
-        with tempfile.TemporaryDirectory() as folder:
-            steps = _loading if arguments.benchmark == "loading" else _analysis
-            for load in steps(arguments, Path(folder)):
-                _print(load, arguments.json)
-        return
     if arguments.benchmark == "contexts":
         for share in predicted(arguments):
-            _print(share, arguments.json)
-        return
-    if arguments.benchmark == "workers":
-        _print(_over_workers(arguments), arguments.json)
+            show(share, arguments.json)
         return
     if arguments.benchmark == "multiple-choice":
-        _print(_multiple_choice(arguments), arguments.json)
+        show(_multiple_choice(arguments), arguments.json)
         return
     with _engine(arguments) as engine:
         scorer = _scorer(engine, arguments.examples if arguments.benchmark == "scoring" else arguments.to)
@@ -188,7 +106,7 @@ def main() -> None:
             engine.usage.computed_tokens - before[1],
             time.perf_counter() - started,
         )
-    _print(found, arguments.json)
+    show(found, arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -204,23 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument("--questions", required=True)
     asking.add_argument("--count", type=int, default=30)
     asking.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
-    loading = commands.add_parser("loading", help="a large file")
-    loading.add_argument("--lines", type=int, default=1_000_000)
-    loading.add_argument("--max-examples", type=int)
-    loading.add_argument("--workers", type=int, default=64)
     contexts = commands.add_parser("contexts", help="labels predicted rightly by leave-one-out and by shared contexts")
     contexts.add_argument("--examples", type=int, default=64)
     contexts.add_argument("--seed", type=int, default=0)
-    analysis = commands.add_parser("analysis", help="a folder of many results")
-    analysis.add_argument("--results", type=int, default=2000)
-    analysis.add_argument("--examples", type=int, default=64)
-    workers = commands.add_parser("workers", help="a labelling over Ray")
-    workers.add_argument("--examples", type=int, default=30_000)
-    workers.add_argument("--workers", type=int, default=8, help="0 labels in this process")
-    workers.add_argument("--output-dir", type=Path, required=True)
-    workers.add_argument("--kill-at", type=float)
-    for command in (loading, analysis, workers):
-        command.add_argument("--json", action="store_true", help="print one JSON object a step")
     for command in (scoring, growth):
         command.add_argument("--engine", choices=["accounting", "transformers", "vllm"], default="accounting")
     for command in (scoring, growth, asking, contexts):
@@ -258,99 +162,6 @@ def _multiple_choice(arguments: argparse.Namespace) -> Asked:
     )
 
 
-def _loading(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
-    path = folder / "large.jsonl"
-    texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.lines))
-    write_jsonl(path, ({"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts)))
-    import transformers  # noqa: F401  its start is no cost of the data
-
-    source = DataSource(str(path), max_examples=arguments.max_examples)
-    settings = Settings(source, SearchConfig(), EngineConfig("embedded"), GenerationConfig(), OutputConfig())
-    started, loaded = time.process_time(), list[Load]()
-    plan = plan_run(
-        settings,
-        on_data=lambda data: loaded.append(_load("load", len(data.dataset), started)),
-        workers=WorkersConfig(arguments.workers),
-    )
-    yield from loaded
-    spent = sum(load.cpu_seconds for load in loaded)
-    yield _load(f"split and plan over {arguments.workers} workers", len(plan.batches), started + spent)
-
-
-def _analysis(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
-    """Results of the built-in reviews with gold for labels; a run would take a second each."""
-    data = load_task(DataSource("reviews", max_examples=arguments.examples))
-    items = [LabeledExample(example, data.gold[example.id], 1.0) for example in data.dataset]
-    record = RunRecord(data=DataRecord(DataSource("reviews")))
-    for number in range(arguments.results):
-        result = ICMResult(items, None, data.dataset.label_space, data.dataset.task, record)
-        write_result(folder / f"made{number}.jsonl", result)
-    started = time.process_time()
-    with redirect_stdout(io.StringIO()):
-        show_analysis(argparse.Namespace(output_path=None, result_file=None, results_dir=str(folder)))
-    yield _load("icm analyze", arguments.results, started)
-
-
-def _load(step: str, count: int, started: float) -> Load:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
-    return Load(step, count, round(time.process_time() - started, 1), peak)
-
-
-class _Timed(Workers):
-    """Workers that note when they begin searches."""
-
-    begun: ClassVar[list[float]] = []
-
-    def label(self, units: Sequence[Unit], job: Callable[[Unit], Job | None], *more: Any) -> None:
-        """See `Workers.label`."""
-
-        def noted(unit: Unit) -> Job | None:
-            self.begun.append(time.monotonic())
-            return job(unit)
-
-        super().label(units, noted, *more)
-
-
-def _over_workers(arguments: argparse.Namespace) -> Scaled:
-    texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.examples))
-    dataset = ICMDataset([ICMExample(text) for text in texts], LabelSpace(), "notes", "classification")
-    path = arguments.output_dir / "l.trace.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make, resume, began = partial(_accounting, "embedded"), path.exists(), time.monotonic()
-    batches, first, units = split_batches(dataset, make(), SearchConfig()), list[float](), list[int]()
-
-    def seen(progress: Progress) -> None:
-        if not first:
-            first.append(time.monotonic() - began)
-            units.append(progress.finished)
-        if arguments.kill_at and progress.finished >= arguments.kill_at * progress.units:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    reading = time.monotonic()
-    Trace(path if resume else None)
-    to_know = time.monotonic() - reading
-    with ExitStack() as stack:
-        config = WorkersConfig(arguments.workers or 1)
-        engine = stack.enter_context(_Timed(make, config, gpus=0)).load() if arguments.workers else make()
-        result = run_labeling(
-            dataset, engine, SearchConfig(), trace_path=path, resume=resume, on_progress=seen, batches=batches
-        )
-        spent = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
-    own = time.process_time() + sum(times.user + times.system for times in spent)
-    return Scaled(
-        len(batches),
-        units[0] if units else len(batches),
-        round(to_know, 2),
-        round(engine.begun[0] - began if isinstance(engine, _Timed) and engine.begun else 0.0, 1),
-        round(first[0] if first else 0.0, 1),
-        round(time.monotonic() - began, 1),
-        round(own, 1),
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,
-        path.stat().st_size,
-        fingerprint(result.labels),
-    )
-
-
 @dataclass(frozen=True)
 class Predicted:
     """What the gold labels of others say of each: share right under each order, and tokens of an order."""
@@ -377,7 +188,8 @@ def predicted(arguments: argparse.Namespace) -> Iterator[Predicted]:
             yield Predicted(f"{shots or 'all other'} examples a context", right, spent)
 
 
-def _accounting(model: str) -> AccountingEngine:
+def accounting(model: str) -> AccountingEngine:
+    """An accounting engine with a model's tokenizer."""
     from transformers import PreTrainedTokenizerFast  # not part of what loading takes; AutoTokenizer imports torch
 
     return AccountingEngine(PreTrainedTokenizerFast.from_pretrained(resolve_model(model)))
@@ -385,7 +197,7 @@ def _accounting(model: str) -> AccountingEngine:
 
 def _engine(arguments: argparse.Namespace) -> Engine:
     if arguments.engine == "accounting":
-        return _accounting(arguments.model)
+        return accounting(arguments.model)
     return create_engine(EngineConfig(model=arguments.model, engine=arguments.engine))
 
 
@@ -456,7 +268,8 @@ def _mean_length(scorer: Scorer) -> float:
     return float(np.mean([len(demonstration(scorer.dataset[p], label)) for p, label in labels.items()]))
 
 
-def _print(found: Measurement | Asked | Load | Predicted | Scaled, as_json: bool) -> None:
+def show(found: object, as_json: bool) -> None:
+    """Print a data class, a field a line."""
     if as_json:
         print(json.dumps(vars(found)))
         return

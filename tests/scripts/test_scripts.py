@@ -43,6 +43,12 @@ def test_cost_of_a_sweep(run: Run) -> None:
     assert plain["computed_tokens"] == plain["prompt_tokens"]
 
 
+def test_cost_of_many_results(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    found = json.loads(run("benchmark_scale.py", "analysis", "--results", 3, "--examples", 8, "--json"))
+    assert found["step"] == "icm analyze" and found["count"] == 3 and found["peak_mib"] > 0
+
+
 def test_cost_of_growth(run: Run) -> None:
     found = measured(run, "growth", "--from", 8, "--to", 96)
     steps = sum(range(9, 97)) * found["mean_demonstration_tokens"]  # one demonstration a leaf and step
