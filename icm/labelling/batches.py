@@ -17,6 +17,9 @@ from icm.tasks.soundness import sound
 
 _log = logging.getLogger(__name__)
 
+LEAST = 16
+"""Examples over which labels can be calibrated without a word: of one, the model's answer would count for nothing."""
+
 
 class Context(Protocol):
     """What says how much fits together: an engine, or what stands for it."""
@@ -80,9 +83,15 @@ def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
 
 
 def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
-    """Say why there are several."""
+    """Say why there are several, and whether one is too small for its calibration."""
     if len(batches) > 1:
         _log.warning(_why(batches, config))
+    if config.calibration == "batch" and config.algorithm != "random" and (few := min(map(len, batches))) < LEAST:
+        _log.warning(
+            "labels are calibrated over %d examples as if each label were about equally frequent among them; for so "
+            "few, or for one kind of text, give --calibration none",
+            few,
+        )
 
 
 def _why(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
