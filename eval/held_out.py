@@ -11,7 +11,7 @@ from eval.labels import with_gold
 from eval.settings import ConditionConfig, EvalConfig, checked_settings, given_settings
 from icm.config import EngineConfig
 from icm.engines.common import loading, model_files
-from icm.errors import ConfigError, DataError, ICMError
+from icm.errors import ConfigError, DataError, ICMError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.http import check_address, is_loopback
 from icm.labelling.options import build
@@ -52,7 +52,7 @@ def _askable(
     without = sum(item.example.id not in file.gold for item in result.labeled_examples)
     reasons: dict[str | None, object] = {
         "gold": without and f"{without} of {len(result.labeled_examples)} labelled examples have no gold",
-        "chat": not _has_chat_template(engine) and f"{engine.model} has no chat template here",
+        "chat": not _has_chat_template(engine) and f"no chat template of {engine.model} is here",
     }
     for condition in conditions:
         if reason := reasons.get(_needs(condition)):
@@ -66,14 +66,17 @@ def _needs(condition: ConditionConfig) -> str | None:
 
 
 def _has_chat_template(engine: EngineConfig) -> bool:
-    """Of a model that is loaded here; what a server does with chats is for the settings to say."""
+    """Of a model whose tokenizer is here; what a server does with chats is for the settings to say."""
     if engine.engine == "server":
         return False
     from transformers import AutoTokenizer
 
-    folder, revision = model_files(engine)
-    with loading(engine.model):
-        return bool(getattr(AutoTokenizer.from_pretrained(folder, revision=revision), "chat_template", None))
+    try:
+        folder, revision = model_files(engine)
+        with loading(engine.model):
+            return bool(getattr(AutoTokenizer.from_pretrained(folder, revision=revision), "chat_template", None))
+    except PrerequisiteError:  # who answers may have it all the same: workers of a cluster, or an earlier command
+        return False
 
 
 def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:

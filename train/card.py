@@ -80,6 +80,7 @@ def _labels(plan: Plan) -> str:
             "labels": _SOURCES[plan.arguments.label_source],
             "labeler": record.algorithm or record.search_settings.get("algorithm") or unknown,
             "labelling model": public_name(record.model.name) if record.model.name else unknown,
+            "with the adapter": public_name(record.model.adapter) if record.model.adapter else "none",
             "task": plan.result.task,
             "data": public_name(record.data.source.dataset) if record.data.source else unknown,
             "examples": ", ".join(f"{label}: {count}" for label, count in plan.result.label_counts.items()),

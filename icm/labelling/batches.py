@@ -10,7 +10,7 @@ import numpy as np
 
 from icm.config import SearchConfig
 from icm.errors import ConfigError
-from icm.examples import ICMDataset, ICMExample, uncollected
+from icm.examples import ICMDataset, ICMExample, garbage_collection
 from icm.prompts import PromptEncoder, Tokenizer
 from icm.search.scoring import CONTENT_FREE
 from icm.tasks.soundness import sound
@@ -28,7 +28,7 @@ class Context(Protocol):
     context_length: int
 
 
-@uncollected()
+@garbage_collection(on=False)
 def split_batches(
     dataset: ICMDataset, engine: Context, config: SearchConfig, bad_records: str = "refuse"
 ) -> list[ICMDataset]:

@@ -78,6 +78,20 @@ def check_evaluation(config: PipelineConfig) -> "EvalConfig":
             raise ConfigError(str(error).replace(str(path), f"{config.path}: eval")) from None
 
 
+def check_rounds(config: PipelineConfig) -> None:
+    """Raise ConfigError where each round, a model of its own, would write other claims to label."""
+    from icm.labelling.forecast import plan_writing
+
+    if config.label.rounds == 1:
+        return
+    first = config.settings(config.label.algorithms[0], config.label.seeds[0])
+    if plan_writing(first.data, first.generation) is not None:
+        raise ConfigError(
+            f"{config.path}: label.rounds: a model writes the claims of {first.data.dataset}, and each round's would "
+            "write others; write them once (`icm run --algorithm random`), then give their file as data.claims"
+        )
+
+
 def check_benchmarks(evaluation: "EvalConfig") -> None:
     """Find the benchmarks and their data now. Raises ICMError for what is not there."""
     from eval.benchmarks.tasks import BenchmarkTasks

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from eval.conditions.base import ITEMS_PER_BATCH
-from icm.config import EngineConfig
+from icm.config import EngineConfig, WorkersConfig
 from icm.engines.crew import gpus_of
 from icm.labelling.forecast import RunPlan, plan_run
 from icm.labelling.hardware import inference, model_shape
-from icm.pipeline.checks import check_evaluation, check_training, held_out_writing
+from icm.labelling.scale import workers_here
+from icm.pipeline.checks import check_evaluation, check_rounds, check_training, held_out_writing
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.manifest import StageRecord, changed, is_done, read_manifest
-from icm.pipeline.stages import Stage, make_stages, trained_model
+from icm.pipeline.stages import Stage, eval_workers, make_stages, trained_model
 from train.forecast import Recipe, plan_training, read_layout
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def plan_pipeline(config: PipelineConfig) -> str:
     settings = {name: check_training(config, train) for name, train in recipes.items()}
     evaluation = None if config.eval is None else check_evaluation(config)
     writing = None if config.eval is None else held_out_writing(config)
+    check_rounds(config)
     lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
     for number, stage in enumerate(stages, start=1):
         lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]
@@ -47,7 +49,7 @@ def plan_pipeline(config: PipelineConfig) -> str:
         lines += ["", f"{algorithm}, each of {len(config.label.seeds)} seeds{rounds}:", str(plan)]
     for name, train in recipes.items():
         lines += _training(config, train, settings[name], plans[0], _adapters(stages, recipes, name))
-    scoring = [] if evaluation is None else [*_evaluation(evaluation, plans[0])]
+    scoring = [] if evaluation is None else [*_evaluation(evaluation, plans[0], eval_workers(config))]
     scoring += [f"{'to be written':20} {writing}"] if writing else []
     return "\n".join([*lines, *(["", "eval, of the held-out part:", *scoring] if scoring else [])])
 
@@ -83,7 +85,7 @@ def _training(
     return ["", title, *map(str, plan_training(plan, layout))]
 
 
-def _evaluation(settings: "EvalConfig", labels: RunPlan) -> Iterable[str]:
+def _evaluation(settings: "EvalConfig", labels: RunPlan, engines: WorkersConfig) -> Iterable[str]:
     """What the evaluation needs, where the labelling says so of itself."""
     if labels.shape is None or not labels.needs:
         return
@@ -102,9 +104,11 @@ def _evaluation(settings: "EvalConfig", labels: RunPlan) -> Iterable[str]:
     for cards in sorted({own, *(need.cards for need in labels.needs)}):
         need = inference(labels.shape, settings.engine, kept, round(texts * item), cards, starts)
         yield str(need)
-        if cards == own and labels.fleet is not None:
-            hours = (need.idle + need.tokens / need.rate / labels.fleet.workers) / 3600
-            yield f"{f'over {labels.fleet.workers} workers':20} {hours:.2f} h, each on {cards} H100"
+        if cards == own and not engines.here:
+            workers = workers_here(engines, own)
+            busy = min(workers, -(-texts // ITEMS_PER_BATCH))  # each takes whole batches
+            hours = (need.idle + need.tokens / need.rate / busy) / 3600
+            yield f"{f'over {workers} workers':20} {hours:.2f} h, each on {cards} H100"
     if settings.multiple_choice is not None:
         yield f"{'assumed':20} nothing of multiple_choice, whose questions are not read here"
     if settings.benchmarks is not None:

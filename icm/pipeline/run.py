@@ -11,7 +11,7 @@ from rich.table import Table
 from icm.doors.locks import held
 from icm.errors import ICMError, ResumeError
 from icm.files import atomic_write
-from icm.pipeline.checks import check_benchmarks, check_evaluation, check_later_stages, held_out_writing
+from icm.pipeline.checks import check_benchmarks, check_evaluation, check_later_stages, check_rounds, held_out_writing
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.manifest import (
     MANIFEST,
@@ -54,6 +54,8 @@ def run_pipeline(config: PipelineConfig, force: bool = False, jobs: int | None =
     records = read_manifest(config.output_dir)
     waiting = [stage for stage in stages if not is_done(stage, records.get(stage.name))]
     check_later_stages(config, waiting)
+    if waiting:
+        check_rounds(config)
     if "eval" in {stage.name for stage in waiting}:
         held_out_writing(config)
         check_benchmarks(check_evaluation(config))

@@ -352,7 +352,7 @@ def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, A
     return {**condition, **own, "files": files, "adapters": [str(_adapter(config, run)) for run in runs]}
 
 
-def _eval_workers(config: PipelineConfig) -> WorkersConfig:
+def eval_workers(config: PipelineConfig) -> WorkersConfig:
     """Those that label, but for what `eval` says of them; on this machine where it has trained the adapters, which a
     cluster may not see. Raises ConfigError for a wrong value."""
     labelling = config.label.engines if config.train is None else replace(config.label.engines, ray_address=None)
@@ -374,7 +374,7 @@ def _eval(config: PipelineConfig) -> Stage:
     models = [path for entry in (engine, *settings["conditions"]) for path in _folders(config, entry)]
     if "model" not in engine:  # then it is the engine that labelled, with what is named here
         engine = {**_not_default(config.settings(config.label.algorithms[0], config.label.seeds[0]).engine), **engine}
-    workers = _eval_workers(config)
+    workers = eval_workers(config)
     words = ["--config", str(eval_file(config)), *_worker_words(workers)]
     return Stage(
         name="eval",

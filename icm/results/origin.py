@@ -7,7 +7,7 @@ from pathlib import Path
 from icm.errors import DataError
 from icm.results.format import ICMResult, is_result
 from icm.tasks.lookup import task_names
-from icm.tasks.reading import is_local
+from icm.tasks.reading import is_local, is_whole_file
 from icm.tasks.source import DataSource
 
 # What `datasets` leaves in a folder; a folder without has its name by chance.
@@ -72,7 +72,7 @@ def other_part(source: DataSource) -> DataSource:
 def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
     """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
 
-    Another data set is what it says it is; a file, which has no splits, is taken whole. One of the same name has its
+    Another data set is what it says it is; a file without splits is taken whole. One of the same name has its
     records read as the labelled ones were; which of them is what it says, or if it says nothing of that, the other side
     of the holdout.
 
@@ -83,7 +83,7 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
     """
     recorded, named = result.record.data.source, "dataset" in names
     if recorded is None or (named and Path(given.dataset).name != Path(recorded.dataset).name):
-        whole = named and Path(given.dataset).is_file() and not _PART & {*names}
+        whole = named and not _PART & {*names} and is_whole_file(given)
         return replace(given, split="train") if whole else given
     source = labelled_source(result, given.dataset if named else None)
     assert source is not None  # it is where the recorded one lies

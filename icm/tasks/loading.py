@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError, ICMError
-from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, uncollected
+from icm.examples import GoldLabels, ICMDataset, ICMExample, Relations, TaskData, example_id, garbage_collection
 from icm.tasks.advice import signatures_of
 from icm.tasks.base import HubData, Item, Record, Task
 from icm.tasks.columns import columns_of, find_column
@@ -27,7 +27,7 @@ from icm.tasks.written import Generate, stand_ins, with_claims
 _log = logging.getLogger(__name__)
 
 
-@uncollected()
+@garbage_collection(on=False)
 def load_task(source: DataSource, generate: Generate | None = None) -> TaskData:
     """Load a data set as a task.
 

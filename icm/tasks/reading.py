@@ -63,6 +63,13 @@ def records_of_split(found: list[Record], source: DataSource, unnamed: str = "tr
     return [record for record in found if str(record.fields.get("split", unnamed)) == wanted]
 
 
+def is_whole_file(source: DataSource) -> bool:
+    """Whether the source is a file whose records do not say which split they are of. Errors are those of
+    `read_records`."""
+    path = Path(source.dataset).expanduser()
+    return path.is_file() and not any("split" in found.fields for found in file_records(path, source.bad_records))
+
+
 def refuse_named_split(source: DataSource) -> None:
     """Refuse any split but `train` of data that has no named ones."""
     if split_of(source) != "train":

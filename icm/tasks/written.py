@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.errors import ConfigError, DataError
-from icm.examples import rank
+from icm.examples import garbage_collection, rank
 from icm.files import fingerprint, write_jsonl
 from icm.tasks.base import Record, Task, candidates
 from icm.tasks.drawing import group_id, in_part
@@ -115,7 +115,8 @@ def _ask(waiting: Mapping[str, _Open], task: Task, source: DataSource, generate:
             "random`), then give their file as `claims`"
         )
     wanted, count = [waiting[group] for group in _drawn(waiting, source)], source.candidates
-    texts = generate([entry.prompt for entry in wanted for _ in range(count)])
+    with garbage_collection(on=True):  # it starts an engine, and takes hours
+        texts = generate([entry.prompt for entry in wanted for _ in range(count)])
     if len(texts) != len(wanted) * count:
         raise ValueError(f"{len(texts)} claims for {len(wanted)} questions")
     starts = range(0, len(texts), count)

@@ -175,6 +175,9 @@ def test_a_data_section_keeps_what_it_says(labelled: LabelMaker, notes: Path, tm
     for words in ([], ["--data.split", "train"]):
         rest = experiment([*settings_of(tmp_path, file, None), "--data.dataset", str(other), *words])
         assert len(rest.examples) == 8 and all(e.input.startswith("Tweet: ") for e in rest.examples)
+    rows = [json.loads(line) for line in other.read_text(encoding="utf-8").splitlines()]
+    write_jsonl(other, [{**row, "split": "test" if place < 3 else "train"} for place, row in enumerate(rows)])
+    assert len(experiment([*settings_of(tmp_path, file, None), "--data.dataset", str(other)]).examples) == 3
 
 
 def test_gold_is_compared_with_where_all_labelled_examples_have_it(
@@ -186,7 +189,7 @@ def test_gold_is_compared_with_where_all_labelled_examples_have_it(
     assert [c.labels_from for c in others] == ["random", "labels", "gold"]
     base = read_settings(["--labels", str(file), "--engine.model", "embedded:gemma-3-270m"]).conditions
     assert base == [plain, *others]
-    assert "left out Zero-shot Chat: embedded:gemma-3-270m has no chat template here" in capsys.readouterr().err
+    assert "left out Zero-shot Chat: no chat template of embedded:gemma-3-270m is here" in capsys.readouterr().err
     rows = [json.loads(line) for line in notes.read_text().splitlines()]
     bare = [item.example.input for item in read_result(file).labeled_examples[1:]]
     write_jsonl(notes, [row if TWEET.format(**row) not in bare else {"text": row["text"]} for row in rows])

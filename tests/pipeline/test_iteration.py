@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from icm.errors import ConfigError, ResumeError
 from icm.files import parse_json, write_jsonl
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.checks import check_later_stages
-from icm.pipeline.experiment import read_experiment
+from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import main as merge_command
 from icm.pipeline.manifest import StageRecord, digests, flat, write_manifest
@@ -164,6 +164,16 @@ def test_self_training_asks_all_of_a_model_that_has_learnt_the_labels_before(tmp
     first, second, third = (read_result(stage.outputs[0]).labels for stage in asked)
     assert read_result(stages[1].outputs[0]).labels == first and read_result(stages[4].outputs[0]).labels == second
     assert read_result(stages[-1].outputs[0]).labels == third != second and len(third) == len(ids(asked[0].outputs[0]))
+
+
+@pytest.mark.parametrize("ask", [plan_pipeline, run_pipeline])
+def test_rounds_do_not_write_claims_of_their_own(tmp_path: Path, ask: Callable[[PipelineConfig], object]) -> None:
+    questions = tmp_path / "questions.jsonl"
+    write_jsonl(questions, [{"question": f"What is {n} + {n}?", "answer": f"#### {2 * n}"} for n in range(20)])
+    label = {"rounds": 2, "scheme": "self-training"}
+    path = write(tmp_path, questions, label=label, data={"dataset": str(questions), "holdout": 0.25})
+    with pytest.raises(ConfigError, match=r"label\.rounds: a model writes the claims of .*; write them once"):
+        ask(read_experiment(path))
 
 
 def test_another_number_of_rounds_is_refused(tmp_path: Path, reviews: Path) -> None:

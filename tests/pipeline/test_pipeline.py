@@ -221,7 +221,7 @@ def test_the_label_command_resolves_to_the_settings_that_are_recorded(path: Path
     config = read_experiment(path)
     label_stages = [stage for stage in make_stages(config) if stage.trace is not None]
     runs = [(algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
-    runs = [run for run in runs for _ in rounds_of(config.label)]
+    runs = [(step.algorithm or algorithm, seed) for algorithm, seed in runs for step in rounds_of(config.label)]
     for stage, (algorithm, seed) in zip(label_stages, runs, strict=True):
         assert stage.command[:4] == (sys.executable, "-m", "icm", "run")
         arguments = parsed(stage)
