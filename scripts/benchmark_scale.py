@@ -29,6 +29,7 @@ from benchmark import accounting, show
 
 from icm.commands.results import show_analysis
 from icm.config import EngineConfig, GenerationConfig, SearchConfig, WorkersConfig
+from icm.engines import create_engine
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.files import fingerprint, write_jsonl
 from icm.labelling.batches import split_batches
@@ -126,8 +127,7 @@ def _loading(arguments: argparse.Namespace, folder: Path) -> Iterator[Load]:
     path = folder / "large.jsonl"
     texts = (f"Note {n}: the parcel came {n % 7} days late, dented on side {n % 6}." for n in range(arguments.lines))
     write_jsonl(path, ({"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts)))
-    import transformers  # noqa: F401  its start is no cost of the data
-
+    create_engine(EngineConfig("embedded")).close()  # imports, which are no cost of the data
     source = DataSource(str(path), max_examples=arguments.max_examples)
     settings = Settings(source, SearchConfig(), EngineConfig("embedded"), GenerationConfig(), OutputConfig())
     started, loaded = time.process_time(), list[Load]()
