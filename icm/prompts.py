@@ -251,7 +251,7 @@ def _counter(tokenizer: Tokenizer) -> Callable[[str], int]:
         return lambda text: len(token_ids(tokenizer, text))
     fast.no_truncation()
     fast.no_padding()
-    return lambda text: sum(len(fast.encode(piece, add_special_tokens=False)) for piece in _pieces(tokenizer, text))
+    return lambda text: sum([len(fast.encode(piece, add_special_tokens=False)) for piece in _pieces(tokenizer, text)])
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -53,10 +53,10 @@ def split_batches(
         groups.setdefault(example.group, _Group()).add(example, tokens)
     order = np.random.default_rng(config.seed).permutation(len(groups))
     found = list(groups.values())
-    fitting = sound([_fitting(found[number], budget) for number in order], bad_records, "questions")
+    fitting = sound([_fitting(found[number], budget) for number in order.tolist()], bad_records, "questions")
     batches = _packed(fitting, budget, config.batch_size)
-    trusted = {e.id: count for e, count in zip(dataset, lengths, strict=True) if e.id in dataset.trusted}
-    if len(batches) > 1 and trusted:
+    if len(batches) > 1 and dataset.trusted:
+        trusted = {e.id: count for e, count in zip(dataset, lengths, strict=True) if e.id in dataset.trusted}
         left = budget - sum(trusted.values()), config.batch_size - len(trusted)
         _check_room(fitting, *left)
         everywhere = [example for example in dataset if example.id in trusted]

@@ -22,7 +22,7 @@ from icm.engines.base import Engine
 from icm.engines.common import context_length, model_files
 from icm.engines.devices import gpus
 from icm.errors import ICMError, PrerequisiteError
-from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData
+from icm.examples import ICMDataset, ICMExample, LabelSpace, TaskData, garbage_collection
 from icm.labelling.batches import batched, say_batches, split_batches
 from icm.labelling.hardware import GIB, RATES, ModelShape, Need, inference, model_config, model_shape, writing
 from icm.labelling.options import Settings
@@ -158,6 +158,7 @@ def _assumed_writing(settings: Settings, claims: int) -> Writing | None:
     return Writing(questions, data.candidates, settings.generation.generation_max_tokens)
 
 
+@garbage_collection(on=False)
 def plan_run(
     settings: Settings, on_data: Callable[[TaskData], None] = lambda data: None, workers: WorkersConfig | None = None
 ) -> RunPlan:
