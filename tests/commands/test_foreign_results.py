@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from support.fake_hub import FakeHub
 
 from eval.run import main as evaluate
@@ -37,6 +38,7 @@ Make = Callable[..., Path]
 def gift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """A folder with two modules and a result file that names its data, and what else `header` says."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the client tries for a minute
     (tmp_path / "gift").mkdir()
     (tmp_path / "gift" / "payload.py").write_text(PAYLOAD + TASK)
     (tmp_path / "gift" / "sub").mkdir()

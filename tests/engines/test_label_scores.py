@@ -102,17 +102,17 @@ def test_tokens_computed(space: str, sweep: int, zero_shot: int, one_by_one: int
 
 @pytest.mark.slow
 def test_smollm2_scores_whole_sequences() -> None:
-    """Behind a few demonstrations."""
+    """Behind a demonstration."""
     folder = resolve_model("embedded")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     with TransformersEngine(EngineConfig(dtype="float32", device="cpu")) as engine:
         for name in ("12 classes", "40 classes", "one within another"):
             labels = SPACES[name]
-            dataset = _messages(3, labels)
+            dataset = _messages(2, labels)
             encoder = PromptEncoder(AutoTokenizer.from_pretrained(folder), dataset.label_space)
             scorer = Scorer(engine, dataset, SearchConfig(shots=None))
             assert any(len(ids) > 1 for ids in encoder.labels.sequences)
-            assigned = {place: labels[place] for place in range(3)}
+            assigned = {place: labels[place] for place in range(2)}
             tree = scorer.trees(assigned).leave_one_out(draw_order(assigned, np.random.default_rng(0)))
             expected = plain_label_scores(model, tree, encoder.labels)
             np.testing.assert_allclose(engine.score_labels(tree, encoder.labels), expected, atol=1e-4, err_msg=name)
