@@ -105,8 +105,8 @@ def draw_bars(bars: Sequence[Bar], title: str, unit: str = "accuracy") -> Figure
         axes.tick_params(length=0)
         axes.grid(axis="y", color="#E5E5E5", zorder=0)
         axes.set_ylabel(unit)
-        axes.set_title(plain(title), loc="left", fontsize=12, fontweight="bold", pad=12)
-        figure.text(0.99, 0.985, _legend_text(bars), ha="right", va="top", fontsize=8, color="#555555")
+        axes.set_title(plain(title), loc="left", fontsize=12, fontweight="bold", pad=22)
+        axes.text(0, 1.02, _legend_text(bars), transform=axes.transAxes, fontsize=8, color="#555555")
     return figure
 
 
@@ -128,7 +128,7 @@ def _draw_seeds_and_raw(axes: Axes, bars: Sequence[Bar]) -> None:
 
 
 def _legend_text(bars: Sequence[Bar]) -> str:
-    parts = [f"n = {bars[0].items}, bars: 95 % intervals"]
+    parts = [f"n = {bars[0].items}, whiskers: 95 % intervals"]
     if any(len(bar.seeds) > 1 for bar in bars):
         parts.append("dots: seeds")
     if any(abs(bar.raw - bar.estimate.value) > 1e-9 for bar in bars):
