@@ -15,7 +15,7 @@ from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.files import write_jsonl
 from icm.labelling import run, session
-from icm.labelling.batches import batched, split_batches
+from icm.labelling.batches import LEAST, batched, say_batches, split_batches
 from icm.labelling.forecast import plan_run
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
@@ -39,6 +39,18 @@ def test_batches_leave_room_for_contextual_calibration(tokenizer: Any) -> None:
     for length in range(900, 1100, 25):
         engine = AccountingEngine(tokenizer, context_length=length)
         assert sum(run_labeling(dataset, engine, config).metadata["batches"]) == 40
+
+
+def test_few_examples_are_calibrated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for size, config, warned in (
+        (LEAST - 1, SearchConfig(algorithm="zero-shot"), True),
+        (LEAST, SearchConfig(algorithm="zero-shot"), False),
+        (1, SearchConfig(algorithm="zero-shot", calibration="none"), False),
+        (1, SearchConfig(algorithm="random"), False),
+    ):
+        caplog.clear()
+        say_batches([reviews(size)], config)
+        assert ("--calibration none" in caplog.text) is warned
 
 
 def test_many_groups_are_packed_in_linear_time(tokenizer: Any) -> None:
