@@ -1,10 +1,12 @@
-"""How good are the labels? Label accuracy and many-shot test accuracy of every labeler, over data, models and seeds.
+"""How good are the labels? Label accuracy and test accuracy of every labeler, over data, models and seeds.
 
     python scripts/quality_table.py --data reviews amazon_reviews.jsonl --models embedded embedded:gemma-3-270m \
         --seeds 0 1 2 --examples 64 --output quality
 
 Each seed draws other examples. All labelers of a seed label the same examples, as `icm run` does; `eval/run.py`'s
-many-shot conditions judge them on items of the held-out part, of other questions, under two demonstration orders.
+many-shot conditions judge them on items of the held-out part, of other questions, under --orders demonstration orders.
+With --fine-tune these labelers' labels also train an adapter (configs/train/demo_sft.yaml): its test accuracy, and the
+share that is right of the labels that it gives the same examples when asked plainly (self-training).
 Label files and evaluations that are in --output are not made again, so take another folder after a change of the code.
 An entry of --data that ends in .yaml is a settings file whose `data` section says which data, asked how, for example
 {dataset: amazon_reviews.jsonl, holdout: 0.5, template: "Review: {text}\\nClaim: …", verbalisers: {positive: " True"}}.
@@ -15,6 +17,7 @@ beside the share that is right.
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,16 +36,19 @@ from icm.labelling.run import label
 from icm.labelling.settings import resolve_settings
 from icm.results.format import read_result, trace_path
 from icm.results.trust import Trust, judged
+from icm.results.twins import load_gold
 from icm.secrets import load_secrets
 
 LABELERS = ("random", "zero-shot", "bootstrap", "auto", "icm", "golden")
 MEASURES = ("label_accuracy", "test_accuracy", "calibrated_accuracy")
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
 class Row:
     """One labelling, the share of its labels that are right, many-shot test accuracy as the model gives it and after
-    batch calibration, the labelling's cost beside that of the same decisions in plain order, and what speaks for it."""
+    batch calibration, the labelling's cost beside that of the same decisions in plain order, and what speaks for it;
+    of the model that was fine-tuned on it test accuracy, calibrated, and the share of its own labels that are right."""
 
     data: str
     model: str
@@ -56,6 +62,8 @@ class Row:
     computed_tokens: float
     plain_tokens: float
     trust: Trust | None = None
+    fine_tuned: float | None = None
+    self_trained: float | None = None
 
 
 def main() -> None:
@@ -70,6 +78,8 @@ def main() -> None:
     parser.add_argument("--test-examples", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--labelers", nargs="+", choices=LABELERS, default=list(LABELERS))
+    parser.add_argument("--fine-tune", nargs="+", choices=LABELERS, default=[], metavar="LABELER")
+    parser.add_argument("--orders", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("quality"), help="folder of label files and evaluations")
     given = parser.parse_args()
     cells = [(model, data, seed) for model in given.models for seed in given.seeds for data in given.data]
@@ -88,23 +98,32 @@ def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[R
     common["max_examples"] = given.examples
     common |= {"model": model, "engine": given.engine, "seed": seed, "max_iterations": given.iterations}
     common["output_dir"] = str(given.output / slug(model) / slug(data) / run)
-    conditions = []
+    conditions: list[ConditionConfig] = []
+    tuned: dict[str, tuple[ConditionConfig, float]] = {}
     for name in given.labelers:
         # Gold labels have no file of their own: the evaluation shows the examples of another file with them.
         algorithm = "random" if name == "golden" else name
         settings = resolve_settings(
             {**common, "algorithm": algorithm, "output_name": algorithm}, settings_file=named, environ={}
         )
-        file = str(_labelled(settings))
+        file = str(_labelled(settings).resolve())
         conditions.append(ConditionConfig(name, "many-shot", "gold" if name == "golden" else "labels", [file]))
-    figures, rows = _evaluated(settings, conditions, given.test_examples), []
+        if name in given.fine_tune:
+            tuned[name] = _fine_tuned(settings, conditions[-1])
+    asked = [*conditions, *(condition for condition, _ in tuned.values())]
+    figures, rows = _evaluated(settings, asked, given), []
     for condition in conditions:
         found, (file,) = figures[slug(condition.name)], condition.files or []
         result = None if condition.name == "golden" else read_result(file)
         usage, trust = (result.record.usage, judged(result)) if result else ({}, None)
         worth = found["demonstration_label_accuracy"][0], found["acc,none"], found["acc,batch"]
         cost = usage.get("computed_tokens", 0), usage.get("plain_tokens", 0)
-        rows.append(Row(data, model, seed, condition.name, given.examples, given.iterations, *worth, *cost, trust))
+        row = Row(data, model, seed, condition.name, given.examples, given.iterations, *worth, *cost, trust)
+        if condition.name in tuned:
+            adapted, self_trained = tuned[condition.name]
+            accuracy = figures[slug(adapted.name)]["acc,batch"]
+            row = replace(row, fine_tuned=accuracy, self_trained=self_trained)
+        rows.append(row)
     return rows
 
 
@@ -115,17 +134,39 @@ def _labelled(settings: Settings) -> Path:
     return path if path.exists() else label(settings, trace if trace.exists() else None)
 
 
-def _evaluated(settings: Settings, conditions: list[ConditionConfig], items: int) -> Mapping[str, Any]:
+def _fine_tuned(settings: Settings, shown: ConditionConfig) -> tuple[ConditionConfig, float]:
+    """The condition of the model that was trained on what `shown` demonstrates, and the share of the labels it gives
+    the same examples, asked plainly, that are right."""
+    (file,), source = shown.files or [], shown.labels_from
+    folder = Path(settings.output.output_dir)
+    adapter = folder / f"{shown.name}_adapter"
+    words = ["--config", "configs/train/demo_sft.yaml", "--labels", file, "--label_source", str(source)]
+    launch = ["accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml", "train/run.py"]
+    command = [sys.executable, "-m", *launch, *words, "--output_dir", str(adapter.resolve())]
+    subprocess.run(command, cwd=ROOT, check=True)
+    own = replace(
+        settings,
+        engine=replace(settings.engine, adapter=str(adapter)),
+        search=replace(settings.search, algorithm="zero-shot"),
+        output=replace(settings.output, output_name=f"{shown.name}_self_trained"),
+    )
+    result = read_result(_labelled(own))
+    gold = load_gold(result)
+    right = float(np.mean([label == gold[key] for key, label in result.labels.items()]))
+    return ConditionConfig(f"fine-tuned {shown.name}", "fine-tuned", source, [file], [str(adapter)]), right
+
+
+def _evaluated(settings: Settings, conditions: list[ConditionConfig], given: argparse.Namespace) -> Mapping[str, Any]:
     """Figures by condition. Answers that are there are not asked for again, so one more labeler costs its own."""
     path = Path(settings.output.output_dir, "results.json")
     found = read_object(path)["results"] if path.exists() else {}
     if {slug(condition.name) for condition in conditions} <= set(found):
         return found
-    test = replace(settings.data, part="test", max_examples=items)
-    seed, shots = settings.search.seed, settings.data.max_examples or items
-    folder = settings.output.output_dir
-    evaluate(EvalConfig(conditions, test, settings.engine, shots=shots, orders=2, seeds=(seed,), output_dir=folder))
-    return _evaluated(settings, conditions, items)
+    test = replace(settings.data, part="test", max_examples=given.test_examples)
+    seed, folder = settings.search.seed, settings.output.output_dir
+    how = {"shots": given.examples, "orders": given.orders, "seeds": (seed,), "output_dir": folder}
+    evaluate(EvalConfig(conditions, test, settings.engine, **how))
+    return _evaluated(settings, conditions, given)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -135,8 +176,8 @@ def table(rows: Sequence[Row]) -> str:
         groups.setdefault((row.data, row.model), {}).setdefault(row.labeler, []).append(row)
     lines = [
         "| data | model | n | iterations | labeler | seeds | labels right | many-shot | gap | calibrated | gap "
-        "| tokens | plain |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| fine-tuned | self-trained | tokens | plain |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (data, model), labelers in groups.items():
         for name, found in labelers.items():
@@ -154,6 +195,8 @@ def _cells(found: Sequence[Row], labelers: dict[str, list[Row]]) -> str:
         low, high = (mean(labelers.get(name, []) or found, field) for name in ("random", "golden"))
         gap = (mean(found, field) - low) / (high - low) if high > low else None
         cells += [f"{mean(found, field):.3f}", "–" if gap is None else f"{gap:.0%}"]
+    for field in ("fine_tuned", "self_trained"):
+        cells.append("" if getattr(found[0], field) is None else f"{mean(found, field):.3f}")
     tokens, plain = mean(found, "computed_tokens"), mean(found, "plain_tokens")
     return " | ".join([*cells, f"{tokens:,.0f}", f"{tokens / plain:.3f}" if plain else "–"])
 
@@ -167,14 +210,15 @@ def comparison(rows: Sequence[Row]) -> str:
     for row in rows:
         by_name.setdefault(row.labeler, []).append(row)
     lines = [
-        f"| {len(rows) // len(by_name)} cells | labels right | many-shot | gap | calibrated | gap | tokens | plain |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {len(rows) // len(by_name)} cells | labels right | many-shot | gap | calibrated | gap | fine-tuned "
+        "| self-trained | tokens | plain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(f"| {name} | {_cells(found, by_name)} |" for name, found in by_name.items()),
     ]
     icm = by_name.pop("icm", [])
     for name, others in by_name.items() if icm else ():
         labels, raw, calibrated = (_difference(icm, others, field) for field in MEASURES)
-        lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | | | |")
+        lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | | | | | |")
     return "\n".join(lines)
 
 

@@ -38,7 +38,7 @@ from train.checkpoints import (
     remove_torn,
 )
 from train.rows import LengthStatistics, TokenRow, check_lengths, show_row, token_rows
-from train.world import check_world_size, launch_words, rank, show_one_gpu, started_processes
+from train.world import check_world_size, launch_words, leave, rank, show_one_gpu, started_processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -169,4 +169,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -1,10 +1,14 @@
 """How many ranks were asked for, and whether they are there."""
 
+import atexit
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -117,3 +121,19 @@ def check_world_size(found: int) -> None:
             f"{asked} processes were asked for, but {found} took part in training; on CPUs use "
             "--config_file configs/accelerate/cpu_2.yaml (`accelerate launch --cpu --num_processes N` runs one)"
         )
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with the exit code.
+
+    One rank of several does so without tearing the interpreter down. DeepSpeed keeps its process groups to the very
+    end, and a thread of gloo that lets go of a tensor meanwhile aborts the rank, which has written everything by then
+    (pytorch/pytorch#179291).
+    """
+    if started_processes() > 1:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody may be left to read it
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)

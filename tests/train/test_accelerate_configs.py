@@ -1,6 +1,9 @@
 """Every accelerate configuration is loaded and validated by accelerate itself."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +150,16 @@ def test_one_process_sees_one_gpu(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     show_one_gpu()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == shown
+
+
+@pytest.mark.parametrize(("ranks", "code"), [(2, 3), (1, -signal.SIGABRT)])
+def test_a_rank_of_several_is_not_aborted_after_its_work(ranks: int, code: int) -> None:
+    """What a thread of gloo does now and then, an object that aborts while the interpreter is torn down does always."""
+    program = (
+        "import atexit, os\nfrom train.world import leave\n"
+        "class Group:\n    def __del__(self, abort=os.abort): abort()\n"
+        "group = Group()\natexit.register(print, 'handler')\nprint('written')\nleave(3)"
+    )
+    variables = {**os.environ, "WORLD_SIZE": str(ranks)}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (code, "written\nhandler\n")
