@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.config import GenerationConfig
-from icm.errors import ConfigError, ICMError
+from icm.errors import ConfigError, ICMError, PrerequisiteError
 from icm.labelling.options import build
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.stages import Stage, eval_settings, eval_yaml, train_words
-from icm.tasks import DataSource
+from icm.tasks import DataSource, load_task
 
 if TYPE_CHECKING:
     from trl.trainer.model_config import ModelConfig
@@ -90,6 +90,31 @@ def check_rounds(config: PipelineConfig) -> None:
             f"{config.path}: label.rounds: a model writes the claims of {first.data.dataset}, and each round's would "
             "write others; write them once (`icm run --algorithm random`), then give their file as data.claims"
         )
+
+
+def check_gold(config: PipelineConfig) -> None:
+    """Raise ConfigError where true labels are wanted of examples that have none, hours before they would be read."""
+    from icm.labelling.forecast import plan_writing
+
+    recipes = () if config.train is None else config.train.by_name.values()
+    conditions = () if config.eval is None else check_evaluation(config).conditions
+    if any("gold" in recipe.label_sources for recipe in recipes):
+        key, remedy = "train.label_sources", "label_sources: [labels]"
+    elif any(condition.labels_from in ("gold", "perturbed") for condition in conditions):
+        key, remedy = "eval.conditions", "leave out the conditions with true labels"
+    else:
+        return
+    first = config.settings(config.label.algorithms[0], config.label.seeds[0])
+    try:
+        if plan_writing(first.data, first.generation) is not None:
+            return  # what a model writes is right or not by the answer of its question
+        data = load_task(first.data)
+    except PrerequisiteError:  # a plan is made without the data too, and labelling itself says at once what is missing
+        return
+    missing = sum(example.id not in data.gold for example in data.dataset)
+    if missing:
+        found = f"{missing} of {len(data.dataset)} examples of {first.data.dataset} have no true label"
+        raise ConfigError(f"{config.path}: {key}: {found}; {remedy}")
 
 
 def check_benchmarks(evaluation: "EvalConfig") -> None:

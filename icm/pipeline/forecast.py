@@ -10,7 +10,7 @@ from icm.engines.crew import gpus_of
 from icm.labelling.forecast import RunPlan, plan_run
 from icm.labelling.hardware import inference, model_shape
 from icm.labelling.scale import workers_here
-from icm.pipeline.checks import check_evaluation, check_rounds, check_training, held_out_writing
+from icm.pipeline.checks import check_evaluation, check_gold, check_rounds, check_training, held_out_writing
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.manifest import StageRecord, changed, is_done, read_manifest
 from icm.pipeline.stages import Stage, eval_workers, make_stages, trained_model
@@ -38,6 +38,7 @@ def plan_pipeline(config: PipelineConfig) -> str:
     evaluation = None if config.eval is None else check_evaluation(config)
     writing = None if config.eval is None else held_out_writing(config)
     check_rounds(config)
+    check_gold(config)
     lines = [f"{config.name}: {len(stages)} stages, output in {config.output_dir}", ""]
     for number, stage in enumerate(stages, start=1):
         lines += [f"{number}. {stage.name} ({_state(stage, records.get(stage.name))})", f"   $ {stage.shown}"]

@@ -11,7 +11,14 @@ from rich.table import Table
 from icm.doors.locks import held
 from icm.errors import ICMError, ResumeError
 from icm.files import atomic_write
-from icm.pipeline.checks import check_benchmarks, check_evaluation, check_later_stages, check_rounds, held_out_writing
+from icm.pipeline.checks import (
+    check_benchmarks,
+    check_evaluation,
+    check_gold,
+    check_later_stages,
+    check_rounds,
+    held_out_writing,
+)
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.manifest import (
     MANIFEST,
@@ -56,6 +63,7 @@ def run_pipeline(config: PipelineConfig, force: bool = False, jobs: int | None =
     check_later_stages(config, waiting)
     if waiting:
         check_rounds(config)
+        check_gold(config)
     if "eval" in {stage.name for stage in waiting}:
         held_out_writing(config)
         check_benchmarks(check_evaluation(config))

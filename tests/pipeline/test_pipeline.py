@@ -186,6 +186,30 @@ def test_data_without_a_test_part_are_refused_with_the_key_that_makes_one(
     held_out_writing(read_experiment(write(tmp_path, ("data", {"dataset": str(data), "holdout": 0.4}))))
 
 
+@pytest.mark.parametrize("ask", [plan_pipeline, run_pipeline])
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (
+            ["labels", "gold"],
+            "train.label_sources: 2 of 12 examples of .* have no true label; label_sources: .labels.$",
+        ),
+        (["labels"], "eval.conditions: 2 of 12 examples of .* have no true label; leave out the conditions with true"),
+    ],
+)
+def test_true_labels_that_are_not_there_are_missed_before_labelling(
+    tmp_path: Path, sources: list[str], expected: str, ask: Callable[[PipelineConfig], object]
+) -> None:
+    data, golden = tmp_path / "notes.csv", {"name": "Golden", "kind": "many-shot", "labels_from": "gold"}
+    data.write_text("text,label\n" + "".join(f"note {n},{'ab'[n % 2] if n > 1 else ''}\n" for n in range(12)))
+    wanted = [("eval.conditions", [*SMALL["eval"]["conditions"], golden]), ("train.label_sources", sources)]
+    held_out = {"dataset": "reviews"}
+    config = read_experiment(write(tmp_path, ("data", {"dataset": str(data)}), ("eval.data", held_out), *wanted))
+    with pytest.raises(ConfigError, match=expected):
+        ask(config)
+    assert not config.output_dir.exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

@@ -173,6 +173,17 @@ def test_contradicting_labels_count_as_unlabelled(tmp_path: Path, caplog: pytest
 
 
 # ---------------------------------------------------------------------------------------------------------- templates
+def test_a_record_s_own_id_is_kept(tmp_path: Path) -> None:
+    """And is no part of what is asked; another kind of value is none."""
+    rows: list[Row] = [{**row, "id": own} for row, own in zip(ROWS, ["r-1", 2, "", None, ["x"]], strict=False)]
+    found, without = (load(given, tmp_path).dataset for given in (rows, ROWS[:5]))
+    kept = {example.input: example.metadata.get("record_id") for example in found}
+    assert [kept[f"Question: {row['question']}\nClaim: {row['choice']}\nI think this Claim is"] for row in rows] == [
+        "r-1", "2", None, None, None
+    ]  # fmt: skip
+    assert [example.id for example in found] == [example.id for example in without]
+
+
 def test_user_template_and_verbalisers(tmp_path: Path) -> None:
     rows = [{**row, "topic": "numbers"} for row in ROWS]
     verbalisers = {"True": " right", "False": " wrong"}
