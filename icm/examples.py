@@ -81,6 +81,7 @@ class ICMExample:
         metadata: anything the task wants to keep (question, choice, …); never the gold label.
         relations: logical relations to other examples.
         where: file and line, or row, that it was read from, for messages; no part of its content.
+        record_id: id that the data give its record, by which users find their rows again; no part of its content.
         id: content hash of `input`: the same text is the same example, whatever file it came from.
     """
 
@@ -88,6 +89,7 @@ class ICMExample:
     metadata: Mapping[str, object] = field(default_factory=dict)
     relations: Relations = Relations()
     where: str | None = field(default=None, compare=False, repr=False)
+    record_id: str | None = field(default=None, compare=False, repr=False)
     id: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

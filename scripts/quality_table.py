@@ -5,8 +5,9 @@
 
 Each seed draws other examples. All labelers of a seed label the same examples, as `icm run` does; `eval/run.py`'s
 many-shot conditions judge them on items of the held-out part, of other questions, under --orders demonstration orders.
-With --fine-tune these labelers' labels also train an adapter (configs/train/demo_sft.yaml): its test accuracy, and the
-share that is right of the labels that it gives the same examples when asked plainly (self-training).
+With --fine-tune these labelers' labels also train an adapter by --recipe: its test accuracy, and the right share of the
+labels that it gives the same examples when asked plainly (self-training). Golden and random ones are trained on the
+examples that ICM is surest of, where it is among the labelers, as in an experiment.
 Label files and evaluations that are in --output are not made again, so take another folder after a change of the code.
 An entry of --data that ends in .yaml is a settings file whose `data` section says which data, asked how, for example
 {dataset: amazon_reviews.jsonl, holdout: 0.5, template: "Review: {text}\\nClaim: …", verbalisers: {positive: " True"}}.
@@ -29,6 +30,7 @@ from scipy import stats
 
 from eval.evaluator import evaluate
 from eval.settings import ConditionConfig, EvalConfig, slug
+from icm.config import LabelSource
 from icm.errors import ICMError
 from icm.files import read_object
 from icm.labelling.options import Settings
@@ -36,11 +38,12 @@ from icm.labelling.run import label
 from icm.labelling.settings import resolve_settings
 from icm.results.format import read_result, trace_path
 from icm.results.trust import Trust, judged
-from icm.results.twins import load_gold
+from icm.results.twins import load_gold, need_gold
 from icm.secrets import load_secrets
 
 LABELERS = ("random", "zero-shot", "bootstrap", "auto", "icm", "golden")
 MEASURES = ("label_accuracy", "test_accuracy", "calibrated_accuracy")
+SOURCES: Mapping[str, LabelSource] = {"golden": "gold", "random": "random"}
 ROOT = Path(__file__).parents[1]
 
 
@@ -79,20 +82,23 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--labelers", nargs="+", choices=LABELERS, default=list(LABELERS))
     parser.add_argument("--fine-tune", nargs="+", choices=LABELERS, default=[], metavar="LABELER")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "configs/train/demo_sft.yaml")
     parser.add_argument("--orders", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("quality"), help="folder of label files and evaluations")
     given = parser.parse_args()
+    if not {*given.fine_tune} <= {*given.labelers}:
+        parser.error(f"--fine-tune: expected some of the labelers {given.labelers}")
     cells = [(model, data, seed) for model in given.models for seed in given.seeds for data in given.data]
     try:
         rows = [row for cell in cells for row in _cell(given, *cell)]
-    except ICMError as error:
+    except (ICMError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
     print(f"{table(rows)}\n\n{comparison(rows)}\n\n{trust_table(rows)}")
 
 
 def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[Row]:
     """All labelers on the examples of one seed."""
-    run = f"seed{seed}_{given.examples}_{given.test_examples}_{given.iterations}"
+    run = f"seed{seed}_{given.examples}_{given.test_examples}_{given.iterations}_{given.orders}"
     named = data if data.endswith(".yaml") else None
     common: dict[str, object] = {} if named else {"dataset": data, "holdout": 0.0 if data == "reviews" else 0.5}
     common["max_examples"] = given.examples
@@ -108,8 +114,11 @@ def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[R
         )
         file = str(_labelled(settings).resolve())
         conditions.append(ConditionConfig(name, "many-shot", "gold" if name == "golden" else "labels", [file]))
-        if name in given.fine_tune:
-            tuned[name] = _fine_tuned(settings, conditions[-1])
+    icm = next((condition.files for condition in conditions if condition.name == "icm"), None)
+    for shown in [condition for condition in conditions if condition.name in given.fine_tune]:
+        source = SOURCES.get(shown.name, "labels")
+        (file,) = (icm if source != "labels" else None) or shown.files or []
+        tuned[shown.name] = _fine_tuned(settings, given.recipe, f"fine-tuned {shown.name}", source, file)
     asked = [*conditions, *(condition for condition, _ in tuned.values())]
     figures, rows = _evaluated(settings, asked, given), []
     for condition in conditions:
@@ -134,26 +143,26 @@ def _labelled(settings: Settings) -> Path:
     return path if path.exists() else label(settings, trace if trace.exists() else None)
 
 
-def _fine_tuned(settings: Settings, shown: ConditionConfig) -> tuple[ConditionConfig, float]:
-    """The condition of the model that was trained on what `shown` demonstrates, and the share of the labels it gives
-    the same examples, asked plainly, that are right."""
-    (file,), source = shown.files or [], shown.labels_from
+def _fine_tuned(
+    settings: Settings, recipe: Path, name: str, source: LabelSource, file: str
+) -> tuple[ConditionConfig, float]:
+    """The condition of the model that was trained on a label file, and the share of the labels it gives the same
+    examples, asked plainly, that are right."""
     folder = Path(settings.output.output_dir)
-    adapter = folder / f"{shown.name}_adapter"
-    words = ["--config", "configs/train/demo_sft.yaml", "--labels", file, "--label_source", str(source)]
-    launch = ["accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml", "train/run.py"]
-    command = [sys.executable, "-m", *launch, *words, "--output_dir", str(adapter.resolve())]
-    subprocess.run(command, cwd=ROOT, check=True)
+    adapter = folder / f"{slug(name)}_adapter"
+    launch = ["--config_file", str(ROOT / "configs/accelerate/cpu.yaml"), str(ROOT / "train/run.py")]
+    words = ["--config", str(recipe), "--labels", file, "--label_source", source, "--output_dir", str(adapter)]
+    subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *launch, *words], check=True)
     own = replace(
         settings,
         engine=replace(settings.engine, adapter=str(adapter)),
         search=replace(settings.search, algorithm="zero-shot"),
-        output=replace(settings.output, output_name=f"{shown.name}_self_trained"),
+        output=replace(settings.output, output_name=f"{slug(name)}_labels"),
     )
     result = read_result(_labelled(own))
-    gold = load_gold(result)
-    right = float(np.mean([label == gold[key] for key, label in result.labels.items()]))
-    return ConditionConfig(f"fine-tuned {shown.name}", "fine-tuned", source, [file], [str(adapter)]), right
+    golds = need_gold(result, load_gold(result), str(result.file))
+    right = float(np.mean([item.label == gold for item, gold in zip(result.labeled_examples, golds, strict=True)]))
+    return ConditionConfig(name, "fine-tuned", source, [file], [str(adapter)]), right
 
 
 def _evaluated(settings: Settings, conditions: list[ConditionConfig], given: argparse.Namespace) -> Mapping[str, Any]:

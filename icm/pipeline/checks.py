@@ -1,6 +1,7 @@
 """What training and evaluation refuse of an experiment, asked before anything runs."""
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,10 @@ from icm.labelling.options import build
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.stages import Stage, eval_settings, eval_yaml, train_words
 from icm.tasks import DataSource, load_task
+
+_NEED_GOLD = {"gold", "perturbed"}
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from trl.trainer.model_config import ModelConfig
@@ -93,28 +98,32 @@ def check_rounds(config: PipelineConfig) -> None:
 
 
 def check_gold(config: PipelineConfig) -> None:
-    """Raise ConfigError where true labels are wanted of examples that have none, hours before they would be read."""
+    """Refuse what needs true labels where the data have none, hours before they would be read.
+
+    Raises:
+        ConfigError: names the key. Where some examples have one it is a warning: which are needed is known only then.
+    """
     from icm.labelling.forecast import plan_writing
 
     recipes = () if config.train is None else config.train.by_name.values()
     conditions = () if config.eval is None else check_evaluation(config).conditions
-    if any("gold" in recipe.label_sources for recipe in recipes):
-        key, remedy = "train.label_sources", "label_sources: [labels]"
-    elif any(condition.labels_from in ("gold", "perturbed") for condition in conditions):
-        key, remedy = "eval.conditions", "leave out the conditions with true labels"
-    else:
-        return
+    keys = ["train.label_sources"] if any(_NEED_GOLD & {*recipe.label_sources} for recipe in recipes) else []
+    keys += [
+        f"eval.conditions, {c.name!r}" for c in conditions if c.kind == "many-shot" and c.labels_from in _NEED_GOLD
+    ]
     first = config.settings(config.label.algorithms[0], config.label.seeds[0])
     try:
-        if plan_writing(first.data, first.generation) is not None:
+        if not keys or plan_writing(first.data, first.generation) is not None:
             return  # what a model writes is right or not by the answer of its question
         data = load_task(first.data)
     except PrerequisiteError:  # a plan is made without the data too, and labelling itself says at once what is missing
         return
     missing = sum(example.id not in data.gold for example in data.dataset)
+    found = f"{missing} of {len(data.dataset)} examples of {first.data.dataset} have no true label"
+    if missing == len(data.dataset):
+        raise ConfigError(f"{config.path}: {'; '.join(keys)}: {found}; leave true labels out (label_sources: [labels])")
     if missing:
-        found = f"{missing} of {len(data.dataset)} examples of {first.data.dataset} have no true label"
-        raise ConfigError(f"{config.path}: {key}: {found}; {remedy}")
+        _log.warning("%s: %s; the stage fails if it needs one of them", "; ".join(keys), found)
 
 
 def check_benchmarks(evaluation: "EvalConfig") -> None:

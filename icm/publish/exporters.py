@@ -36,7 +36,7 @@ __all__ = [
     "sft_rows",
 ]
 
-CSV_COLUMNS = ("id", "input", "label", "log_odds", "group")
+CSV_COLUMNS = ("id", "input", "label", "log_odds", "group", "record_id")
 
 Labels = ICMResult | Sequence[LabeledExample] | str | Path
 """What is exported: a result, its labelled examples, or the path of a result file."""
@@ -125,7 +125,7 @@ class ICMExporter:
     def export_to_csv(
         self, labeled_examples: Labels, output_path: str | Path, *, min_log_odds: float | None = None
     ) -> Export:
-        """Write a table: id, input, label, log_odds, group, then one column a metadata field.
+        """Write a table: id, input, label, log_odds, group, record_id, then one column a metadata field.
 
         Text is written as it is, so that it can be read back: import it into a spreadsheet as text, since a cell that
         starts with `=` would be taken for a formula.
@@ -216,7 +216,7 @@ def _bare_result(items: Sequence[LabeledExample]) -> ICMResult:
 
 def _flat_row(item: LabeledExample) -> dict[str, object]:
     example = item.example
-    own = (example.id, example.input, item.label, item.log_odds, example.relations.group)
+    own = (example.id, example.input, item.label, item.log_odds, example.relations.group, example.record_id)
     row: dict[str, object] = dict(zip(CSV_COLUMNS, own, strict=True))
     for key, value in example.metadata.items():
         column = f"metadata.{key}" if key in CSV_COLUMNS else key

@@ -15,7 +15,7 @@ from icm.results.record import RunRecord, read_record
 TRACE_SUFFIX = ".trace.jsonl"
 
 HEADER_FIELDS = ("type", "task", "score", "examples", "label_space")
-EXAMPLE_FIELDS = ("type", "id", "input", "label", "log_odds", "metadata", "relations")
+EXAMPLE_FIELDS = ("type", "id", "input", "label", "log_odds", "metadata", "relations", "record_id")
 RELATION_FIELDS = ("group", "answer", "inverse")
 
 
@@ -105,7 +105,7 @@ def metadata_row(result: ICMResult) -> dict[str, object]:
 def example_row(item: LabeledExample) -> dict[str, object]:
     """One example's line of a result file."""
     relations = {key: value for key, value in asdict(item.example.relations).items() if value is not None}
-    return {
+    row: dict[str, object] = {
         "type": "icm_example",
         "id": item.example.id,
         "input": item.example.input,
@@ -114,6 +114,7 @@ def example_row(item: LabeledExample) -> dict[str, object]:
         "metadata": dict(item.example.metadata),
         "relations": relations,
     }
+    return row if item.example.record_id is None else {**row, "record_id": item.example.record_id}
 
 
 def write_result(path: str | Path, result: ICMResult) -> None:
@@ -129,7 +130,11 @@ def content_hash(result: ICMResult) -> str:
     """Hash of what later stages take from a result: it is the same for labels that were made again."""
     head = {name: value for name, value in metadata_row(result).items() if name not in _INCIDENTAL}
     settings = {name: value for name, value in result.record.settings.items() if name != "output"}
-    return fingerprint([{**head, "settings": settings}, *map(example_row, result.labeled_examples)])
+    rows = [
+        {name: value for name, value in example_row(item).items() if name != "record_id"}
+        for item in result.labeled_examples
+    ]
+    return fingerprint([{**head, "settings": settings}, *rows])
 
 
 def read_result(path: str | Path, task_type: str | None = None) -> ICMResult:
@@ -215,7 +220,9 @@ def _read_example(row: dict[str, object], space: LabelSpace, where: str) -> Labe
     if not isinstance(label, str) or label not in space.labels:
         raise DataError(f"{where}: field 'label': found {shown(label)}, expected one of {list(space.labels)}")
     metadata = object_field(row.get("metadata", {}), f"{where}: field 'metadata'")
-    example = ICMExample(text, metadata, _relations(row.get("relations", {}), where))
+    own = row.get("record_id")
+    record_id = None if own is None else text_field(own, f"{where}: field 'record_id'")
+    example = ICMExample(text, metadata, _relations(row.get("relations", {}), where), None, record_id)
     return LabeledExample(example, label, number_field(row.get("log_odds"), f"{where}: field 'log_odds'"))
 
 

@@ -71,8 +71,12 @@ def _merged(found: list[Claim]) -> Claim:
         return found[0]
     golds = {claim.gold for claim in found} - {None}
     # The same one whatever the order of the file; gold has no say in it.
-    first = min(found, key=lambda c: fingerprint([dict(c.example.metadata), asdict(c.example.relations)]))
+    first = min(found, key=lambda claim: (_content(claim.example), claim.example.record_id or ""))
     return replace(first, gold=golds.pop() if len(golds) == 1 else None)
+
+
+def _content(example: ICMExample) -> str:
+    return fingerprint([dict(example.metadata), asdict(example.relations)])
 
 
 def group_id(text: str) -> str:

@@ -224,16 +224,16 @@ def _claim(
     item: Item, record: Record, names: Mapping[str, str | None], template: Template, group_field: str | None
 ) -> Claim:
     values = template.values(item.fields, record)
-    more = {"prompt": item.prompt, "completion": item.completion} if item.prompt and item.completion else {}
-    if isinstance(record.fields.get("id"), str | int) and (own_id := record.optional_text("id")):
-        more["record_id"] = own_id  # by which users find their rows again; our own `id` is that of the text
+    pair = {"prompt": item.prompt, "completion": item.completion} if item.prompt and item.completion else {}
     inverse = None
     if item.inverse is not None:
         inverse = example_id(template.render(template.values(item.inverse, record)))
     prompt = template.render(values)
     group = record.text(group_field) if group_field else item.group or prompt
     relations = Relations(group_id(group), item.answer, inverse)
-    example = ICMExample(prompt, {**item.fields, **values, **more}, relations, record.where)
+    metadata = {**item.fields, **values, **pair}
+    own = record.own_id if record.own_id != example_id(prompt) else None  # a label file's, read as data
+    example = ICMExample(prompt, metadata, relations, record.where, own)
     return Claim(example, None if item.gold is None else names[item.gold], record.where)
 
 

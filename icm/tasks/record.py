@@ -62,6 +62,15 @@ class Record:
             raise self.error(name, "valid Unicode (no lone surrogates)")
         return value.strip()
 
+    @property
+    def own_id(self) -> str | None:
+        """The field `id` where it is a text or a number, whole ones alike in every format. None is refused."""
+        found = self.fields.get("id")
+        if isinstance(found, bool) or not isinstance(found, str | int | float) or found != found:
+            return None
+        own = label_name(str(found).strip())
+        return None if _SURROGATE.search(own) else own or None
+
     def values(self, name: str) -> list[object]:
         """A list, whatever it holds."""
         values = self.fields.get(name)

@@ -157,6 +157,17 @@ def test_rows_name_examples_by_id_by_input_or_by_the_datas_own_fields(folder: Pa
     assert loaded(folder, json.dumps(studio), "t.json").trusted == {example.id: "good"}
 
 
+def test_what_ask_writes_is_read_whatever_the_data_call_their_labels(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "d.jsonl").read_text().splitlines()]
+    (folder / "d.jsonl").write_text("".join(json.dumps({"text": r["text"], "gold": r["label"]}) + "\n" for r in rows))
+    first = load_task(DataSource(str(folder / "d.jsonl"), label_field="gold")).dataset[0]
+    for column in ("label", "gold"):
+        text = f"id,text,found,why,{column}\n{first.id},x,bad,w,good\n"
+        assert loaded(folder, text, "t.csv", label_field="gold").trusted == {first.id: "good"}
+    text = json.dumps({"text": first.metadata["text"], "gold": "good"}) + "\n"
+    assert loaded(folder, text, label_field="gold").trusted == {first.id: "good"}
+
+
 def test_an_unknown_id_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"t.jsonl:1: no example of .* is this one"):
         loaded(folder, '{"id": "0123456789abcdef", "label": "good"}\n')

@@ -15,7 +15,7 @@ from icm.cli import make_parser
 from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError
 from icm.labelling.settings import resolve_settings
-from icm.pipeline.checks import check_later_stages, held_out_writing
+from icm.pipeline.checks import check_gold, check_later_stages, held_out_writing
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import rounds_of
@@ -189,22 +189,40 @@ def test_data_without_a_test_part_are_refused_with_the_key_that_makes_one(
     [
         (
             ["labels", "gold"],
-            "train.label_sources: 2 of 12 examples of .* have no true label; label_sources: .labels.$",
+            "yaml: train.label_sources; eval.conditions, 'Golden': 12 of 12 examples of .* have no true",
         ),
-        (["labels"], "eval.conditions: 2 of 12 examples of .* have no true label; leave out the conditions with true"),
+        (["labels"], "yaml: eval.conditions, 'Golden': 12 of 12 examples of .* no true label; leave true labels out"),
     ],
 )
 def test_true_labels_that_are_not_there_are_missed_before_labelling(
     tmp_path: Path, sources: list[str], expected: str, ask: Callable[[PipelineConfig], object]
 ) -> None:
     data, golden = tmp_path / "notes.csv", {"name": "Golden", "kind": "many-shot", "labels_from": "gold"}
-    data.write_text("text,label\n" + "".join(f"note {n},{'ab'[n % 2] if n > 1 else ''}\n" for n in range(12)))
-    wanted = [("eval.conditions", [*SMALL["eval"]["conditions"], golden]), ("train.label_sources", sources)]
-    held_out = {"dataset": "reviews"}
-    config = read_experiment(write(tmp_path, ("data", {"dataset": str(data)}), ("eval.data", held_out), *wanted))
+    held_out = tmp_path / "held.csv"
+    data.write_text("text\n" + "".join(f"note {n}\n" for n in range(12)))
+    held_out.write_text("text,label\n" + "".join(f"page {n},{'ab'[n % 2]}\n" for n in range(12)))
+    config = read_experiment(
+        write(
+            tmp_path,
+            ("data", {"dataset": str(data), "task_type": "classification", "verbalisers": {"a": " a", "b": " b"}}),
+            ("eval.data", {"dataset": str(held_out), "split": "train"}),
+            ("eval.conditions", [*SMALL["eval"]["conditions"], golden]),
+            ("train.label_sources", sources),
+        )
+    )
     with pytest.raises(ConfigError, match=expected):
         ask(config)
     assert not config.output_dir.exists()
+
+
+def test_where_some_true_labels_are_missing_it_is_said_before_labelling(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "notes.csv"
+    data.write_text("text,label\n" + "".join(f"note {n},{'ab'[n % 2] if n > 1 else ''}\n" for n in range(12)))
+    changes = [("data", {"dataset": str(data)}), ("eval", None), ("train.label_sources", ["labels", "perturbed"])]
+    check_gold(read_experiment(write(tmp_path, *changes)))
+    assert "train.label_sources: 2 of 12 examples" in caplog.text
 
 
 @pytest.mark.parametrize(

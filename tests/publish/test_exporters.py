@@ -233,7 +233,7 @@ def test_csv_round_trip_of_awkward_text(tmp_path: Path) -> None:
         )
         for number, text in enumerate(texts)
     ]
-    items.append(LabeledExample(ICMExample("no metadata"), "False"))
+    items.append(LabeledExample(ICMExample("no metadata", record_id="r-1"), "False"))
     done = ICMExporter().export_to_csv(items, tmp_path / "a.csv")
     with done.path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
@@ -241,6 +241,7 @@ def test_csv_round_trip_of_awkward_text(tmp_path: Path) -> None:
     assert [row["x"] for row in rows] == [*texts, ""]
     assert [row["metadata.label"] for row in rows[:2]] == ["own 0", "own 1"]
     assert [row["label"] for row in rows] == ["True"] * len(texts) + ["False"]
+    assert [row["record_id"] for row in rows] == [""] * len(texts) + ["r-1"]
     assert json.loads(rows[1]["list"]) == [1, {"a": "two\nlines"}]
     assert float(rows[3]["log_odds"]) == 3 / 7 and rows[-1]["log_odds"] == ""
 

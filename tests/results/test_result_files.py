@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from icm.results.folder import ICMStorage
 from icm.results.format import (
     ICMResult,
     LabeledExample,
+    content_hash,
     example_row,
     metadata_row,
     read_result,
@@ -46,6 +48,8 @@ EXAMPLES = st.lists(
             TEXT,
             st.dictionaries(TEXT, JSON, max_size=3),
             st.builds(Relations, st.none() | TEXT, st.none() | TEXT, st.none() | TEXT),
+            st.none(),
+            st.none() | TEXT,
         ),
         st.sampled_from(SPACE.labels),
         st.none() | st.floats(-50, 50),
@@ -63,6 +67,9 @@ def test_round_trip(tmp_path_factory: Any, items: Any, score: float | None, meta
     written = ICMResult(items, score, SPACE, "classification", read_record(metadata))
     write_result(path, written)
     assert read_result(path) == written
+    assert [i.example.record_id for i in read_result(path).labeled_examples] == [i.example.record_id for i in items]
+    named = [replace(item, example=replace(item.example, record_id="1")) for item in items]
+    assert content_hash(replace(written, labeled_examples=named)) == content_hash(written)  # the same labels
 
 
 def rows_of(result: ICMResult) -> list[dict[str, Any]]:
@@ -88,6 +95,7 @@ BAD_EXAMPLES = [
     ({"log_odds": True}, "'log_odds'"),
     ({"log_odds": 10**400}, "'log_odds'"),
     ({"log_odds": [1]}, "'log_odds'"),
+    ({"record_id": 7}, "'record_id'"),
     ({"metadata": []}, "'metadata'"),
     ({"metadata": None}, "'metadata'"),
     ({"metadata": "text"}, "'metadata'"),

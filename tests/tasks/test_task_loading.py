@@ -174,14 +174,19 @@ def test_contradicting_labels_count_as_unlabelled(tmp_path: Path, caplog: pytest
 
 # ---------------------------------------------------------------------------------------------------------- templates
 def test_a_record_s_own_id_is_kept(tmp_path: Path) -> None:
-    """And is no part of what is asked; another kind of value is none."""
-    rows: list[Row] = [{**row, "id": own} for row, own in zip(ROWS, ["r-1", 2, "", None, ["x"]], strict=False)]
-    found, without = (load(given, tmp_path).dataset for given in (rows, ROWS[:5]))
-    kept = {example.input: example.metadata.get("record_id") for example in found}
-    assert [kept[f"Question: {row['question']}\nClaim: {row['choice']}\nI think this Claim is"] for row in rows] == [
-        "r-1", "2", None, None, None
-    ]  # fmt: skip
-    assert [example.id for example in found] == [example.id for example in without]
+    """And is no part of what is asked or drawn; what is neither text nor number is none."""
+    own = ["r-1", 2, 3.0, "4.0", " ", "\ud800", None, ["x"], True, float("nan"), 10**400]
+    rows: list[Row] = [{**row, "id": value} for row, value in zip(ROWS, own, strict=False)]
+    (tmp_path / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_task(DataSource(str(tmp_path / "named.jsonl"))).dataset
+    kept = {example.input: example.record_id for example in found}
+    prompts = [f"Question: {row['question']}\nClaim: {row['choice']}\nI think this Claim is" for row in rows]
+    assert [kept[prompt] for prompt in prompts] == ["r-1", "2", "3", "4", *[None] * 6, str(10**400)]
+    without = load(ROWS[: len(rows)], tmp_path).dataset
+    assert found.examples == without.examples and found.fingerprint == without.fingerprint
+    twice = [{**ROWS[0], "id": value} for value in ("b", "a")]
+    for same in (twice, twice[::-1]):
+        assert [example.record_id for example in load(same, tmp_path).dataset] == ["a"]
 
 
 def test_user_template_and_verbalisers(tmp_path: Path) -> None:
