@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from icm.config import GenerationConfig
 from icm.errors import ConfigError, ICMError, PrerequisiteError
 from icm.labelling.options import build
+from icm.pipeline.evaluation import eval_settings, eval_yaml
 from icm.pipeline.experiment import PipelineConfig, TrainStage
-from icm.pipeline.stages import Stage, eval_settings, eval_yaml, train_words
+from icm.pipeline.stages import Stage, train_words
 from icm.tasks import DataSource, load_task
 
 _NEED_GOLD = {"gold", "perturbed"}

@@ -114,7 +114,7 @@ class PipelineConfig:
         given: options of `icm run` that the file sets, by option name.
         label: the labellings.
         train: the trainings; None evaluates labels in context only.
-        eval: settings of `eval/run.py`, without what follows from the other sections (see `icm.pipeline.stages`); None
+        eval: settings of `eval/run.py`, without what follows from the other sections (see `icm.pipeline.evaluation`); None
             stops before the evaluation.
     """
 

@@ -11,9 +11,11 @@ from icm.labelling.forecast import RunPlan, plan_run
 from icm.labelling.hardware import inference, model_shape
 from icm.labelling.scale import workers_here
 from icm.pipeline.checks import check_evaluation, check_gold, check_rounds, check_training, held_out_writing
+from icm.pipeline.evaluation import eval_workers
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.manifest import StageRecord, changed, is_done, read_manifest
-from icm.pipeline.stages import Stage, eval_workers, make_stages, trained_model
+from icm.pipeline.stages import Stage, make_stages
+from icm.pipeline.trainings import trained_model
 from train.forecast import Recipe, plan_training, read_layout
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from icm.pipeline.checks import (
     check_rounds,
     held_out_writing,
 )
+from icm.pipeline.evaluation import eval_file, eval_yaml
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.manifest import (
     MANIFEST,
@@ -34,7 +35,7 @@ from icm.pipeline.manifest import (
 )
 from icm.pipeline.resources import ALONE, Machine, this_machine
 from icm.pipeline.schedule import Process, open_stage, run_all
-from icm.pipeline.stages import Stage, eval_file, eval_yaml, make_stages
+from icm.pipeline.stages import Stage, make_stages
 from icm.results.units import units_folder
 from icm.text import Console
 

@@ -5,25 +5,22 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import icm
-from icm.config import EngineConfig, GenerationConfig, WorkersConfig
-from icm.errors import ConfigError
+from icm.config import EngineConfig, WorkersConfig
 from icm.labelling.options import Option, build, class_options, options
 from icm.markdown import local_path
-from icm.pipeline.experiment import PipelineConfig, TrainStage
+from icm.pipeline.evaluation import eval_file, eval_settings, eval_workers, held_out_data, not_default
+from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.iteration import rounds_of
 from icm.pipeline.resources import ONE, Processes, of_engines, of_training
+from icm.pipeline.trainings import adapter_folder, all_trainings, label_file, trained_model
 from icm.results.format import trace_path
 from icm.tasks.source import DataSource, written
 from icm.yaml_files import mapping, read_mapping, source_files
 
-_WORKERS = {field.name for field in fields(WorkersConfig)}
 _MODELS = ("model", "model_name_or_path", "adapter", "tokenizer")
 # train/ and eval/ stand beside icm/, in the repository and where the package is installed.
 _HOME = Path(icm.__file__).resolve().parents[1]
@@ -86,17 +83,12 @@ def make_stages(config: PipelineConfig) -> list[Stage]:
     """
     labellings = [(algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds]
     stages = [stage for labelling in labellings for stage in _labelling(config, *labelling)]
-    for run in _all_trainings(config):
+    for run in all_trainings(config):
         labels = label_file(config, run.algorithm, run.seed)
-        stages.append(_train(config, labels, _adapter(config, run), run.source, run.variant))
+        stages.append(_train(config, labels, adapter_folder(config, run), run.source, run.variant))
     if config.eval is not None:
         stages.append(_eval(config))
     return stages
-
-
-def label_file(config: PipelineConfig, algorithm: str, seed: int) -> Path:
-    """Result file of one labelling."""
-    return config.output_dir / "labels" / f"{algorithm}_seed{seed}.jsonl"
 
 
 def _labelling(config: PipelineConfig, algorithm: str, seed: int) -> list[Stage]:
@@ -184,56 +176,22 @@ def _flag(option: Option, value: object) -> list[str]:
     return [option.flag, str(value)]
 
 
-@dataclass(frozen=True)
-class Training:
-    """One adapter: trained on whose labels, by which recipe (see `TrainStage.by_name`)."""
-
-    algorithm: str
-    seed: int
-    source: str
-    variant: str = ""
-
-
-def _all_trainings(config: PipelineConfig) -> list[Training]:
-    """All adapters. Twins are of examples: all algorithms label the same, and where all seeds do, one twin is
-    enough."""
-    recipes = {} if config.train is None else config.train.by_name
-    return [
-        Training(algorithm, seed, source, variant)
-        for variant, train in recipes.items()
-        for place, algorithm in enumerate(train.algorithms)
-        for source in train.label_sources
-        if source == "labels" or place == 0
-        for seed in config.label.seeds[: None if source == "labels" or _seed_draws_data(config) else 1]
-    ]
-
-
-def _seed_draws_data(config: PipelineConfig) -> bool:
-    data = config.settings(config.label.algorithms[0], config.label.seeds[0]).data
-    return data.max_examples is not None or data.dataset.startswith("synthetic:")
-
-
 def _own_task(config: PipelineConfig) -> str | None:
     """See `DataSource.own_task`: the experiment names it, so its later stages may run it."""
     return config.settings(config.label.algorithms[0], config.label.seeds[0]).data.own_task
-
-
-def _adapter(config: PipelineConfig, run: Training) -> Path:
-    variant = f"_{run.variant}" if run.variant else ""
-    return config.output_dir / "adapters" / f"{run.algorithm}_seed{run.seed}_{run.source}{variant}"
 
 
 def _train(config: PipelineConfig, labels: Path, folder: Path, source: str, variant: str = "") -> Stage:
     assert config.train is not None  # nothing is trained without its section, see `icm.pipeline.experiment`
     train = config.train.by_name[variant]
     # The whole test part is kept out of training, not only the items that this evaluation draws.
-    held_out = {**_held_out(config), "max_examples": None}
+    held_out = {**held_out_data(config), "max_examples": None}
     own = {"labels": str(labels), "label_source": source}
     if (task := _own_task(config)) is not None:
         own["task_type"] = task
     # Without an evaluation nothing need be held out, and then the test part of a file is the file.
     if config.eval is not None or held_out["holdout"]:
-        own["eval_source"] = json.dumps(_not_default(DataSource(**held_out)))
+        own["eval_source"] = json.dumps(not_default(DataSource(**held_out)))
     words = train_words({**own, "output_dir": str(folder), **train.overrides})
     launch = (sys.executable, "-m", _LAUNCHER, "--config_file", train.accelerate)
     return Stage(
@@ -252,13 +210,6 @@ def _train(config: PipelineConfig, labels: Path, folder: Path, source: str, vari
     )
 
 
-def trained_model(config: PipelineConfig, train: TrainStage) -> Mapping[str, object]:
-    """The model of the recipe, else the one that labels."""
-    recipe = read_mapping(train.recipe)
-    labeler = config.settings(config.label.algorithms[0], config.label.seeds[0]).engine.model
-    return {"model": labeler, **recipe, **train.overrides}
-
-
 def train_words(settings: Mapping[str, object]) -> list[str]:
     """Settings of `train/run.py` as its command line."""
     words: list[str] = []
@@ -270,110 +221,16 @@ def train_words(settings: Mapping[str, object]) -> list[str]:
     return words
 
 
-def _held_out(config: PipelineConfig) -> dict[str, Any]:
-    """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says.
-
-    Raises:
-        ConfigError: `eval.data` asks for another prompt than the labels are made with.
-    """
-    source = replace(config.settings(config.label.algorithms[0], 0).data.whole, part="test")
-    given = (config.eval or {}).get("data", {})
-    for name in ("template", "verbalisers"):
-        value = getattr(source, name)
-        # The task's own prompt is not known before data are read; the evaluation compares it.
-        if value is not None and given.get(name) not in (None, value):
-            raise ConfigError(
-                f"{config.path}: eval.data.{name}: found {given[name]!r}, but data.{name} is {value!r}; the labels "
-                f"decide the prompt: leave eval.data.{name} out, or give it as data.{name}"
-            )
-    return {**asdict(source, dict_factory=written), **given}
-
-
-def _not_default(settings: DataSource | EngineConfig | GenerationConfig) -> dict[str, object]:
-    """The fields of a settings object that say something."""
-    return {
-        entry.name: value for entry in fields(settings) if (value := getattr(settings, entry.name)) != entry.default
-    }
-
-
-def eval_file(config: PipelineConfig) -> Path:
-    """Settings of `eval/run.py`, written by the pipeline."""
-    return config.output_dir / "eval.yaml"
-
-
-def eval_settings(config: PipelineConfig) -> dict[str, Any]:
-    """Content of `eval_file`: the experiment's `eval` section with data, model, label files and adapters filled in,
-    without the workers, which decide nothing of it.
-
-    Raises:
-        ConfigError: a condition asks for labels or adapters that no stage makes.
-    """
-    assert config.eval is not None
-    seeds, first = config.label.seeds, config.settings(config.label.algorithms[0], config.label.seeds[0])
-    sampling = _not_default(first.generation)
-    conditions = config.eval.get("conditions", [])
-    given = {key: value for key, value in config.eval.items() if key not in _WORKERS}
-    return {
-        "output_dir": str(config.output_dir),
-        "seeds": list(seeds),
-        "labels": [str(label_file(config, config.label.algorithms[0], seed)) for seed in seeds],
-        "engine": _not_default(first.engine),
-        **({"generation": sampling} if sampling else {}),
-        **given,
-        "data": _held_out(config),
-        "conditions": [_condition(config, dict(condition)) for condition in conditions],
-    }
-
-
-def _condition(config: PipelineConfig, condition: dict[str, Any]) -> dict[str, Any]:
-    """A condition with the label files or adapters of its `algorithm` (a key of ours, default the first one)."""
-    where = f"{config.path}: eval.conditions: {condition.get('name')!r}"
-    algorithm = condition.pop("algorithm", config.label.algorithms[0])
-    if algorithm not in config.label.algorithms:
-        raise ConfigError(f"{where}: algorithm {algorithm!r} is not one of label.algorithms; add it there")
-    labels_from = "labels" if condition.get("labels_from") == "file" else condition.get("labels_from")
-    if condition.get("kind") == "many-shot" and labels_from == "labels":
-        return {**condition, "files": [str(label_file(config, algorithm, seed)) for seed in config.label.seeds]}
-    if condition.get("kind") != "fine-tuned":
-        return condition
-    variant = condition.pop("variant", "")
-    if "adapters" in condition:
-        return condition
-    recipes = {} if config.train is None else config.train.by_name
-    if recipes and variant not in recipes:
-        raise ConfigError(f"{where}: variant {variant!r} is not one of train.variants; add it there")
-    runs = [run for run in _all_trainings(config) if (run.source, run.variant) == (labels_from, variant)]
-    runs = [run for run in runs if run.algorithm == algorithm or labels_from != "labels"]
-    if not runs:
-        raise ConfigError(f"{where}: no adapter is trained on {algorithm} with that labels_from; add it to train")
-    base = trained_model(config, recipes[variant]).get("model_name_or_path")
-    own = {"model": base} if base and "model" not in condition else {}
-    files = [str(label_file(config, algorithm, run.seed)) for run in runs]
-    return {**condition, **own, "files": files, "adapters": [str(_adapter(config, run)) for run in runs]}
-
-
-def eval_workers(config: PipelineConfig) -> WorkersConfig:
-    """Those that label, but for what `eval` says of them; on this machine where it has trained the adapters, which a
-    cluster may not see. Raises ConfigError for a wrong value."""
-    labelling = config.label.engines if config.train is None else replace(config.label.engines, ray_address=None)
-    own = {key: value for key, value in (config.eval or {}).items() if key in _WORKERS}
-    where = f"{config.path}: eval."
-    try:
-        return build(WorkersConfig, own, str(config.path), "eval", labelling)
-    except ConfigError as error:
-        raise ConfigError(f"{where}{str(error).removeprefix(where)}") from None
-
-
 def _eval(config: PipelineConfig) -> Stage:
     settings = eval_settings(config)
     labels = [
         label_file(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds
     ]
-    adapters = [_adapter(config, run) / "train_results.json" for run in _all_trainings(config)]
+    adapters = [adapter_folder(config, run) / "train_results.json" for run in all_trainings(config)]
     engine = mapping(settings["engine"], f"{config.path}: eval.engine")
     models = [path for entry in (engine, *settings["conditions"]) for path in _folders(config, entry)]
     if "model" not in engine:  # then it is the engine that labelled, with what is named here
-        engine = {**_not_default(config.settings(config.label.algorithms[0], config.label.seeds[0]).engine), **engine}
+        engine = {**not_default(config.settings(config.label.algorithms[0], config.label.seeds[0]).engine), **engine}
     workers = eval_workers(config)
     words = ["--config", str(eval_file(config)), *_worker_words(workers)]
     return Stage(
@@ -391,8 +248,3 @@ def _task_files(benchmarks: object) -> list[Path]:
     folder = benchmarks.get("include_path") if isinstance(benchmarks, Mapping) else None
     found = Path(folder).rglob("*") if isinstance(folder, str) else ()
     return sorted(path for path in found if path.is_file() and path.suffix != ".pyc")
-
-
-def eval_yaml(config: PipelineConfig) -> str:
-    """Text of `eval_file`."""
-    return yaml.safe_dump(eval_settings(config), sort_keys=False, allow_unicode=True)

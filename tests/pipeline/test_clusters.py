@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from icm.errors import ConfigError
+from icm.pipeline.evaluation import eval_yaml
 from icm.pipeline.experiment import read_experiment
 from icm.pipeline.schedule import dependencies
-from icm.pipeline.stages import eval_yaml, make_stages
+from icm.pipeline.stages import make_stages
 from icm.yaml_files import read_mapping
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,12 @@ from icm.commands.parser import canonical_arguments, given_settings
 from icm.errors import ConfigError
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.checks import check_gold, check_later_stages, held_out_writing
+from icm.pipeline.evaluation import eval_settings
 from icm.pipeline.experiment import PipelineConfig, read_experiment
 from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import rounds_of
 from icm.pipeline.run import run_pipeline
-from icm.pipeline.stages import Stage, eval_settings, make_stages, train_words
+from icm.pipeline.stages import Stage, make_stages, train_words
 from icm.tasks import load_task
 from icm.tasks.written import stand_ins
 from train.arguments import batch_split, read_settings
