@@ -45,6 +45,7 @@ LABELERS = ("random", "zero-shot", "bootstrap", "auto", "icm", "golden")
 MEASURES = ("label_accuracy", "test_accuracy", "calibrated_accuracy")
 SOURCES: Mapping[str, LabelSource] = {"golden": "gold", "random": "random"}
 ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "configs/train/demo_sft.yaml"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--labelers", nargs="+", choices=LABELERS, default=list(LABELERS))
     parser.add_argument("--fine-tune", nargs="+", choices=LABELERS, default=[], metavar="LABELER")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "configs/train/demo_sft.yaml")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--orders", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("quality"), help="folder of label files and evaluations")
     given = parser.parse_args()
@@ -118,7 +119,7 @@ def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[R
     for shown in [condition for condition in conditions if condition.name in given.fine_tune]:
         source = SOURCES.get(shown.name, "labels")
         (file,) = (icm if source != "labels" else None) or shown.files or []
-        tuned[shown.name] = _fine_tuned(settings, given.recipe, f"fine-tuned {shown.name}", source, file)
+        tuned[shown.name] = fine_tuned(settings, given.recipe, f"fine-tuned {shown.name}", source, file)
     asked = [*conditions, *(condition for condition, _ in tuned.values())]
     figures, rows = _evaluated(settings, asked, given), []
     for condition in conditions:
@@ -143,7 +144,7 @@ def _labelled(settings: Settings) -> Path:
     return path if path.exists() else label(settings, trace if trace.exists() else None)
 
 
-def _fine_tuned(
+def fine_tuned(
     settings: Settings, recipe: Path, name: str, source: LabelSource, file: str
 ) -> tuple[ConditionConfig, float]:
     """The condition of the model that was trained on a label file, and the share of the labels it gives the same

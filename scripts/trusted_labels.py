@@ -1,27 +1,30 @@
 """What are a few trusted labels worth? Accuracy of all other labels by how many are given, and how they were chosen.
 
-    python scripts/trusted_labels.py --data truthfulqa.json --models ./qwen --seeds 0 1 2 --counts 4 8 16 \
+    python scripts/trusted_labels.py --data truthfulqa.json --model ./qwen --seeds 0 1 2 --counts 4 8 16 \
         --by random uncertainty --labelers bootstrap --output trusted
 
 Each seed draws other examples. They are labelled with nothing given; `icm ask` then chooses examples of that result,
 whose gold labels are given as trusted ones to a run that starts anew (with --warm from that result). An entry of --data
 that ends in .yaml is a settings file, as in scripts/quality_table.py. With --test-examples the labels of the largest
-count are shown as demonstrations to held-out items, beside gold ones of the same examples. Label files that are in
---output are not made again. Intervals are Student's t over seeds; `turned` counts the runs most of whose labels are the
-opposite of those found with nothing given; tokens are those computed.
+count, and those found with nothing given, are shown as demonstrations to held-out items, and with --fine-tune trained
+on, beside gold ones of the same examples. Label files that are in --output are not made again. Intervals are Student's
+t over seeds; `turned` counts the runs most of whose labels are the opposite of those found with nothing given; tokens
+are those computed.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from quality_table import RECIPE, fine_tuned
 from scipy import stats
 
 from eval.evaluator import evaluate
 from eval.settings import ConditionConfig, EvalConfig, slug
+from icm.config import LabelSource
 from icm.errors import ICMError
 from icm.files import read_object, write_jsonl
 from icm.labelling.options import Settings
@@ -30,6 +33,8 @@ from icm.labelling.settings import resolve_settings
 from icm.results.asking import questions
 from icm.results.format import ICMResult, read_result, trace_path
 from icm.results.twins import load_gold
+
+MEASURES = ("many-shot labels", "many-shot gold", "fine-tuned labels", "fine-tuned gold")
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,15 @@ class Cell:
 @dataclass(frozen=True)
 class Row:
     """One labelling: accuracy of the labels that were not given, and of the same examples with nothing given; whether
-    they were turned round, and the cost; where it was asked for, calibrated many-shot accuracy on held-out items with
-    these labels and with gold ones."""
+    they were turned round, and the cost; where it was asked for, calibrated accuracy on held-out items of many-shot
+    with these labels and with gold ones, and fine-tuned on them (`MEASURES`)."""
 
     cell: Cell
     right: float
     before: float
     turned: bool
     tokens: float
-    shown: tuple[float, float] | None = None
+    shown: Mapping[str, float] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -67,7 +72,8 @@ def main() -> None:
     parser.add_argument("--labelers", nargs="+", default=["bootstrap", "icm"])
     parser.add_argument("--definitions", help="also label with these (see icm run) and nothing else")
     parser.add_argument("--warm", action="store_true", help="start from the labels found with nothing given")
-    parser.add_argument("--test-examples", type=int, default=0, metavar="N", help="held-out items for many-shot")
+    parser.add_argument("--test-examples", type=int, default=0, metavar="N", help="held-out items")
+    parser.add_argument("--fine-tune", action="store_true", help="on these items also fine-tuned models")
     parser.add_argument("--output", type=Path, default=Path("trusted"))
     given = parser.parse_args()
     rows: list[Row] = []
@@ -100,10 +106,10 @@ def _seed(given: argparse.Namespace, data: str, labeler: str, seed: int) -> Iter
 
     settings, base = labelled("nothing")
     gold = load_gold(base)
-    rows = [_row(Cell(data, labeler, "nothing"), settings, base, base, gold, given.test_examples)]
+    rows = [_row(Cell(data, labeler, "nothing"), settings, base, base, gold, given.test_examples, given.fine_tune)]
     if given.definitions:
         settings, found = labelled("definitions", definitions=given.definitions)
-        rows.append(_row(Cell(data, labeler, "definitions"), settings, base, found, gold, 0))
+        rows.append(_row(Cell(data, labeler, "definitions"), settings, base, found, gold))
     for by in given.by:
         asked = [question.item.example.id for question in questions(base, max(given.counts), by, seed)]
         for count in given.counts:
@@ -113,31 +119,44 @@ def _seed(given: argparse.Namespace, data: str, labeler: str, seed: int) -> Iter
             name = f"{by}_{count}{'_warm' if given.warm else ''}"
             settings, found = labelled(name, trusted=str(trusted), **more)
             items = given.test_examples if count == max(given.counts) else 0
-            rows.append(_row(Cell(data, labeler, f"{count} by {by}"), settings, base, found, gold, items))
+            rows.append(
+                _row(Cell(data, labeler, f"{count} by {by}"), settings, base, found, gold, items, given.fine_tune)
+            )
     return rows
 
 
 def _row(
-    cell: Cell, settings: Settings, base: ICMResult, result: ICMResult, gold: Mapping[str, str], items: int
+    cell: Cell,
+    settings: Settings,
+    base: ICMResult,
+    result: ICMResult,
+    gold: Mapping[str, str],
+    items: int = 0,
+    tune: bool = False,
 ) -> Row:
     others = [item for item in result.labeled_examples if not item.trusted]
     right = float(np.mean([item.label == gold[item.example.id] for item in others]))
     before = float(np.mean([base.labels[item.example.id] == gold[item.example.id] for item in others]))
     turned = float(np.mean([item.label != base.labels[item.example.id] for item in others])) > 0.5
     tokens = result.record.usage.get("computed_tokens", 0)
-    return Row(cell, right, before, turned, tokens, _shown(settings, result, items) if items else None)
+    return Row(cell, right, before, turned, tokens, _shown(settings, result, items, tune) if items else {})
 
 
-def _shown(settings: Settings, result: ICMResult, items: int) -> tuple[float, float]:
-    """Calibrated accuracy on held-out items with the labels as demonstrations, and with gold ones."""
+def _shown(settings: Settings, result: ICMResult, items: int, tune: bool) -> Mapping[str, float]:
+    """Calibrated accuracy on held-out items, by condition."""
     file, data = str(result.file), replace(settings.data.without_labels, part="test", max_examples=items)
-    folder = Path(f"{file.removesuffix('.jsonl')}_evaluation")
-    conditions = [ConditionConfig(name, "many-shot", name, [file]) for name in ("labels", "gold")]
-    shots, seeds = len(result.labeled_examples), (settings.search.seed,)
-    if not (folder / "results.json").exists():
-        evaluate(EvalConfig(conditions, data, settings.engine, shots=shots, seeds=seeds, output_dir=str(folder)))
-    found = read_object(folder / "results.json")["results"]
-    return found["labels"]["acc,batch"], found["gold"]["acc,batch"]
+    folder = f"{file.removesuffix('.jsonl')}_evaluation"
+    own = replace(settings, output=replace(settings.output, output_dir=folder))
+    sources: tuple[LabelSource, ...] = ("labels", "gold")
+    conditions = [ConditionConfig(f"many-shot {source}", "many-shot", source, [file]) for source in sources]
+    if tune:
+        conditions += [fine_tuned(own, RECIPE, f"fine-tuned {source}", source, file)[0] for source in sources]
+    results = Path(folder, "results.json")
+    if not results.exists() or len(read_object(results)["results"]) < len(conditions):
+        shots, seeds = len(result.labeled_examples), (settings.search.seed,)
+        evaluate(EvalConfig(conditions, data, settings.engine, shots=shots, seeds=seeds, output_dir=folder))
+    found = read_object(results)["results"]
+    return {condition.name: found[slug(condition.name)]["acc,batch"] for condition in conditions}
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -146,16 +165,17 @@ def table(rows: Iterable[Row]) -> str:
     for row in rows:
         cells.setdefault(row.cell, []).append(row)
     lines = [
-        "| data | labeler | given | seeds | others right | the same before | turned | tokens | many-shot | golden |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data | labeler | given | seeds | others right | the same before | turned | tokens "
+        f"| {' | '.join(MEASURES)} |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell, found in cells.items():
-        shown = [row.shown for row in found if row.shown]
-        many = [f"{np.mean([pair[place] for pair in shown]):.3f}" if shown else "" for place in (0, 1)]
+        shown = [[row.shown[name] for row in found if name in row.shown] for name in MEASURES]
+        cells_shown = " | ".join(f"{np.mean(values):.3f}" if values else "" for values in shown)
         right, tokens = _interval([row.right for row in found]), np.mean([row.tokens for row in found])
         before = np.mean([row.before for row in found])
         start = f"| {Path(cell.data).name} | {cell.labeler} | {cell.given} | {len(found)} | {right} | {before:.3f}"
-        lines.append(f"{start} | {sum(row.turned for row in found)} | {tokens:,.0f} | {' | '.join(many)} |")
+        lines.append(f"{start} | {sum(row.turned for row in found)} | {tokens:,.0f} | {cells_shown} |")
     return "\n".join(lines)
 
 
