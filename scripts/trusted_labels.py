@@ -48,11 +48,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One labelling: accuracy of the labels that were not given, and of the same examples with nothing given; whether
+    """One labelling: accuracy of all labels, of those not given, and of the same examples with nothing given; whether
     they were turned round, and the cost; where it was asked for, calibrated accuracy on held-out items of many-shot
     with these labels and with gold ones, and fine-tuned on them (`MEASURES`)."""
 
     cell: Cell
+    every: float
     right: float
     before: float
     turned: bool
@@ -139,7 +140,8 @@ def _row(
     before = float(np.mean([base.labels[item.example.id] == gold[item.example.id] for item in others]))
     turned = float(np.mean([item.label != base.labels[item.example.id] for item in others])) > 0.5
     tokens = result.record.usage.get("computed_tokens", 0)
-    return Row(cell, right, before, turned, tokens, _shown(settings, result, items, tune) if items else {})
+    every = float(np.mean([label == gold[key] for key, label in result.labels.items()]))
+    return Row(cell, every, right, before, turned, tokens, _shown(settings, result, items, tune) if items else {})
 
 
 def _shown(settings: Settings, result: ICMResult, items: int, tune: bool) -> Mapping[str, float]:
@@ -165,17 +167,18 @@ def table(rows: Iterable[Row]) -> str:
     for row in rows:
         cells.setdefault(row.cell, []).append(row)
     lines = [
-        "| data | labeler | given | seeds | others right | the same before | turned | tokens "
+        "| data | labeler | given | seeds | all right | others right | the same before | turned | tokens "
         f"| {' | '.join(MEASURES)} |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell, found in cells.items():
         shown = [[row.shown[name] for row in found if name in row.shown] for name in MEASURES]
         cells_shown = " | ".join(f"{np.mean(values):.3f}" if values else "" for values in shown)
         right, tokens = _interval([row.right for row in found]), np.mean([row.tokens for row in found])
-        before = np.mean([row.before for row in found])
-        start = f"| {Path(cell.data).name} | {cell.labeler} | {cell.given} | {len(found)} | {right} | {before:.3f}"
-        lines.append(f"{start} | {sum(row.turned for row in found)} | {tokens:,.0f} | {cells_shown} |")
+        before, every = (np.mean([getattr(row, name) for row in found]) for name in ("before", "every"))
+        start = f"| {Path(cell.data).name} | {cell.labeler} | {cell.given} | {len(found)} | {every:.3f} | {right}"
+        turned = sum(row.turned for row in found)
+        lines.append(f"{start} | {before:.3f} | {turned} | {tokens:,.0f} | {cells_shown} |")
     return "\n".join(lines)
 
 
