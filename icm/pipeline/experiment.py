@@ -114,8 +114,8 @@ class PipelineConfig:
         given: options of `icm run` that the file sets, by option name.
         label: the labellings.
         train: the trainings; None evaluates labels in context only.
-        eval: settings of `eval/run.py`, without what follows from the other sections (`icm.pipeline.evaluation` adds it);
-            None stops before the evaluation.
+        eval: settings of `eval/run.py`, without what follows from the other sections, which `icm.pipeline.evaluation`
+            adds; None stops before the evaluation.
     """
 
     path: Path
