@@ -185,7 +185,7 @@ def misbehaving(request: pytest.FixtureRequest, model: str, monkeypatch: pytest.
     monkeypatch.setattr(server, "_TIMEOUT", httpx.Timeout(2.0, connect=10.0))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with Misbehaving(model, request.param) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield running
         running.shutdown()
 

@@ -91,7 +91,7 @@ def serving(respond: Callable[[str, int], tuple[int, bytes, dict[str, str]]]) ->
             pass
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     server.address = f"http://127.0.0.1:{httpd.server_port}/v1"
     try:

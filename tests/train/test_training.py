@@ -189,14 +189,14 @@ def test_dpo_on_answers_with_robust_loss(
     assert any(tensor.abs().sum() > 0 for name, tensor in weights(tmp_path / "dpo").items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_draws_the_same_curve(stage: int, baseline: Path, labels: Path, tmp_path: Path) -> None:
-    """Two ranks on the CPU. The first start on a machine compiles DeepSpeed's communication kernel."""
+def test_deepspeed_draws_the_same_curve(baseline: Path, labels: Path, tmp_path: Path) -> None:
+    """Two ranks on the CPU, parameters sharded too. The first start on a machine compiles DeepSpeed's communication
+    kernel."""
     pytest.importorskip("deepspeed", reason="needs the extra [deepspeed]")
     if not (shutil.which("g++") and shutil.which("ninja")):
         pytest.skip("needs g++ and ninja")
     output = tmp_path / "zero"
-    launch = ["--config_file", str(CONFIGS / f"zero{stage}_cpu.yaml"), "--main_process_port", "0"]
+    launch = ["--config_file", str(CONFIGS / "zero3_cpu.yaml"), "--main_process_port", "0"]
     train(labels, output, launch, variables={"DS_ACCELERATOR": "cpu"})
     described = json.loads((output / "environment.json").read_text())
     assert (described["processes"], described["distributed"]) == (2, "DEEPSPEED")
