@@ -20,6 +20,9 @@ from icm.prompts import PromptTree, Segment
 MIN_FOLD, MIN_FOLD_CROWDED = 12, 4
 """Appended demonstrations below which folding them cannot pay, with and without room to keep the tree."""
 
+MOST_TRUSTED = 12
+"""Trusted examples in a context beside its found ones: all queries share them, so that they cost little."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -50,21 +53,21 @@ class Order:
         """The first of the settled examples as at most so many contexts of `shots` each. There are two at least, of
         fewer if need be, so that each example is outside of one: a single example is outside of an empty one.
 
-        Where labels are `trusted`, half of each context is theirs, all of it if there are no others, in turn; each
-        context leaves out its share of them.
+        Where labels are `trusted`, each context has them besides, but for its share of them and at most `MOST_TRUSTED`,
+        in turn: among four examples two of them would not tell which of two concepts is meant.
         """
         everywhere = [position for position in self.settled if position in trusted]
         drawn = [position for position in self.settled if position not in trusted]
-        size = min(shots // 2 if everywhere else shots, len(drawn) // 2)
+        size = min(shots, len(drawn) // 2)
         if not everywhere:
             starts = range(0, len(drawn) - size + 1, size)[:most] if size else range(1)
             return tuple(tuple(drawn[start : start + size]) for start in starts)
-        known, contexts = shots - size, dict[tuple[int, ...], None]()
+        contexts = dict[tuple[int, ...], None]()
         for number in range(most):
-            first = number * known % len(everywhere)
+            first = number * MOST_TRUSTED % len(everywhere)
             share = {*everywhere[number::most]}
             turn = [p for p in (*everywhere[first:], *everywhere[:first]) if p not in share]
-            contexts[*turn[:known], *drawn[number * size : (number + 1) * size]] = None
+            contexts[*turn[:MOST_TRUSTED], *drawn[number * size : (number + 1) * size]] = None
         return tuple(contexts)
 
     def append(self, positions: Iterable[int]) -> "Order":

@@ -43,8 +43,8 @@ class DataSource:
         label_map: names for labels as the records have them; an empty name makes the label count as absent.
         ignore_fields: record fields that are not read.
         trusted: file of labels that you vouch for (JSON lines or CSV, as `icm ask` and `icm review` write it: `id`, the
-            whole input, or the data's own fields, and `label`). They are never changed, half of every context is
-            theirs, and their questions are among those drawn.
+            whole input, or the data's own fields, and `label`). They are never changed, stand in every context
+            beside its found labels, and their questions are among those drawn.
         definitions: examples outside the data that say what the labels mean, at the start of every prompt: a file with
             `text` (up to where the label goes) and `label`, or `builtin` for claims that are True or False.
         start: label file of an earlier run on these data whose labels the search starts from.
