@@ -1,12 +1,15 @@
 """160 notes about films and meals, liked or not: two groupings that Qwen2.5-Coder-0.5B tells apart equally well.
 
     python tests/support/notes.py notes.jsonl
+    python tests/support/notes.py registers.jsonl registers
 
 Each row has `text`, `tone` and `topic`, either A or B. Label them with `label_field: tone` or `topic`: without trusted
-labels, what a search finds cannot depend on which of the two is meant.
+labels, what a search finds cannot depend on which of the two is meant. With `registers` each note is there formal
+(`register` A) and casual (B): tone and register are what SmolLM2 tells apart equally well.
 """
 
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -52,6 +55,12 @@ TOPICS = {
 }
 
 
+REGISTERS = {
+    "A": ("Dear Sir, {}.", "I beg to report that {}.", "Be it noted that {}."),
+    "B": ("hey dude, {}", "lol {} haha", "yo, {} btw"),
+}
+
+
 def rows() -> list[dict[str, str]]:
     """All notes."""
     found = []
@@ -62,5 +71,14 @@ def rows() -> list[dict[str, str]]:
     return found
 
 
+def in_registers(notes: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Each note formal and casual, in one of three ways."""
+    return [
+        {**note, "text": REGISTERS[register][place % 3].format(note["text"]), "register": register}
+        for register in REGISTERS
+        for place, note in enumerate(notes)
+    ]
+
+
 if __name__ == "__main__":
-    write_jsonl(Path(sys.argv[1]), rows())
+    write_jsonl(Path(sys.argv[1]), in_registers(rows()) if sys.argv[2:] == ["registers"] else rows())
