@@ -54,9 +54,7 @@ def read_trusted(
         raise DataError(f"trusted {path}: no such file; expected the JSON lines or CSV file of trusted labels")
     examples = {claim.example.id: claim.example for claim in claims}
     found: dict[str, Given] = {}
-    records = file_records(path)
-    column = _label_field(source, records)
-    for key, given in _rows(records, column, source, examples, space, as_data):
+    for key, given in _rows(_named_alike(file_records(path), source), source, examples, space, as_data):
         _check_side(examples[key], given, source)
         first = found.setdefault(key, given)
         if first.label != given.label:
@@ -65,7 +63,7 @@ def read_trusted(
                 f"for one example, {examples[key].input[:80]!r}; keep one"
             )
     if not found:
-        raise DataError(f"{path}: no row has a label; fill the column {column!r}, or leave --trusted out")
+        raise DataError(f"{path}: no row has a label; fill its column, or leave --trusted out")
     _check_rules(found, [examples[key] for key in sorted(found)], space, rules)
     _log.info("trusted: %d labels of %s", len(found), path)
     return {key: given.label for key, given in found.items()}
@@ -73,18 +71,18 @@ def read_trusted(
 
 def _rows(
     records: Sequence[Record],
-    column: str,
     source: DataSource,
     examples: Mapping[str, ICMExample],
     space: LabelSpace,
     as_data: Callable[[Sequence[Record]], Sequence[Claim]],
 ) -> list[tuple[str, Given]]:
     """(example id, label) of each row that has a label."""
+    column = _label_field(source)
     pairs = [(record, _named(record, examples)) for record in records if record.optional_text(column) is not None]
     found = [
         (key, Given(_label(record, column, source, space), record.where)) for record, key in pairs if key is not None
     ]
-    for claim in _read([record for record, key in pairs if key is None], column, source, as_data):
+    for claim in _read([record for record, key in pairs if key is None], source, as_data):
         if claim.gold is None:
             continue
         if claim.example.id not in examples:
@@ -96,18 +94,24 @@ def _rows(
 
 
 def _read(
-    records: Sequence[Record], column: str, source: DataSource, as_data: Callable[[Sequence[Record]], Sequence[Claim]]
+    records: Sequence[Record], source: DataSource, as_data: Callable[[Sequence[Record]], Sequence[Claim]]
 ) -> Sequence[Claim]:
     for record in records:
-        if {*record.fields} <= {"id", "input", "found", "why", column}:
+        if {*record.fields} <= {"id", "input", "found", "why", _label_field(source)}:
             raise _unknown(record.where, source)
     return as_data(records)
 
 
-def _label_field(source: DataSource, records: Sequence[Record]) -> str:
-    """That of the data, or that of `icm ask`."""
-    own = source.label_field
-    return own if own and any(own in record.fields for record in records) else "label"
+def _named_alike(records: Sequence[Record], source: DataSource) -> Sequence[Record]:
+    """The rows with the label under the data's name for it, where `icm ask` has called it `label`."""
+    own = _label_field(source)
+    if any(own in record.fields for record in records):
+        return records
+    return [replace(r, fields={own if name == "label" else name: v for name, v in r.fields.items()}) for r in records]
+
+
+def _label_field(source: DataSource) -> str:
+    return source.label_field or "label"
 
 
 def _named(record: Record, examples: Collection[str]) -> str | None:

@@ -167,8 +167,8 @@ def test_what_ask_writes_is_read_whatever_the_data_call_their_labels(folder: Pat
     for column in ("label", "gold"):
         text = f"id,text,found,why,{column}\n{first.id},x,bad,w,good\n"
         assert loaded(folder, text, "t.csv", label_field="gold").trusted == {first.id: "good"}
-    text = json.dumps({"text": first.metadata["text"], "gold": "good"}) + "\n"
-    assert loaded(folder, text, label_field="gold").trusted == {first.id: "good"}
+        text = json.dumps({"text": first.metadata["text"], column: "good"}) + "\n"
+        assert loaded(folder, text, label_field="gold").trusted == {first.id: "good"}
 
 
 def test_an_unknown_id_is_refused(folder: Path) -> None:
