@@ -35,12 +35,15 @@ def commands_in(lines: Sequence[str]) -> Iterator[list[str]]:
             yield words
 
 
-def readme_commands() -> list[list[str]]:
+def readme_blocks(language: str) -> list[str]:
     text = "".join(
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/data.md", "configs/README.md")
     )
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.S)
-    return [words for block in blocks for words in commands_in(block.splitlines())]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.S)
+
+
+def readme_commands() -> list[list[str]]:
+    return [words for block in readme_blocks("bash") for words in commands_in(block.splitlines())]
 
 
 def config_commands() -> list[list[str]]:
@@ -56,9 +59,16 @@ COMMANDS = [*readme_commands(), *config_commands()]
 
 
 @pytest.fixture(autouse=True)
-def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths in commands are relative to the repository."""
-    monkeypatch.chdir(ROOT)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in commands are relative to the repository, in which the files lie whose content stands in the text."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for entry in ROOT.iterdir():
+        (home / entry.name).symlink_to(entry)
+    for block in readme_blocks("yaml"):
+        if named := re.match(r"# (\w+\.yaml)", block):
+            (home / named[1]).write_text(block, encoding="utf-8")
+    monkeypatch.chdir(home)
 
 
 def test_commands_are_found() -> None:

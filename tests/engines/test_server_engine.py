@@ -1,6 +1,6 @@
-"""The server engine: against a real `vllm serve`, and against a server that does everything wrong in turn.
+"""The server engine against a server that does everything wrong in turn.
 
-The misbehaving server stands in for remote services, which cannot be reached from here.
+It stands in for remote services, which cannot be reached from here; `eval/test_real_vllm_server.py` asks a real one.
 """
 
 import json
@@ -359,19 +359,3 @@ def test_generation_ends_at_stop_strings(misbehaving: Misbehaving) -> None:
         texts = engine.generate(["the film", "a phone"], GenerationConfig(generation_max_tokens=9), 0, ["END"])
     assert texts == [" fine ", " fine "]
     assert (engine.usage.generated_tokens, engine.usage.failures) == (8, 1)
-
-
-@pytest.mark.slow
-def test_a_real_vllm_server_agrees_with_the_transformers_engine(vllm_server: str) -> None:
-    with create_engine(EngineConfig(device="cpu")) as engine:
-        reviews = Reviews(engine.tokenizer, 12, seed=3)
-        tree = reviews.leave_one_out(12)
-        expected = engine.score(tree, reviews.labels)
-    with create_engine(EngineConfig(engine="server", base_url=vllm_server)) as engine:
-        scores = engine.score(tree, reviews.labels)
-        assert engine.context_length == 1023
-        texts = engine.generate(["The capital of France is"], GenerationConfig(0.0, 1.0, 8), 0, ["\n"])
-    np.testing.assert_allclose(scores, expected, atol=0.25)  # bfloat16 logits
-    assert engine.usage.failures == 0
-    assert engine.usage.computed_tokens < 0.8 * engine.usage.prompt_tokens
-    assert "Paris" in texts[0]

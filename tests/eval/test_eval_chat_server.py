@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import yaml
@@ -20,11 +19,10 @@ from transformers import AutoModelForCausalLM
 
 from eval.conditions.chat import LocalChat, label_words
 from eval.conditions.pool import EnginePool
-from eval.conditions.server import ServerChat, _label_log_probs, check_key
+from eval.conditions.server import ServerChat, check_key
 from eval.run import main
 from eval.settings import ServerConfig
 from icm.config import EngineConfig
-from icm.engines import create_engine
 from icm.errors import ConfigError, PrerequisiteError
 from icm.examples import ICMExample, LabelSpace
 from icm.files import write_jsonl
@@ -383,21 +381,3 @@ def test_the_key_is_sent_but_not_cached(monkeypatch: pytest.MonkeyPatch, tmp_pat
     cached = list((tmp_path / "cache").rglob("*.json"))
     assert len(cached) == 6
     assert not any("sesame" in path.read_text(encoding="utf-8") for path in cached)
-
-
-@pytest.mark.slow
-def test_a_real_vllm_server_gives_what_the_model_gives(vllm_server: str) -> None:
-    model = httpx.get(f"{vllm_server}/v1/models").json()["data"][0]["id"]
-    remote, usage = asked(ServerChat(ServerConfig(f"{vllm_server}/v1"), model, SPACE))
-    words = label_words(SPACE)
-    with create_engine(EngineConfig(model=model, engine="transformers", device="cpu")) as engine:
-        texts = {token: engine.tokenizer.decode([token]) for token in range(len(engine.tokenizer))}
-        tokens = [t for t, text in texts.items() if any(_label_log_probs([(text, 0.0)], [word]) for word in words)]
-        prompts = [LocalChat(EngineConfig(), SPACE, tuple(ITEMS))._prompt(engine.tokenizer, item) for item in ITEMS]
-        scores = engine.score(shared_context_tree((), prompts), tokens)
-    for item, row in zip(ITEMS, scores, strict=True):
-        expected = _label_log_probs([(texts[t], score) for t, score in zip(tokens, row, strict=True)], words)
-        # bfloat16 logits, and the server lists its twenty likeliest tokens only
-        assert np.diff(remote[item.id].log_probs) == pytest.approx(np.diff(expected), abs=0.3)
-    assert (usage["requests"], usage.get("failures", 0)) == (len(ITEMS), 0)
-    assert usage["generated_tokens"] > 0

@@ -1,11 +1,14 @@
-"""160 notes about films and meals, liked or not: two groupings that Qwen2.5-Coder-0.5B tells apart equally well.
+"""160 notes about films and meals, liked or not: two groupings that a model tells apart equally well.
 
     python tests/support/notes.py notes.jsonl
     python tests/support/notes.py registers.jsonl registers
+    python tests/support/notes.py languages.jsonl languages
 
 Each row has `text`, `tone` and `topic`, either A or B. Label them with `label_field: tone` or `topic`: without trusted
 labels, what a search finds cannot depend on which of the two is meant. With `registers` each note is there formal
-(`register` A) and casual (B): tone and register are what SmolLM2 tells apart equally well.
+(`register` A) and casual (B): tone and register are what SmolLM2 tells apart equally well. With `languages` half of the
+notes are English (`language` A) and half French (B), of no tone, in either register: what Qwen2.5-Coder-0.5B tells
+apart equally well.
 """
 
 import sys
@@ -60,6 +63,46 @@ REGISTERS = {
     "B": ("hey dude, {}", "lol {} haha", "yo, {} btw"),
 }
 
+LANGUAGES = {
+    "A": (
+        "I talked about {it} yesterday",
+        "{it} was on Tuesday",
+        "she asked me about {it}",
+        "we waited for {it}",
+        "{it} again this week",
+    ),
+    "B": (
+        "j'ai parlé de cela hier: {it}",
+        "{it}, c'était mardi",
+        "elle m'a demandé: et {it}?",
+        "nous avons attendu {it}",
+        "encore {it} cette semaine",
+    ),
+}
+FRENCH_THINGS = (
+    "le film au cinéma",
+    "le nouveau thriller avec cet acteur",
+    "la pièce de théâtre",
+    "le documentaire à la télévision",
+    "le dernier épisode de la série",
+    "le premier film du réalisateur",
+    "la comédie musicale",
+    "le spectacle du soir",
+    "la soupe du bistrot",
+    "la pizza de chez Luigi",
+    "le curry de la cantine",
+    "le petit déjeuner de l'hôtel",
+    "les nouilles du marché",
+    "le nouveau dessert du chef",
+    "le poisson grillé",
+    "la tarte aux pommes",
+)
+THINGS = {"A": (*TOPICS["A"], *TOPICS["B"]), "B": FRENCH_THINGS}
+FRENCH_REGISTERS = {
+    "A": ("Monsieur, {}.", "J'ai l'honneur de signaler que {}.", "Veuillez noter que {}."),
+    "B": ("salut mec, {}", "mdr {} haha", "yo, {} quoi"),
+}
+
 
 def rows() -> list[dict[str, str]]:
     """All notes."""
@@ -80,5 +123,18 @@ def in_registers(notes: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     ]
 
 
+def in_languages() -> list[dict[str, str]]:
+    """Notes without a tone, English and French, each formal and casual."""
+    found = []
+    for language, registers in (("A", REGISTERS), ("B", FRENCH_REGISTERS)):
+        for place, (form, thing) in enumerate(product(LANGUAGES[language], THINGS[language])):
+            text = form.format(it=thing)
+            for register, ways in registers.items():
+                found.append({"text": ways[place % 3].format(text), "language": language, "register": register})
+    return found
+
+
+KINDS = {"": rows, "registers": lambda: in_registers(rows()), "languages": in_languages}
+
 if __name__ == "__main__":
-    write_jsonl(Path(sys.argv[1]), in_registers(rows()) if sys.argv[2:] == ["registers"] else rows())
+    write_jsonl(Path(sys.argv[1]), KINDS["".join(sys.argv[2:])]())
