@@ -38,18 +38,32 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
     mean over the rounds, in which each new one counts as much as all before it. Trusted labels are demonstrations of
-    every round, and where the labels of an earlier result are given, those take the place of the K.
+    every round. Where the labels of an earlier result are given, those take the place of the K and their log-odds count
+    as a round: found is then the likeliest by the mean over all rounds, so that labels change where there is reason to.
     """
     space, config, trusted = problem.label_space, problem.config, problem.trusted
     labels, shots = seed_labels(problem, rng), config.initial_examples
     preferences = np.zeros((len(problem.positions), len(space.labels)))
+    rounds = [earlier(problem)] if problem.start else []
     for turn in range(config.bootstrap_rounds):
         found = {position: label for position, label in labels.items() if position not in trusted}
         log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
-        labels = likeliest(problem, log_probs)
+        rounds.append(log_probs)
+        labels = likeliest(problem, np.mean(rounds, axis=0) if problem.start else log_probs)
         preferences = (preferences + log_probs) / 2 if turn else log_probs
         shots = min(2 * shots, len(problem.positions))
     return Initial(labels, dict(enumerate(preferences)))
+
+
+def earlier(problem: Problem) -> Array:
+    """Label log-probabilities by the log-odds of the earlier result, [examples, labels]; even where it has none."""
+    names, dataset = problem.label_space.labels, problem.scorer.dataset
+    log_probs = np.full((len(problem.positions), len(names)), -np.log(len(names)))
+    for position, label in problem.start.items():
+        _, odds = dataset.start[dataset[position].id]
+        log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
+        log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
+    return log_probs
 
 
 def likeliest(problem: Problem, log_probs: Array) -> dict[int, str]:

@@ -237,6 +237,20 @@ def test_a_start_is_an_earlier_result(folder: Path, tokenizer: Any) -> None:
         load_task(replace(source, start=str(folder / "d.jsonl")))
 
 
+def test_a_start_yields_to_new_rounds_as_far_as_it_was_unsure(tokenizer: Any) -> None:
+    dataset = reviews(20)
+    names = dataset.label_space.labels
+    earlier = {example.id: names[place % 3 % 2] for place, example in enumerate(dataset)}
+    trusted = dict(list(earlier.items())[:4])
+
+    def found(odds: float) -> dict[str, str]:
+        given = replace(dataset, trusted=trusted, start={key: (label, odds) for key, label in earlier.items()})
+        return labels(run_labeling(given, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap")))
+
+    assert found(50.0) == earlier
+    assert found(0.0) != earlier
+
+
 def test_a_marked_result_is_read_back(folder: Path, tokenizer: Any) -> None:
     dataset = with_trusted(reviews(12))
     result = run_labeling(dataset, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap"))
