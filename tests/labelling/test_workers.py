@@ -23,12 +23,14 @@ from icm.engines.cluster import room, share
 from icm.engines.crew import Worker, gpus_of
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset
+from icm.files import read_jsonl, write_jsonl
 from icm.labelling.run import label
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
 from icm.labelling.workers import Workers
 from icm.results.format import read_result, trace_path
 from icm.results.units import units_folder
+from icm.tasks import load_task
 
 ROOT = Path(__file__).parents[2]
 TWO = WorkersConfig(workers=2)
@@ -37,12 +39,16 @@ INCIDENTAL = re.compile(r'"(created|usage|peak_memory_gib|output_name)": (\{[^{}
 
 @pytest.fixture(scope="module")
 def settings(tiny_model: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Settings of eight searches with the tiny model."""
+    """Settings of a few searches with the tiny model, three labels given."""
     tmp_path = tmp_path_factory.mktemp("out")
+    given = {"dataset": str(reviews), "model": str(tiny_model), "engine": "transformers", "device": "cpu"}
+    given |= {"max_examples": 30, "batch_size": 12, "max_iterations": 40, "early_stop": False, "restarts": 2}
+    dataset = load_task(resolve_settings(given, environ={}).data).dataset
+    labels = zip(dataset.examples, [*dataset.label_space.labels, dataset.label_space.labels[0]], strict=False)
+    write_jsonl(tmp_path / "trusted.jsonl", [{"id": example.id, "label": label} for example, label in labels])
+    given |= {"trusted": str(tmp_path / "trusted.jsonl")}
 
     def made(name: str) -> Any:
-        given = {"dataset": str(reviews), "model": str(tiny_model), "engine": "transformers", "device": "cpu"}
-        given |= {"max_examples": 48, "batch_size": 12, "max_iterations": 40, "early_stop": False, "restarts": 2}
         return resolve_settings({**given, "output_dir": str(tmp_path), "output_name": name}, environ={})
 
     return made
@@ -63,7 +69,14 @@ def command(settings: Any, *more: str) -> list[str]:
     words = ["--dataset", data.dataset, "--model", engine.model, "--engine", engine.engine, "--device", engine.device]
     words += ["--max-examples", str(data.max_examples), "--batch-size", str(search.batch_size), "--no-early-stop"]
     words += ["--max-iterations", str(search.max_iterations), "--restarts", str(search.restarts)]
-    words += ["--output-dir", settings.output.output_dir, "--output-name", settings.output.output_name]
+    words += [
+        "--trusted",
+        data.trusted,
+        "--output-dir",
+        settings.output.output_dir,
+        "--output-name",
+        settings.output.output_name,
+    ]
     return [sys.executable, "-m", "icm", "run", *words, *more]
 
 
@@ -93,7 +106,7 @@ def test_two_workers_of_which_one_dies_write_what_one_process_writes(
     seen, killed = list[int](), list[psutil.Process]()
 
     def kill_one(progress: Any) -> None:
-        assert progress.units == 8
+        assert progress.units == 2 * len(read_result(alone).record.batches)
         seen.append(progress.finished)
         if len(seen) >= 40 and not killed:
             killed.extend([p for p in psutil.Process().children(recursive=True) if p in workers(".run")][:1])
@@ -102,6 +115,9 @@ def test_two_workers_of_which_one_dies_write_what_one_process_writes(
 
     together = label(settings("together"), on_progress=kill_one, workers=TWO)
     assert ends(together) == ends(alone)
+    trusted = {row["id"]: row["label"] for _, row in read_jsonl(Path(settings("together").data.trusted))}
+    found = read_result(together)
+    assert {i.example.id: i.label for i in found.labeled_examples if i.trusted} == trusted and len(trusted) == 3
     assert any("died while it searched restart" in said for said in caplog.messages)
     assert tokens(alone) <= tokens(together) < 1.5 * tokens(alone)
     assert not [p for p in psutil.Process().children(recursive=True) if "ray" in p.name()]
