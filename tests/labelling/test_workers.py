@@ -110,6 +110,7 @@ def test_two_workers_of_which_one_dies_write_what_one_process_writes(
         seen.append(progress.finished)
         if len(seen) >= 40 and not killed:
             killed.extend([p for p in psutil.Process().children(recursive=True) if p in workers(".run")][:1])
+            assert all(process.nice() == psutil.Process().nice() for process in killed)
             for process in killed:
                 process.kill()
 
@@ -177,7 +178,12 @@ def test_a_cluster_of_two_nodes_outlives_a_killed_command(
 def env() -> dict[str, str]:
     """For processes that know nothing of Ray here."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    own |= {
+        "RAY_worker_niceness": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
     return own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 
