@@ -51,7 +51,8 @@ def reading(
 
 def _bootstrapped(problem: Problem) -> dict[str, tuple[str, float]]:
     """Example id → label and log-odds under unseen orders."""
-    outcome = problem.judge(bootstrap(problem, problem.rng(0)).labels, problem.config.bootstrap_rounds)
+    start = bootstrap(problem, problem.rng(0))
+    outcome = problem.judge(start.labels, start.rounds)
     dataset = problem.scorer.dataset
     return {dataset[p].id: (label, outcome.log_odds[p]) for p, label in outcome.labels.items()}
 

@@ -86,7 +86,8 @@ def _outcome(problem: Problem, record: Callable[[SearchRow], None], history: Seq
     if config.algorithm == "zero-shot":
         return zero_shot(problem, rng)
     if config.algorithm == "bootstrap":
-        return problem.judge(bootstrap(problem, rng).labels, config.bootstrap_rounds)
+        start = bootstrap(problem, rng)
+        return problem.judge(start.labels, start.rounds)
     if config.algorithm == "auto":
         return cheapest(problem, record, history)
     return search(problem, record, history)

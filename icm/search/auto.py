@@ -25,7 +25,7 @@ def cheapest(problem: Problem, record: Callable[[SearchRow], None], history: Seq
     if _coherent(problem, outcome, "zero-shot"):
         return outcome
     start = bootstrap(problem, problem.rng(0))
-    outcome = problem.judge(start.labels, problem.config.bootstrap_rounds)
+    outcome = problem.judge(start.labels, start.rounds)
     if _coherent(problem, outcome, "bootstrap"):
         return outcome
     return search(problem, record, start=start if problem.config.init == "bootstrap" else None)

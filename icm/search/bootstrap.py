@@ -19,10 +19,12 @@ class Initial:
     Attributes:
         labels: some examples' or all.
         preferences: position → mean label log-probabilities, [labels], of the rounds that led to the labels.
+        rounds: of relabelling.
     """
 
     labels: Labels
     preferences: Mapping[int, Array] = field(default_factory=dict)
+    rounds: int = 0
 
 
 def initial(problem: Problem, rng: np.random.Generator) -> Initial:
@@ -39,7 +41,8 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
     mean over the rounds, in which each new one counts as much as all before it. Trusted labels are demonstrations of
     every round. Where the labels of an earlier result are given, those take the place of the K and their log-odds count
-    as a round: found is then the likeliest by the mean over all rounds, so that labels change where there is reason to.
+    as a round: found is then the likeliest by the mean over all rounds, so that labels change where there is reason to,
+    and a round in which none does is the last one.
     """
     space, config, trusted = problem.label_space, problem.config, problem.trusted
     labels, shots = seed_labels(problem, rng), config.initial_examples
@@ -49,10 +52,12 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
         found = {position: label for position, label in labels.items() if position not in trusted}
         log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
         rounds.append(log_probs)
-        labels = likeliest(problem, np.mean(rounds, axis=0) if problem.start else log_probs)
+        before, labels = labels, likeliest(problem, np.mean(rounds, axis=0) if problem.start else log_probs)
         preferences = (preferences + log_probs) / 2 if turn else log_probs
+        if problem.start and labels == before:
+            break
         shots = min(2 * shots, len(problem.positions))
-    return Initial(labels, dict(enumerate(preferences)))
+    return Initial(labels, dict(enumerate(preferences)), turn + 1)
 
 
 def earlier(problem: Problem) -> Array:

@@ -19,7 +19,7 @@ from icm.labelling.readings import contradicted, turned
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import preset_values, resolve_settings
 from icm.prompts import PromptEncoder
-from icm.results.format import content_hash, read_result, write_result
+from icm.results.format import ICMResult, content_hash, read_result, write_result
 from icm.results.origin import held_out_source
 from icm.results.record import DataRecord, RunRecord
 from icm.results.training_rows import confident_examples
@@ -243,12 +243,14 @@ def test_a_start_yields_to_new_rounds_as_far_as_it_was_unsure(tokenizer: Any) ->
     earlier = {example.id: names[place % 3 % 2] for place, example in enumerate(dataset)}
     trusted = dict(list(earlier.items())[:4])
 
-    def found(odds: float) -> dict[str, str]:
+    def found(odds: float) -> ICMResult:
         given = replace(dataset, trusted=trusted, start={key: (label, odds) for key, label in earlier.items()})
-        return labels(run_labeling(given, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap")))
+        return run_labeling(given, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap"))
 
-    assert found(50.0) == earlier
-    assert found(0.0) != earlier
+    assert labels(sure := found(50.0)) == earlier
+    assert labels(unsure := found(0.0)) != earlier
+    assert sure.record.iterations == 1 < unsure.record.iterations
+    assert sure.record.usage["computed_tokens"] < 0.8 * unsure.record.usage["computed_tokens"]
 
 
 def test_a_marked_result_is_read_back(folder: Path, tokenizer: Any) -> None:
