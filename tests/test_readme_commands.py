@@ -67,6 +67,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (home / entry.name).symlink_to(entry)
     for block in readme_blocks("yaml"):
         if named := re.match(r"# (\w+\.yaml)", block):
+            (home / named[1]).unlink(missing_ok=True)  # a file of the user's own, under the same name
             (home / named[1]).write_text(block, encoding="utf-8")
     monkeypatch.chdir(home)
 

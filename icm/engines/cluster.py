@@ -43,8 +43,10 @@ def joined(address: str | None) -> Iterator[Any]:
     if address is None and "ray" not in sys.modules:  # it reads them when it is imported
         # 127.0.0.1, which all users of a machine can reach: so only who knows the token gets in.
         own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
-        # Ray's 15 lets whatever else runs here starve the workers: what they do takes longer than what waits for them.
-        os.environ.update(own | {"RAY_worker_niceness": "0"})
+        os.environ.update(own)
+    if address is None:
+        # Ray's 15 lets whatever else runs here starve the workers.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     # Ray prints what it has to say of dead workers past everything; whoever waits for them gets an exception.

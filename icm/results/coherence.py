@@ -10,7 +10,7 @@ import numpy as np
 Verdict = Literal["coherent", "weak", "nothing found"]
 COHERENT_AGREEMENT = 0.9
 """Share of labels that fresh orders confirm in a coherent labelling: between what SmolLM2 shows on TruthfulQA, which it
-does not know (0.86), and on reviews, which it does (0.94 and more). README's table of verdicts has them all."""
+does not know (0.86), and on reviews, which it does (0.94 and more). docs/results.md has them all."""
 SIGNAL = 0.02
 """Nats over a coin's ln(1/labels) that labels have to be worth to say anything: SmolLM2 comparing numbers, which it
 cannot, comes to 0.003, judging reviews to 0.08 and more."""

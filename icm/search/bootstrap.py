@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from icm.calibration import Array
+from icm.calibration import Array, calibrate, label_bias
 from icm.search.problem import Problem
 from icm.search.repair import Repairs, make_consistent
 from icm.search.scoring import Labels
@@ -40,34 +40,42 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
     mean over the rounds, in which each new one counts as much as all before it. Trusted labels are demonstrations of
-    every round. Where the labels of an earlier result are given, those take the place of the K and their log-odds count
-    as a round: found is then the likeliest by the mean over all rounds, so that labels change where there is reason to,
-    and a round in which none does is the last one.
+    every round. Labels of an earlier result take the place of the K. Where it has all of them, its log-odds count as a
+    round, and found is the likeliest by the mean over all rounds, so that labels change where there is reason to; a
+    round in which none does is then the last one.
     """
     space, config, trusted = problem.label_space, problem.config, problem.trusted
     labels, shots = seed_labels(problem, rng), config.initial_examples
     preferences = np.zeros((len(problem.positions), len(space.labels)))
-    rounds = [earlier(problem)] if problem.start else []
+    rounds = [earlier(problem)] if 0 < len(problem.start) == len(problem.free) else []
+    again = bool(rounds)
     for turn in range(config.bootstrap_rounds):
         found = {position: label for position, label in labels.items() if position not in trusted}
         log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
         rounds.append(log_probs)
-        before, labels = labels, likeliest(problem, np.mean(rounds, axis=0) if problem.start else log_probs)
-        preferences = (preferences + log_probs) / 2 if turn else log_probs
-        if problem.start and labels == before:
+        if again:
+            preferences = np.mean(rounds, axis=0)
+        else:
+            preferences = (preferences + log_probs) / 2 if turn else log_probs
+        before, labels = labels, likeliest(problem, preferences if again else log_probs)
+        if again and labels == before:
             break
         shots = min(2 * shots, len(problem.positions))
     return Initial(labels, dict(enumerate(preferences)), turn + 1)
 
 
 def earlier(problem: Problem) -> Array:
-    """Label log-probabilities by the log-odds of the earlier result, [examples, labels]; even where it has none."""
-    names, dataset = problem.label_space.labels, problem.scorer.dataset
+    """Label log-probabilities by the log-odds of the earlier result, calibrated as a round's, [examples, labels]; even
+    where they are not known."""
+    names, dataset, rows = problem.label_space.labels, problem.scorer.dataset, sorted(problem.start)
     log_probs = np.full((len(problem.positions), len(names)), -np.log(len(names)))
-    for position, label in problem.start.items():
-        _, odds = dataset.start[dataset[position].id]
-        log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
-        log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
+    for position in rows:
+        label, odds = dataset.start[dataset[position].id]
+        if odds:
+            log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
+            log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
+    if problem.config.calibration == "batch":
+        log_probs[rows] = calibrate(log_probs[rows], label_bias(log_probs[rows]))
     return log_probs
 
 

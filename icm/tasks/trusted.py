@@ -177,6 +177,10 @@ def with_given(dataset: ICMDataset, source: DataSource, trusted: Mapping[str, st
     )
 
 
+MOST_ODDS = 1e3
+"""Log-odds beyond which a file's number is none that a model gave, nats."""
+
+
 def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> dict[str, tuple[str, float]]:
     """Example id → label and log-odds of the earlier result that the source names, of the examples that are loaded.
 
@@ -199,7 +203,7 @@ def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> 
 
 
 def _odds(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) and abs(value) <= MOST_ODDS else 0.0
 
 
 DEFINITIONS = (
