@@ -46,17 +46,13 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     """
     space, config, trusted = problem.label_space, problem.config, problem.trusted
     labels, shots = seed_labels(problem, rng), config.initial_examples
-    preferences = np.zeros((len(problem.positions), len(space.labels)))
-    rounds = [earlier(problem)] if 0 < len(problem.start) == len(problem.free) else []
-    again = bool(rounds)
+    again = 0 < len(problem.start) == len(problem.free)
+    preferences = earlier(problem) if again else np.zeros((len(problem.positions), len(space.labels)))
     for turn in range(config.bootstrap_rounds):
         found = {position: label for position, label in labels.items() if position not in trusted}
         log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
-        rounds.append(log_probs)
-        if again:
-            preferences = np.mean(rounds, axis=0)
-        else:
-            preferences = (preferences + log_probs) / 2 if turn else log_probs
+        share = 1 / (turn + 2) if again else 0.5 if turn else 1.0
+        preferences = (1 - share) * preferences + share * log_probs
         before, labels = labels, likeliest(problem, preferences if again else log_probs)
         if again and labels == before:
             break
