@@ -40,21 +40,22 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
     "Eliciting base models with simple unsupervised techniques" (2026): K demonstrations, then twice as many a round.
     Each round draws a fresh order. Inconsistent pairs take the likeliest consistent labels. The preferences are the
     mean over the rounds, in which each new one counts as much as all before it. Trusted labels are demonstrations of
-    every round. Labels of an earlier result take the place of the K. Where it has all of them, its log-odds count as a
-    round, and found is the likeliest by the mean over all rounds, so that labels change where there is reason to; a
-    round in which none does is then the last one.
+    every round. Labels of an earlier result take the place of the K; where it has all of them, its log-odds count as a
+    round. With trusted or such labels all rounds count the same, found is the likeliest by their mean, so that what is
+    given is not lost from round to round, and a round that changes nothing is the last one.
     """
     space, config, trusted = problem.label_space, problem.config, problem.trusted
     labels, shots = seed_labels(problem, rng), config.initial_examples
     again = 0 < len(problem.start) == len(problem.free)
     preferences = earlier(problem) if again else np.zeros((len(problem.positions), len(space.labels)))
+    steady = again or bool(trusted)
     for turn in range(config.bootstrap_rounds):
         found = {position: label for position, label in labels.items() if position not in trusted}
         log_probs = relabel(problem.scorer, {**balanced(found, space.labels, shots, rng), **trusted}, rng)
-        share = 1 / (turn + 2) if again else 0.5 if turn else 1.0
+        share = 1 / (1 + turn + again) if steady else 0.5 if turn else 1.0
         preferences = (1 - share) * preferences + share * log_probs
-        before, labels = labels, likeliest(problem, preferences if again else log_probs)
-        if again and labels == before:
+        before, labels = labels, likeliest(problem, preferences if steady else log_probs)
+        if steady and labels == before:
             break
         shots = min(2 * shots, len(problem.positions))
     return Initial(labels, dict(enumerate(preferences)), turn + 1)
