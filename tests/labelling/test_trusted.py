@@ -1,6 +1,7 @@
 """A trusted label is in the result as given, whatever labels the rest; what the files may say and may not."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,11 @@ def test_a_start_is_an_earlier_result(folder: Path, tokenizer: Any) -> None:
     write_result(folder / "r.jsonl", cold)
     source = DataSource("reviews", max_examples=40, start=str(folder / "r.jsonl"))
     assert load_task(source).dataset.start == {i.example.id: (i.label, i.log_odds) for i in cold.labeled_examples}
+    rows = (folder / "r.jsonl").read_text(encoding="utf-8")
+    odd = re.sub(r'"log_odds": [-0-9.e]+', f'"log_odds": {10**400}', rows)
+    (folder / "odd.jsonl").write_text(odd, encoding="utf-8")
+    unknown = load_task(replace(source, start=str(folder / "odd.jsonl"))).dataset.start
+    assert unknown == {i.example.id: (i.label, 0.0) for i in cold.labeled_examples}
     wider = load_task(replace(source, max_examples=60)).dataset
     result = run_labeling(wider, AccountingEngine(tokenizer), SearchConfig(max_iterations=5))
     assert len(wider.start) == 40 and len(result.labeled_examples) == 60

@@ -69,15 +69,8 @@ def command(settings: Any, *more: str) -> list[str]:
     words = ["--dataset", data.dataset, "--model", engine.model, "--engine", engine.engine, "--device", engine.device]
     words += ["--max-examples", str(data.max_examples), "--batch-size", str(search.batch_size), "--no-early-stop"]
     words += ["--max-iterations", str(search.max_iterations), "--restarts", str(search.restarts)]
-    words += [
-        "--trusted",
-        data.trusted,
-        "--output-dir",
-        settings.output.output_dir,
-        "--output-name",
-        settings.output.output_name,
-    ]
-    return [sys.executable, "-m", "icm", "run", *words, *more]
+    words += ["--output-dir", settings.output.output_dir, "--output-name", settings.output.output_name]
+    return [sys.executable, "-m", "icm", "run", *words, "--trusted", data.trusted, *more]
 
 
 def ends(path: Path) -> list[str]:
