@@ -1,62 +1,19 @@
-"""160 notes about films and meals, liked or not: two groupings that a model tells apart equally well.
+"""Data with two groupings between which only trusted labels can tell.
 
-    python tests/support/notes.py notes.jsonl
-    python tests/support/notes.py registers.jsonl registers
     python tests/support/notes.py languages.jsonl languages
+    python tests/support/notes.py things.jsonl things
 
-Each row has `text`, `tone` and `topic`, either A or B. Label them with `label_field: tone` or `topic`: without trusted
-labels, what a search finds cannot depend on which of the two is meant. With `registers` each note is there formal
-(`register` A) and casual (B): tone and register are what SmolLM2 tells apart equally well. With `languages` half of the
-notes are English (`language` A) and half French (B), of no tone, in either register: what Qwen2.5-Coder-0.5B tells
-apart equally well.
+Each row has `text` and two fields, either A or B: label it with `label_field: language` or `register`, `kind` or
+`number`. `languages` are notes in English (`language` A) and French (B), formal (`register` A) and casual (B), of no
+tone: Qwen2.5-Coder-0.5B finds either, and neither cleanly. `things` are 80 phrases, animals (`kind` A) and tools (B),
+several (`number` A) and one (B): what that model tells apart equally well, and cleanly.
 """
 
 import sys
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 from icm.files import write_jsonl
-
-TONES = {
-    "A": (
-        "I loved {it}, it was wonderful",
-        "what a delight {it} was",
-        "{it} was superb, I was so happy",
-        "I adored {it}, truly excellent",
-        "{it}: brilliant, a joy",
-    ),
-    "B": (
-        "I hated {it}, it was awful",
-        "what a disappointment {it} was",
-        "{it} was horrible, I was so angry",
-        "I loathed {it}, truly terrible",
-        "{it}: dreadful, a pain",
-    ),
-}
-TOPICS = {
-    "A": (
-        "the film at the cinema",
-        "the new thriller with that actor",
-        "the play at the theatre",
-        "the documentary on television",
-        "the last episode of the series",
-        "the director's first movie",
-        "the musical in town",
-        "the late show",
-    ),
-    "B": (
-        "the soup at the diner",
-        "the pizza from that place",
-        "the curry in the canteen",
-        "the breakfast at the hotel",
-        "the noodles from the market",
-        "the chef's new dessert",
-        "the grilled fish",
-        "the apple pie",
-    ),
-}
-
 
 REGISTERS = {
     "A": ("Dear Sir, {}.", "I beg to report that {}.", "Be it noted that {}."),
@@ -79,6 +36,24 @@ LANGUAGES = {
         "encore {it} cette semaine",
     ),
 }
+ENGLISH_THINGS = (
+    "the film at the cinema",
+    "the new thriller with that actor",
+    "the play at the theatre",
+    "the documentary on television",
+    "the last episode of the series",
+    "the director's first movie",
+    "the musical in town",
+    "the late show",
+    "the soup at the diner",
+    "the pizza from that place",
+    "the curry in the canteen",
+    "the breakfast at the hotel",
+    "the noodles from the market",
+    "the chef's new dessert",
+    "the grilled fish",
+    "the apple pie",
+)
 FRENCH_THINGS = (
     "le film au cinéma",
     "le nouveau thriller avec cet acteur",
@@ -97,30 +72,18 @@ FRENCH_THINGS = (
     "le poisson grillé",
     "la tarte aux pommes",
 )
-THINGS = {"A": (*TOPICS["A"], *TOPICS["B"]), "B": FRENCH_THINGS}
+THINGS = {"A": ENGLISH_THINGS, "B": FRENCH_THINGS}
 FRENCH_REGISTERS = {
     "A": ("Monsieur, {}.", "J'ai l'honneur de signaler que {}.", "Veuillez noter que {}."),
     "B": ("salut mec, {}", "mdr {} haha", "yo, {} quoi"),
 }
 
-
-def rows() -> list[dict[str, str]]:
-    """All notes."""
-    found = []
-    for tone, topic in product(TONES, TOPICS):
-        for form, thing in product(TONES[tone], TOPICS[topic]):
-            text = form.format(it=thing)
-            found.append({"text": text[0].upper() + text[1:], "tone": tone, "topic": topic})
-    return found
-
-
-def in_registers(notes: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Each note formal and casual, in one of three ways."""
-    return [
-        {**note, "text": REGISTERS[register][place % 3].format(note["text"]), "register": register}
-        for register in REGISTERS
-        for place, note in enumerate(notes)
-    ]
+ANIMALS_AND_TOOLS = {
+    "A": "dog cat horse cow sheep goat pig wolf fox bear lion tiger mouse rabbit frog snake duck goose owl crow",
+    "B": "hammer saw nail screw ladder rope shovel rake axe knife drill brush bucket chain hook wrench file clamp "
+    "pliers chisel",
+}
+NUMBERS = {"A": "the {}s", "B": "a {}"}
 
 
 def in_languages() -> list[dict[str, str]]:
@@ -134,7 +97,16 @@ def in_languages() -> list[dict[str, str]]:
     return found
 
 
-KINDS = {"": rows, "registers": lambda: in_registers(rows()), "languages": in_languages}
+def things() -> list[dict[str, str]]:
+    """Animals and tools, several and one. Plurals end in s throughout."""
+    return [
+        {"text": NUMBERS[number].format(thing), "number": number, "kind": kind}
+        for number, kind in product(("B", "A"), ANIMALS_AND_TOOLS)
+        for thing in ANIMALS_AND_TOOLS[kind].split()
+    ]
+
+
+GROUPINGS = {"languages": in_languages, "things": things}
 
 if __name__ == "__main__":
-    write_jsonl(Path(sys.argv[1]), KINDS["".join(sys.argv[2:])]())
+    write_jsonl(Path(sys.argv[1]), GROUPINGS[sys.argv[2]]())
