@@ -53,7 +53,7 @@ function choice(label, number, item) {
   if (label === item.found) {
     button.className = "found";
     button.append(" ", element("kbd", "Enter"));
-    button.setAttribute("aria-label", `${label}, the label found: confirm`);
+    button.title = "the label found";
   }
   button.addEventListener("click", () => decide(label));
   return button;

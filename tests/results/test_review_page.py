@@ -91,6 +91,10 @@ def _press_through(page: Page, count: int) -> None:
         key = {3: "f", 13: "f", 5: "s", 15: "s"}.get(number, "Enter")
         if number in (7, 17):
             key = page.run(f"String(2 - data.labels.indexOf(data.items[{number}].found))")
+        if number:  # what has the focus is what a screen reader says: the place, the text and the label found
+            words = " ".join(_said(page).split())
+            assert words.startswith(" ".join(f"{place} {shown[:200]}".split())), words
+            assert f"Found: {page.run(f'data.items[{number}].found')}" in words
         page.press(key)
         if number == 9:
             page.press("u")
@@ -99,6 +103,18 @@ def _press_through(page: Page, count: int) -> None:
             page.press("u")
             page.press("Enter")
     assert page.run("document.getElementById('place').textContent") == "All looked at"
+
+
+def _said(page: Page) -> str:
+    """Accessible name and description of what has the focus."""
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    (focus,) = (
+        node
+        for node in nodes
+        if node["role"]["value"] != "RootWebArea"
+        and any(entry["name"] == "focused" and entry["value"]["value"] for entry in node.get("properties", ()))
+    )
+    return f"{focus['name']['value']} {focus['description']['value']}"
 
 
 def _harmless(page: Page, file: Path) -> None:
