@@ -240,7 +240,8 @@ def trust_table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row, trust in found:
-        cells = f"{trust.verdict} | {trust.coherence:+.3f} | {trust.agreement:.2f} | {trust.cue[0]} {trust.cue[1]:.2f}"
+        cells = f"{trust.verdict} | {trust.coherence:+.3f} | {trust.agreement:.2f}"
+        cells += f" | {trust.cue.name} {trust.cue.share:.2f}{' (flagged)' if trust.cue.flagged else ''}"
         start = f"| {Path(row.data).name} | {row.model} | {row.seed} | {row.labeler}"
         lines.append(f"{start} | {cells} | {row.label_accuracy:.3f} |")
     right = [row.label_accuracy for row, _ in found]

@@ -2,7 +2,8 @@
 
 The log-odds of a result file were taken under demonstration orders that no search has used. Labels that only agree
 with the order they were found with are worth a coin there, ln(1/labels), or less. What is coherent need not be what was
-meant: a labelling that the length or a single word of the texts gives away is flagged.
+meant: a labelling that the length or a single word of the texts gives away is flagged, and one that judges questions
+rather than their answers.
 """
 
 import re
@@ -17,7 +18,35 @@ from icm.results.coherence import Coherence, coherence
 from icm.results.format import ICMResult, LabeledExample
 
 CUE = 0.9
-"""Agreement (balanced accuracy) of a surface cue with the labels that is flagged."""
+"""Agreement (balanced accuracy) of the length or a word with the labels that is flagged."""
+QUESTION = 0.3
+"""Share of the variance of preferences between questions that is flagged. On TruthfulQA true labels come to −0.02 to
+0.12, and models that label the question, all its answers true or all false by what it is about, to 0.31 to 0.64."""
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What can give labels away besides what they mean.
+
+    Attributes:
+        name: of the cue.
+        share: of the labels that it gives away (balanced accuracy), or of the preferences that it explains.
+        limit: of the share, from which on it is flagged.
+        says: what the share is, as text.
+    """
+
+    name: str
+    share: float
+    limit: float = CUE
+    says: str = "gives {:.0%} of them away"
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the cue alone says enough of the labels to doubt what they mean."""
+        return self.share >= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.name} alone {self.says.format(self.share)}"
 
 
 @dataclass(frozen=True)
@@ -25,15 +54,10 @@ class Trust(Coherence):
     """What speaks for found labels.
 
     Attributes:
-        cue: the surface cue that gives most labels away, and its balanced accuracy against the labels.
+        cue: the one that comes nearest to its limit, or farthest above it.
     """
 
-    cue: tuple[str, float]
-
-    @property
-    def flagged(self) -> bool:
-        """Whether the cue alone nearly gives the labels."""
-        return self.cue[1] >= CUE
+    cue: Cue
 
     def __str__(self) -> str:
         found = (
@@ -42,7 +66,7 @@ class Trust(Coherence):
         )
         if self.verdict == "nothing found":
             found += "; the model cannot tell, or tells otherwise each time: do not train on these labels"
-        return f"{found}; {self.cue[0]} alone gives {self.cue[1]:.0%} of them away" if self.flagged else found
+        return f"{found}; {self.cue}" if self.cue.flagged else found
 
 
 def judged(result: ICMResult) -> Trust | None:
@@ -55,19 +79,40 @@ def judged(result: ICMResult) -> Trust | None:
     return Trust(**vars(found), cue=surface_cue(items))
 
 
-def surface_cue(items: Sequence[LabeledExample]) -> tuple[str, float]:
-    """The cue (length, or a word that is there or not) that is best at telling the most frequent label from the others,
-    and its balanced accuracy."""
+def surface_cue(items: Sequence[LabeledExample]) -> Cue:
+    """The cue for the most frequent label that comes nearest to its limit: the length, a word that is there or not, or
+    the question."""
     most = Counter(item.label for item in items).most_common(1)[0][0]
     target = np.array([item.label == most for item in items])
     if target.all():
-        return "nothing", 0.5
+        return Cue("nothing", 0.5)
     texts = [item.example.input for item in items]
-    found = {"the length": _best_split(np.array([len(text) for text in texts], dtype=float), target)}
+    found = [Cue("the length", _best_split(np.array([len(text) for text in texts], dtype=float), target))]
     words = [set(re.findall(r"\w+", text.lower())) for text in texts]
     for word in sorted(set().union(*words)):
-        found[f"the word {word!r}"] = _balanced(np.array([word in held for held in words]), target)
-    return max(found.items(), key=lambda entry: entry[1])
+        found.append(Cue(f"the word {word!r}", _balanced(np.array([word in held for held in words]), target)))
+    preferences = np.array([item.log_odds for item in items], dtype=float) * np.where(target, 1, -1)
+    between = _between(preferences, [item.example.group for item in items])
+    found.append(Cue("the question", between, QUESTION, "explains {:.0%} of what the model prefers"))
+    return max(found, key=lambda cue: cue.share - cue.limit)
+
+
+def _between(values: np.ndarray, groups: Sequence[str]) -> float:
+    """Intraclass correlation ICC(1) (Shrout and Fleiss 1979, sizes as they are): the share of the variance that lies
+    between groups; 0 where fewer than two have several members, or all values are the same."""
+    names = np.array(groups)
+    members = [values[names == name] for name in sorted({*groups})]
+    members = [held for held in members if len(held) > 1]
+    sizes = np.array([len(held) for held in members])
+    if len(members) < 2:
+        return 0.0
+    every = np.concatenate(members)
+    above = np.array([held.mean() - every.mean() for held in members])
+    between = float((sizes * above**2).sum()) / (len(members) - 1)
+    within = sum(float(((held - held.mean()) ** 2).sum()) for held in members) / (len(every) - len(members))
+    size = (len(every) - float((sizes**2).sum()) / len(every)) / (len(members) - 1)
+    total = between + (size - 1) * within
+    return (between - within) / total if total > 0 else 0.0
 
 
 def _best_split(values: np.ndarray, target: np.ndarray) -> float:

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 
-from icm.examples import ICMExample, LabelSpace
+from icm.examples import ICMExample, LabelSpace, Relations
 from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
-from icm.results.trust import judged
+from icm.results.trust import Cue, _between, judged
 
 
-def result(odds: list[float], texts: list[str], labels: list[str], algorithm: str = "icm") -> ICMResult:
-    items = [LabeledExample(ICMExample(t), label, o) for t, label, o in zip(texts, labels, odds, strict=True)]
+def result(
+    odds: list[float], texts: list[str], labels: list[str], algorithm: str = "icm", answers: int = 1
+) -> ICMResult:
+    """Labelled claims, so many to a question."""
+    examples = [ICMExample(text, relations=Relations(group=f"{n // answers}")) for n, text in enumerate(texts)]
+    items = [LabeledExample(e, label, o) for e, label, o in zip(examples, labels, odds, strict=True)]
     return ICMResult(items, None, LabelSpace(), "claims", RunRecord(algorithm=algorithm))
 
 
@@ -33,7 +37,7 @@ def test_signal_is_told_from_a_coin(mean: float, spread: float, verdict: str) ->
     assert trust.coherence == pytest.approx(expected)
     assert trust.low < trust.coherence < trust.high
     assert trust.agreement == np.mean(np.array(odds) > 0)
-    assert not trust.flagged and verdict in str(trust)
+    assert not trust.cue.flagged and verdict in str(trust)
 
 
 def test_length_and_words_that_give_the_labels_away_are_flagged() -> None:
@@ -41,8 +45,26 @@ def test_length_and_words_that_give_the_labels_away_are_flagged() -> None:
     worded = [text + (" north" if number % 2 else " south") for number, text in enumerate(texts(64))]
     for given, cue in ((long, "the length"), (worded, "the word 'north'")):
         trust = judged(result([2.0, 2.5] * 32, given, ALTERNATING))
-        assert trust is not None and trust.flagged and trust.cue == (cue, 1.0)
+        assert trust is not None and trust.cue.flagged and trust.cue == Cue(cue, 1.0)
         assert f"{cue} alone gives 100% of them away" in str(trust)
+
+
+def test_labels_of_the_question_are_flagged_and_those_of_its_answers_are_not() -> None:
+    by_question, within = (["True"] * 4 + ["False"] * 4) * 8, ["True", "False"] * 32
+    mostly = [label if place % 8 else "False" for place, label in enumerate(by_question)]
+    coin = np.random.default_rng(0).choice(["True", "False"], 64).tolist()
+    for labels, flagged in ((by_question, True), (mostly, True), (within, False), (coin, False)):
+        trust = judged(result([2.0, 2.5] * 32, texts(64), labels, answers=4))
+        assert trust is not None and trust.cue.flagged == flagged == ("the question alone explains" in str(trust))
+    alone = judged(result([2.0, 2.5] * 32, texts(64), by_question))
+    assert alone is not None and not alone.cue.flagged
+
+
+def test_share_of_the_question_is_the_intraclass_correlation() -> None:
+    # Shrout and Fleiss (1979), table 2: six targets, four judges, ICC(1,1) = .17
+    ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+    values, groups = np.array(ratings, dtype=float).ravel(), [str(place // 4) for place in range(24)]
+    assert _between(values, groups) == pytest.approx(0.17, abs=0.005)
 
 
 def test_collapsed_labels_are_nothing_and_unjudged_ones_are_not_judged() -> None:
