@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -105,6 +105,7 @@ class _Book:
         records: of the stages so far.
         force: see `run_pipeline`.
         machine: what the stages share.
+        logs: of the stages that have begun; None on the terminal.
     """
 
     folder: Path
@@ -113,6 +114,7 @@ class _Book:
     force: bool
     console: Console
     machine: Machine
+    logs: dict[str, Path | None] = field(default_factory=dict)
 
     def start(self, number: int, cards: Sequence[str]) -> Process | None:
         """Start a stage, unless it is finished."""
@@ -130,7 +132,9 @@ class _Book:
             return None
         self._make_way(stage, record)
         self._record(stage, started(stage, record))
-        variables, log = self.machine.variables(stage.processes, cards, os.environ), self._log(stage)
+        machine = replace(self.machine, jobs=1) if self._last(stage) else self.machine
+        variables, log = machine.variables(stage.processes, cards, os.environ), self._log(stage, machine)
+        self.logs[stage.name] = log
         own = [f"{name}={value}" for name, value in variables.items()]
         self._say(f"$ {' '.join([*own, stage.shown])}", style="dim")
         if log is not None:
@@ -140,7 +144,7 @@ class _Book:
     def finish(self, number: int, seconds: float, code: int | None) -> None:
         """Record what a stage took, and its end if it came to it. Raises ICMError if it failed."""
         stage = self.stages[number]
-        record, log = self.records[stage.name], self._log(stage)
+        record, log = self.records[stage.name], self.logs[stage.name]
         self._record(stage, replace(record, seconds=record.seconds + seconds))
         if code is None:
             return
@@ -159,9 +163,14 @@ class _Book:
     def _say(self, text: str, style: str | None = None) -> None:
         self.console.print(text, style=style, soft_wrap=True)
 
-    def _log(self, stage: Stage) -> Path | None:
+    def _last(self, stage: Stage) -> bool:
+        """Whether nothing else is left: then it has all cores and the terminal to itself."""
+        others = (self.records.get(other.name) for other in self.stages if other is not stage)
+        return all(record is not None and record.finished for record in others)
+
+    def _log(self, stage: Stage, machine: Machine) -> Path | None:
         """Where a stage speaks when others do, too."""
-        return self.folder / "logs" / f"{stage.name.replace(' ', '_')}.log" if self.machine.jobs > 1 else None
+        return self.folder / "logs" / f"{stage.name.replace(' ', '_')}.log" if machine.jobs > 1 else None
 
     def _make_way(self, stage: Stage, record: StageRecord | None) -> None:
         """Delete what was made from something else. Raises ResumeError for what nobody recorded, without `force`."""

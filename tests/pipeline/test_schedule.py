@@ -64,8 +64,11 @@ def test_stages_overlap_unless_one_reads_what_another_writes(tmp_path: Path, mon
     assert list(read_manifest(tmp_path)) == ["a", "b", "c"]
     assert all(record.finished for record in read_manifest(tmp_path).values())
     assert "a speaks" not in said and (tmp_path / "logs/a.log").read_text() == "a speaks\n"
-    for words in ("1/3 a ", "3/3 c ", f"its output: {tmp_path / 'logs/b.log'}", "OMP_NUM_THREADS=4 ", "b done in "):
+    for words in ("1/3 a ", "3/3 c ", f"its output: {tmp_path / 'logs/c.log'}", "OMP_NUM_THREADS=4 ", "c done in "):
         assert words in said
+    threads = {words[0]: words[2] for words in log(tmp_path) if words[0].startswith("+")}
+    assert threads == {"+a": "4", "+c": "4", "+b": "None"}  # the last one has the machine and the terminal to itself
+    assert not (tmp_path / "logs/b.log").exists()
     assert run(tmp_path, stages, Machine(2)).count("finished before") == 3
 
 
