@@ -72,13 +72,15 @@ def parse_yaml(text: str, where: str) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """`yaml.SafeLoader` that does not let aliases multiply, and makes of a date the text that stands there."""
+    """`yaml.SafeLoader` that does not let aliases multiply, and takes a date or a key as the text that stands there:
+    labels are called yes, no, true and 1."""
 
     def get_single_node(self) -> yaml.Node | None:
         """See `yaml.SafeLoader`. A few lines of aliases to aliases can stand for more values than any memory holds."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _values(node, {})
+            _keys_as_text(node, set())
         return node
 
 
@@ -106,6 +108,18 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
         found = f"it stands for more than {MOST_VALUES:,} values, or for itself"
         raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
     return known[id(node)]
+
+
+def _keys_as_text(node: yaml.Node, known: set[int]) -> None:
+    if isinstance(node, yaml.ScalarNode) or id(node) in known:
+        return
+    known.add(id(node))
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    for key, _ in pairs:
+        if key.tag.endswith((":bool", ":int", ":float", ":null")):
+            key.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
+    for member in [part for pair in pairs for part in pair] or node.value:
+        _keys_as_text(member, known)
 
 
 def _check_text(value: object) -> None:

@@ -95,3 +95,10 @@ def test_merging_leaves_what_it_merges_as_it_was() -> None:
     base, over = {"a": {"x": 1}}, {"a": {"y": 2}}
     assert merged(base, over) == {"a": {"x": 1, "y": 2}}
     assert (base, over) == ({"a": {"x": 1}}, {"a": {"y": 2}})
+
+
+def test_keys_are_the_text_that_stands_there(tmp_path: Path) -> None:
+    text = "base: &base {yes: ' Yes', no: ' No'}\na: {<<: *base, true: 1, 010: x, 1.50: y, ~: z, off: [{on: true}]}"
+    found = read_mapping(write(tmp_path, a=text))
+    expected = {"yes": " Yes", "no": " No", "true": 1, "010": "x", "1.50": "y", "~": "z", "off": [{"on": True}]}
+    assert found == {"base": {"yes": " Yes", "no": " No"}, "a": expected}
