@@ -100,17 +100,16 @@ def surface_cue(items: Sequence[LabeledExample]) -> Cue:
 def _between(values: np.ndarray, groups: Sequence[str]) -> float:
     """Intraclass correlation ICC(1) (Shrout and Fleiss 1979, sizes as they are): the share of the variance that lies
     between groups; 0 where fewer than two have several members, or all values are the same."""
-    names = np.array(groups)
-    members = [values[names == name] for name in sorted({*groups})]
-    members = [held for held in members if len(held) > 1]
-    sizes = np.array([len(held) for held in members])
-    if len(members) < 2:
+    counts = Counter(groups)
+    several = [place for place, group in enumerate(groups) if counts[group] > 1]
+    names, member = np.unique([groups[place] for place in several], return_inverse=True)
+    if len(names) < 2:
         return 0.0
-    every = np.concatenate(members)
-    above = np.array([held.mean() - every.mean() for held in members])
-    between = float((sizes * above**2).sum()) / (len(members) - 1)
-    within = sum(float(((held - held.mean()) ** 2).sum()) for held in members) / (len(every) - len(members))
-    size = (len(every) - float((sizes**2).sum()) / len(every)) / (len(members) - 1)
+    held, sizes = values[several], np.bincount(member)
+    means = np.bincount(member, held) / sizes
+    between = float(sizes @ (means - held.mean()) ** 2) / (len(names) - 1)
+    within = float(((held - means[member]) ** 2).sum()) / (len(held) - len(names))
+    size = (len(held) - float(sizes @ sizes) / len(held)) / (len(names) - 1)
     total = between + (size - 1) * within
     return (between - within) / total if total > 0 else 0.0
 
