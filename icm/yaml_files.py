@@ -71,6 +71,9 @@ def parse_yaml(text: str, where: str) -> object:
     return content
 
 
+_NOT_TEXT = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null")}
+
+
 class _Loader(yaml.SafeLoader):
     """`yaml.SafeLoader` that does not let aliases multiply, and takes a date or a key as the text that stands there:
     labels are called yes, no, true and 1."""
@@ -114,12 +117,17 @@ def _keys_as_text(node: yaml.Node, known: set[int]) -> None:
     if isinstance(node, yaml.ScalarNode) or id(node) in known:
         return
     known.add(id(node))
-    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-    for key, _ in pairs:
-        if key.tag.endswith((":bool", ":int", ":float", ":null")):
-            key.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
-    for member in [part for pair in pairs for part in pair] or node.value:
+    if isinstance(node, yaml.MappingNode):
+        node.value = [(_as_text(key), value) for key, value in node.value]
+    for member in [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value:
         _keys_as_text(member, known)
+
+
+def _as_text(key: yaml.Node) -> yaml.Node:
+    """Another node: an alias of a key may be a value elsewhere."""
+    if isinstance(key, yaml.ScalarNode) and key.tag in _NOT_TEXT:
+        return yaml.ScalarNode(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, key.value, key.start_mark, key.end_mark)
+    return key
 
 
 def _check_text(value: object) -> None:

@@ -102,3 +102,5 @@ def test_keys_are_the_text_that_stands_there(tmp_path: Path) -> None:
     found = read_mapping(write(tmp_path, a=text))
     expected = {"yes": " Yes", "no": " No", "true": 1, "010": "x", "1.50": "y", "~": "z", "off": [{"on": True}]}
     assert found == {"base": {"yes": " Yes", "no": " No"}, "a": expected}
+    aliased = read_mapping(write(tmp_path, b="a: &n 3\nb: {*n : 4}\nc: *n"))
+    assert aliased == {"a": 3, "b": {"3": 4}, "c": 3}

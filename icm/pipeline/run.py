@@ -165,8 +165,7 @@ class _Book:
 
     def _last(self, stage: Stage) -> bool:
         """Whether nothing else is left: then it has all cores and the terminal to itself."""
-        others = (self.records.get(other.name) for other in self.stages if other is not stage)
-        return all(record is not None and record.finished for record in others)
+        return all(other is stage or is_done(other, self.records.get(other.name)) for other in self.stages)
 
     def _log(self, stage: Stage, machine: Machine) -> Path | None:
         """Where a stage speaks when others do, too."""

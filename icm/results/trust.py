@@ -99,19 +99,23 @@ def surface_cue(items: Sequence[LabeledExample]) -> Cue:
 
 def _between(values: np.ndarray, groups: Sequence[str]) -> float:
     """Intraclass correlation ICC(1) (Shrout and Fleiss 1979, sizes as they are): the share of the variance that lies
-    between groups; 0 where fewer than two have several members, or all values are the same."""
+    between groups. 0 where most values are alone in theirs, all are the same, or chance does as much in one of 100
+    draws (F test)."""
+    from scipy.stats import f  # a second that other commands need not spend
+
     counts = Counter(groups)
     several = [place for place, group in enumerate(groups) if counts[group] > 1]
     names, member = np.unique([groups[place] for place in several], return_inverse=True)
-    if len(names) < 2:
+    if len(names) < 2 or 2 * len(several) < len(groups) or np.ptp(values[several]) == 0:
         return 0.0
-    held, sizes = values[several], np.bincount(member)
+    held, sizes, freedom = values[several], np.bincount(member), (len(names) - 1, len(several) - len(names))
     means = np.bincount(member, held) / sizes
-    between = float(sizes @ (means - held.mean()) ** 2) / (len(names) - 1)
-    within = float(((held - means[member]) ** 2).sum()) / (len(held) - len(names))
-    size = (len(held) - float(sizes @ sizes) / len(held)) / (len(names) - 1)
-    total = between + (size - 1) * within
-    return (between - within) / total if total > 0 else 0.0
+    between = float(sizes @ (means - held.mean()) ** 2) / freedom[0]
+    within = float(((held - means[member]) ** 2).sum()) / freedom[1]
+    if between < f.ppf(0.99, *freedom) * within:
+        return 0.0
+    size = (len(held) - float(sizes @ sizes) / len(held)) / freedom[0]
+    return (between - within) / (between + (size - 1) * within)
 
 
 def _best_split(values: np.ndarray, target: np.ndarray) -> float:

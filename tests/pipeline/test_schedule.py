@@ -69,6 +69,11 @@ def test_stages_overlap_unless_one_reads_what_another_writes(tmp_path: Path, mon
     threads = {words[0]: words[2] for words in log(tmp_path) if words[0].startswith("+")}
     assert threads == {"+a": "4", "+c": "4", "+b": "None"}  # the last one has the machine and the terminal to itself
     assert not (tmp_path / "logs/b.log").exists()
+    (tmp_path / "a").unlink()
+    (tmp_path / "c").unlink()
+    (tmp_path / "log").unlink()
+    run(tmp_path, stages, Machine(2, cores=8))  # recorded as finished once, and not there
+    assert [words[2] for words in log(tmp_path) if words[0] in ("+a", "+c")] == ["4", "4"]
     assert run(tmp_path, stages, Machine(2)).count("finished before") == 3
 
 

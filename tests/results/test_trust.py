@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import f_oneway
 
 from icm.examples import ICMExample, LabelSpace, Relations
 from icm.results.format import ICMResult, LabeledExample
@@ -61,10 +62,15 @@ def test_labels_of_the_question_are_flagged_and_those_of_its_answers_are_not() -
 
 
 def test_share_of_the_question_is_the_intraclass_correlation() -> None:
-    # Shrout and Fleiss (1979), table 2: six targets, four judges, ICC(1,1) = .17
+    # Shrout and Fleiss (1979), table 2: six targets, four judges; ICC(1) from F
     ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
     values, groups = np.array(ratings, dtype=float).ravel(), [str(place // 4) for place in range(24)]
-    assert _between(values, groups) == pytest.approx(0.17, abs=0.005)
+    assert _between(values, groups) == 0  # chance does as much: F is 1.79 with 5 and 18 degrees of freedom
+    ratio = f_oneway(*ratings * 20).statistic
+    many = _between(np.tile(values, 20), [f"{part} {group}" for part in range(20) for group in groups])
+    assert many == pytest.approx((ratio - 1) / (ratio + 3)) and many > 0.1
+    assert _between(np.array([0.1] * 6), list("aabbcc")) == 0
+    assert _between(np.array([1.0, 1.1, -1.0, -1.1, *values]), list("aabbcdefghijklmnopqrstuvwxyz")) == 0  # few of many
 
 
 def test_collapsed_labels_are_nothing_and_unjudged_ones_are_not_judged() -> None:
