@@ -57,21 +57,20 @@ def log(folder: Path) -> list[list[str]]:
 def test_stages_overlap_unless_one_reads_what_another_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     # `a` and `c` wait for each other, so they overlap; `b` reads what both write.
-    stages = [work(tmp_path, "a", waits="c.began"), work(tmp_path, "b", "a", "c"), work(tmp_path, "c", waits="a.began")]
+    stages = [work(tmp_path, "a", waits="c.began"), work(tmp_path, "c", waits="a.began"), work(tmp_path, "b", "a", "c")]
     said = run(tmp_path, stages, Machine(2, cores=8))
     events = [words[0] for words in log(tmp_path)]
     assert {*events[:2]} == {"+a", "+c"} and events[-2:] == ["+b", "-b"]
-    assert list(read_manifest(tmp_path)) == ["a", "b", "c"]
+    assert list(read_manifest(tmp_path)) == ["a", "c", "b"]
     assert all(record.finished for record in read_manifest(tmp_path).values())
     assert "a speaks" not in said and (tmp_path / "logs/a.log").read_text() == "a speaks\n"
-    for words in ("1/3 a ", "3/3 c ", f"its output: {tmp_path / 'logs/c.log'}", "OMP_NUM_THREADS=4 ", "c done in "):
+    for words in ("1/3 a ", "2/3 c ", f"its output: {tmp_path / 'logs/c.log'}", "OMP_NUM_THREADS=4 ", "c done in "):
         assert words in said
     threads = {words[0]: words[2] for words in log(tmp_path) if words[0].startswith("+")}
     assert threads == {"+a": "4", "+c": "4", "+b": "None"}  # the last one has the machine and the terminal to itself
     assert not (tmp_path / "logs/b.log").exists()
-    (tmp_path / "a").unlink()
-    (tmp_path / "c").unlink()
-    (tmp_path / "log").unlink()
+    for name in ("a", "c", "log", "a.began", "c.began"):
+        (tmp_path / name).unlink()
     run(tmp_path, stages, Machine(2, cores=8))  # recorded as finished once, and not there
     assert [words[2] for words in log(tmp_path) if words[0] in ("+a", "+c")] == ["4", "4"]
     assert run(tmp_path, stages, Machine(2)).count("finished before") == 3
