@@ -104,9 +104,7 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
         return 1
     if id(node) not in known:
         known[id(node)] = MOST_VALUES + 1  # what an alias within its own node stands for
-        pairs = isinstance(node, yaml.MappingNode)
-        members = [part for pair in node.value for part in pair] if pairs else node.value
-        known[id(node)] = 1 + sum(_values(member, known) for member in members)
+        known[id(node)] = 1 + sum(_values(member, known) for member in _members(node))
     if known[id(node)] > MOST_VALUES:
         found = f"it stands for more than {MOST_VALUES:,} values, or for itself"
         raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
@@ -119,8 +117,13 @@ def _keys_as_text(node: yaml.Node, known: set[int]) -> None:
     known.add(id(node))
     if isinstance(node, yaml.MappingNode):
         node.value = [(_as_text(key), value) for key, value in node.value]
-    for member in [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value:
+    for member in _members(node):
         _keys_as_text(member, known)
+
+
+def _members(node: yaml.Node) -> list[yaml.Node]:
+    """Keys and values of a mapping, or what a sequence holds."""
+    return [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
 
 
 def _as_text(key: yaml.Node) -> yaml.Node:

@@ -21,7 +21,7 @@ TEXT
 
 # Nothing is fetched, and what libraries say about themselves does not bury the results.
 export ICM_LOG_LEVEL=WARNING HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
-# Without a GPU two stages run at once: half of what a stage takes here is the start of Python, on one core.
+# Without a GPU two stages run at once: a third of most stages is the start of Python, on one core.
 nvidia-smi -L >/dev/null 2>&1 || { export DS_ACCELERATOR=cpu; set -- --jobs 2 "$@"; }
 started=$SECONDS
 .venv/bin/icm pipeline --config configs/experiments/demo.yaml "$@"

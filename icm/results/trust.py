@@ -20,8 +20,8 @@ from icm.results.format import ICMResult, LabeledExample
 CUE = 0.9
 """Agreement (balanced accuracy) of the length or a word with the labels that is flagged."""
 QUESTION = 0.3
-"""Share of the variance of preferences between questions that is flagged. On TruthfulQA true labels come to −0.02 to
-0.12, and models that label the question, all its answers true or all false by what it is about, to 0.31 to 0.64."""
+"""Share of the variance of preferences between questions that is flagged: models that label TruthfulQA's questions, all
+answers true or all false by what it is about, come to 0.34 and more. docs/results.md has them all."""
 
 
 @dataclass(frozen=True)
