@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heapreplace
+from heapq import heappush, heappushpop, heapreplace, nlargest
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample, garbage_collection
 from icm.prompts import PromptEncoder, Tokenizer
 from icm.search.scoring import CONTENT_FREE
+from icm.search.trees import MOST_TRUSTED
 from icm.tasks.soundness import sound
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def split_batches(
 ) -> list[ICMDataset]:
     """Batches that fit the context: whole groups, at most `batch_size` examples, of about equal size.
 
-    All but one example of a batch stand in the context of the last, so a batch is bounded by the context length too.
+    Any examples of a batch may stand in a prompt together, so that its longest have to fit; by leave-one-out all do.
 
     Args:
         bad_records: what becomes of groups that are longer than the context, see `DataSource.bad_records`.
@@ -53,27 +54,56 @@ def split_batches(
         groups.setdefault(example.group, _Group()).add(example, tokens)
     order = np.random.default_rng(config.seed).permutation(len(groups))
     found = list(groups.values())
-    fitting = sound([_fitting(found[number], budget) for number in order.tolist()], bad_records, "questions")
-    batches = _packed(fitting, budget, config.batch_size)
-    if len(batches) > 1 and dataset.trusted:
-        trusted = {e.id: count for e, count in zip(dataset, lengths, strict=True) if e.id in dataset.trusted}
-        left = budget - sum(trusted.values()), config.batch_size - len(trusted)
-        _check_room(fitting, *left)
+    trusted = {e.id: count for e, count in zip(dataset, lengths, strict=True) if e.id in dataset.trusted}
+    shown = min(len(trusted), MOST_TRUSTED) if config.shots else len(trusted)
+    room = _Room(config.batch_size, budget, _asked_with(dataset, config) + shown)
+    fitting = sound([_fitting(found[number], room) for number in order.tolist()], bad_records, "questions")
+    batches = _packed(fitting, room)
+    if len(batches) > 1 and trusted:
+        reserved = sum(nlargest(shown + 1, trusted.values()))  # one more may be asked about
+        left = _Room(room.size - len(trusted), budget - reserved, room.together - shown)
+        _check_room(fitting, left)
         everywhere = [example for example in dataset if example.id in trusted]
-        batches = [[*batch, *everywhere] for batch in _packed(fitting, *left)]
+        batches = [[*batch, *everywhere] for batch in _packed(fitting, left)]
     return [dataset.part(tuple(batch)) for batch in batches]
+
+
+def _asked_with(dataset: ICMDataset, config: SearchConfig) -> int:
+    """Examples in the longest prompt, but for trusted ones: the one that is asked about and its demonstrations."""
+    if config.algorithm in ("random", "zero-shot"):
+        return 1
+    return 1 + max(config.shots, len(dataset.label_space.labels)) if config.shots else len(dataset)
 
 
 @dataclass
 class _Group:
-    """Examples that stay together, and their tokens."""
+    """Examples that stay together, and the tokens of each."""
 
     examples: list[ICMExample] = field(default_factory=list)
-    tokens: int = 0
+    lengths: list[int] = field(default_factory=list)
 
     def add(self, example: ICMExample, tokens: int) -> None:
         self.examples.append(example)
-        self.tokens += tokens
+        self.lengths.append(tokens)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a batch may hold.
+
+    Attributes:
+        size: examples.
+        tokens: of as many of them as a prompt has.
+        together: examples in a prompt.
+    """
+
+    size: int
+    tokens: int
+    together: int
+
+    def longest(self, group: _Group) -> int:
+        """Tokens of a prompt that has the group's longest examples."""
+        return sum(nlargest(self.together, group.lengths))
 
 
 def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
@@ -106,13 +136,13 @@ def _why(batches: Sequence[ICMDataset], config: SearchConfig) -> str:
     )
 
 
-def _fitting(group: _Group, budget: int) -> _Group | ConfigError:
-    if group.tokens <= budget:
+def _fitting(group: _Group, room: _Room) -> _Group | ConfigError:
+    if (tokens := room.longest(group)) <= room.tokens:
         return group
-    size = len(group.examples)
+    size = min(len(group.examples), room.together)
     found = f"one question's {size} examples have" if size > 1 else "the text has"
     return ConfigError(
-        f"{_place(group.examples[0])}: {found} {group.tokens} tokens, which do not fit the context ({budget} tokens); "
+        f"{_place(group.examples[0])}: {found} {tokens} tokens, which do not fit the context ({room.tokens} tokens); "
         "shorten it, or use a model with a longer context"
     )
 
@@ -121,27 +151,27 @@ def _place(example: ICMExample) -> str:
     return example.where or f"{example.input[:60]!r}"
 
 
-def _check_room(groups: Sequence[_Group], budget: int, size: int) -> None:
+def _check_room(groups: Sequence[_Group], left: _Room) -> None:
     """Raise ConfigError if trusted labels, which stand in every batch, leave no room for one question."""
-    if any(len(group.examples) > size or group.tokens > budget for group in groups):
+    if any(len(group.examples) > left.size or left.longest(group) > left.tokens for group in groups):
         raise ConfigError(
-            f"trusted: its examples stand in every batch and leave {max(budget, 0)} tokens and {max(size, 0)} places, "
-            "too little for one question; give fewer, raise --batch-size, or use a model with a longer context"
+            f"trusted: its examples stand in every batch and leave {max(left.tokens, 0)} tokens and "
+            f"{max(left.size, 0)} places, too little for one question; give fewer, raise --batch-size, or use a model "
+            "with a longer context"
         )
 
 
-def _packed(groups: Sequence[_Group], budget: int, size: int) -> list[list[ICMExample]]:
+def _packed(groups: Sequence[_Group], room: _Room) -> list[list[ICMExample]]:
     sizes = [len(group.examples) for group in groups]
-    if max(sizes) > size:
+    if max(sizes) > room.size:
         most = groups[sizes.index(max(sizes))].examples
         raise ConfigError(
-            f"{_place(most[0])}: one question's {len(most)} examples do not fit the batch size ({size}); "
+            f"{_place(most[0])}: one question's {len(most)} examples do not fit the batch size ({room.size}); "
             f"raise --batch-size to {len(most)}"
         )
-    shares = [(own / size, group.tokens / budget) for own, group in zip(sizes, groups, strict=True)]
-    needed = max(-(-sum(sizes) // size), -(-sum(group.tokens for group in groups) // budget))
+    needed = max(-(-sum(sizes) // room.size), _needed_by_length(groups, room))
     tries = 0
-    while (places := _places(shares, needed)) is None:  # ends: with as many batches as groups, each has its own
+    while (places := _places(groups, room, needed)) is None:  # ends: with as many as groups, each has its own
         tries += 1
         needed += max(1, tries // 32)  # of thousands of batches a few more than needed is no harm
     batches: list[list[ICMExample]] = [[] for _ in range(needed)]
@@ -150,17 +180,31 @@ def _packed(groups: Sequence[_Group], budget: int, size: int) -> list[list[ICMEx
     return [batch for batch in batches if batch]
 
 
-def _places(shares: Sequence[tuple[float, float]], count: int) -> list[int] | None:
+def _needed_by_length(groups: Sequence[_Group], room: _Room) -> int:
+    """Batches that there are at least, since no prompt holds all its examples if each is longer than its share."""
+    lengths = [tokens for group in groups for tokens in group.lengths]
+    if room.together >= min(room.size, len(lengths)):
+        return -(-sum(lengths) // room.tokens)
+    long = sum(tokens * room.together > room.tokens for tokens in lengths)
+    return -(-long // max(1, room.together - 1))
+
+
+def _places(groups: Sequence[_Group], room: _Room, count: int) -> list[int] | None:
     """The batch of each group, the emptiest of so many, by its shares of the batch size and of the context; None if a
     batch overflows."""
-    heap = [(0.0, place, 0.0, 0.0) for place in range(count)]
+    heap: list[tuple[float, int, int, int, list[int]]] = [(0.0, place, 0, 0, []) for place in range(count)]
     places = []
-    for examples, tokens in shares:
-        _, place, held, filled = heap[0]
-        held, filled = held + examples, filled + tokens
-        fullest = max(held, filled)
-        if fullest > 1 + 1e-9:
+    for group in groups:
+        _, place, held, filled, longest = heap[0]
+        for tokens in group.lengths:
+            if len(longest) < room.together:
+                heappush(longest, tokens)
+                filled += tokens
+            else:
+                filled += tokens - heappushpop(longest, tokens)
+        held += len(group.examples)
+        if held > room.size or filled > room.tokens:
             return None
-        heapreplace(heap, (fullest, place, held, filled))
+        heapreplace(heap, (max(held / room.size, filled / room.tokens), place, held, filled, longest))
         places.append(place)
     return places

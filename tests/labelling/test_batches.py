@@ -41,6 +41,29 @@ def test_batches_leave_room_for_contextual_calibration(tokenizer: Any) -> None:
         assert sum(run_labeling(dataset, engine, config).metadata["batches"]) == 40
 
 
+@pytest.mark.parametrize("trusted", [0, 6, 20])
+@pytest.mark.parametrize("algorithm", ["icm", "bootstrap", "zero-shot"])
+def test_a_batch_holds_what_fits_into_a_prompt_by_four(tokenizer: Any, algorithm: str, trusted: int) -> None:
+    """One in five texts is ten times as long as the others; the engine refuses a prompt longer than it takes."""
+    config = SearchConfig(algorithm=algorithm, max_iterations=40, calibration="contextual")
+    texts = [f"Text {n}:{' word' * (100 if n % 5 == 0 else 10)}\nI think this Claim is" for n in range(60)]
+    known = {ICMExample(text).id: "positive" for text in texts[:trusted]}
+    dataset = replace(reviews(1), examples=[ICMExample(text) for text in texts], trusted=known)
+    counts = {}
+    for length in (600, 800, 1200, 1800, 3000):
+        try:
+            result = run_labeling(dataset, AccountingEngine(tokenizer, context_length=length), config)
+        except ConfigError as error:
+            assert trusted and "trusted: its examples" in str(error) and length < 1500
+            continue
+        counts[length] = len(result.metadata["batches"])
+        assert len(result.labeled_examples) == 60
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    assert counts[1800] == 1, "all texts together have 2,500 tokens"
+    if not trusted:
+        assert counts[800] == 1 and (counts[600] == 1) is (algorithm == "zero-shot")
+
+
 def test_few_examples_are_calibrated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     for size, config, warned in (
         (LEAST - 1, SearchConfig(algorithm="zero-shot"), True),
@@ -148,7 +171,8 @@ def test_vllm_keeps_a_position_of_the_context(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)  # read once
 
     def batches(engine: str, length: int) -> int:
-        found = run.fitting_batches(EngineConfig(max_model_len=length), reviews(8), SearchConfig(), "data", engine)
+        config, search = EngineConfig(max_model_len=length), SearchConfig(shots=None)
+        found = run.fitting_batches(config, reviews(8), search, "data", engine)
         return len(found or ())
 
     enough = next(length for length in range(200, 600) if batches("transformers", length) == 1)
