@@ -176,6 +176,11 @@ class Experiment:
         many_shot = [condition for condition in self.settings.conditions if condition.kind == "many-shot"]
         return choose([self._file(c, place) for c in many_shot], self.settings.shots, self.settings.seeds[place])
 
+    def given(self, config: ConditionConfig) -> int:
+        """How many labels of a condition's label files are trusted, given rather than found; the most of a file."""
+        results = [self._results[path] for path in self.settings.files_of(config)]
+        return max(sum(item.trusted for item in result.labeled_examples) for result in results)
+
     def _file(self, config: ConditionConfig, place: int) -> LabelFile:
         paths = self.settings.files_of(config)
         return self.label_files[paths[place if len(paths) > 1 else 0]]

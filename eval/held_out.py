@@ -163,7 +163,8 @@ def _differences(
 
 
 def asked_source(data: DataSource, results: Results) -> DataSource:
-    """The held-out data, wherever it lies now, with the prompt of the label files.
+    """The held-out data, wherever it lies now, with the prompt of the label files, and the text in the column they have
+    it in where there is one.
 
     Raises:
         ConfigError: the settings ask for another prompt.
@@ -180,7 +181,11 @@ def asked_source(data: DataSource, results: Results) -> DataSource:
     recorded = results[prompt.file].record.data.source
     if recorded is not None and recorded.dataset == data.dataset:
         data = located(data, results[prompt.file])
-    return replace(data, template=prompt.template or data.template, verbalisers=prompt.verbalisers)
+    data = replace(data, template=prompt.template or data.template, verbalisers=prompt.verbalisers)
+    if recorded is not None and recorded.text_field and data.text_field is None:  # the template's {text}
+        named = replace(data, text_field=recorded.text_field)
+        return named if _loads(named) else data
+    return data
 
 
 def load_held_out(source: DataSource, results: Results, generate: Generate | None = None) -> TaskData:

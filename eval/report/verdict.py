@@ -18,7 +18,10 @@ def verdict(evaluation: Evaluation) -> str | None:
         if found is not None and (plain := evaluation.plain(found)) is not None:
             gap = evaluation.gaps.get(found.name)
             chat = next((c for c in conditions if c.kind == "chat" and c.base == plain.base), None)
-            return _said(plain, chat, found, how) + ("." if gap is None else _beside_golden(gap, conditions))
+            given = evaluation.experiment.given(found.config)
+            own = "labels that it found itself" + (f" and {given} given ones" if given else "")
+            said = _said(plain, chat, found, f"{how} {own}")
+            return said + ("." if gap is None else _beside_golden(gap, conditions))
     return None
 
 
@@ -27,7 +30,7 @@ def _said(plain: ConditionScores, chat: ConditionScores | None, found: Condition
     as_chat = f", in its chat format on {chat.headline.value:.0%}" if chat else ""
     return (
         f"Asked plainly, the model is right on {plain.headline.value:.0%} of {items}{as_chat}; "
-        f"{how} labels that it found itself, on {found.headline.value:.0%} ({found.name})"
+        f"{how}, on {found.headline.value:.0%} ({found.name})"
     )
 
 

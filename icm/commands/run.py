@@ -134,10 +134,18 @@ def _label(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def _summary(result: ICMResult) -> str:
-    balance = ", ".join(f"{count} {label}" for label, count in result.label_counts.items())
+    counts = result.label_counts
+    balance = ", ".join(f"{count} {label}" for label, count in counts.items())
     score = "no utility" if result.score is None else f"utility {result.score:.4f}"
     trust = judged(result)
-    lines = [f"{len(result.labeled_examples)} examples: {balance}; {score}", *([str(trust)] if trust else [])]
+    lines = [f"{len(result.labeled_examples)} examples: {balance}; {score}"]
+    if max(counts.values()) == len(result.labeled_examples) > 1:
+        lines.append("all have one label: what the model prefers whatever the text, unless the texts are all alike")
+    if trust:
+        lines.append(str(trust))
+    if trust and trust.verdict == "coherent":
+        page = f"icm review {shlex.quote(str(result.file))} --count 20 --output review.html"
+        lines.append(f"this does not say that they mean what you mean: read some before you train on them ({page})")
     return "\n".join([*lines, _cost(result.record)])
 
 

@@ -118,8 +118,8 @@ def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
         _log.warning(_why(batches, config))
     if config.calibration == "batch" and config.algorithm != "random" and (few := min(map(len, batches))) < LEAST:
         _log.warning(
-            "labels are calibrated over %d examples as if each label were about equally frequent among them; for so "
-            "few, or for one kind of text, give --calibration none",
+            "labels are calibrated over %d examples as if each label were about equally frequent among them; where "
+            "that is not so give --calibration none, and see whether it leaves all of them with one label",
             few,
         )
 

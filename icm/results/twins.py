@@ -147,6 +147,6 @@ def refuse_overlap(result: ICMResult, held_out: Collection[ICMExample], file: st
     if shared:
         raise DataError(
             f"{file}: {len(shared)} of {len(result.labeled_examples)} labelled examples belong to questions that are "
-            f"also in the held-out set, for example {shared[0].input[:80]!r}; label part: train and evaluate on "
-            "part: test of one and the same holdout"
+            f"also in the held-out set, for example {shared[0].input[:80]!r}; take these rows out of the held-out "
+            "file, or label and evaluate with one and the same --holdout"
         )

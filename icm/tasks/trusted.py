@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icm.consistency import ConsistencyRule, IdenticalTextRule, LogicalConsistencyChecker
-from icm.errors import ConfigError, DataError
+from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, example_id
 from icm.files import read_jsonl
 from icm.tasks.drawing import Claim, in_part
@@ -78,7 +78,8 @@ def _rows(
 ) -> list[tuple[str, Given]]:
     """(example id, label) of each row that has a label."""
     column = _label_field(source)
-    pairs = [(record, _named(record, examples)) for record in records if record.optional_text(column) is not None]
+    labelled = [record for record in records if record.optional_text(column) is not None]
+    pairs = [(record, _named(record, examples, source.text_field or "text")) for record in labelled]
     found = [
         (key, Given(_label(record, column, source, space), record.where)) for record, key in pairs if key is not None
     ]
@@ -99,24 +100,31 @@ def _read(
     for record in records:
         if {*record.fields} <= {"id", "input", "found", "why", _label_field(source)}:
             raise _unknown(record.where, source)
-    return as_data(records)
+    try:
+        return as_data(records)
+    except ICMError as error:
+        raise DataError(
+            f"trusted {source.trusted}: rows without the id of an example (column id) or its whole input (input) are "
+            f"read as the data are, which fails: {error}"
+        ) from None
 
 
 def _named_alike(records: Sequence[Record], source: DataSource) -> Sequence[Record]:
-    """The rows with the label under the data's name for it, where `icm ask` has called it `label`."""
-    own = _label_field(source)
-    if any(own in record.fields for record in records):
-        return records
-    return [replace(r, fields={own if name == "label" else name: v for name, v in r.fields.items()}) for r in records]
+    """The rows with label and text under the data's names for them, where they are called `label` and `text`, as
+    `icm ask` calls them."""
+    named = {field for record in records for field in record.fields}
+    own = {"label": _label_field(source), "text": source.text_field or "text"}
+    new = {name: field for name, field in own.items() if field not in named}
+    return [replace(r, fields={new.get(name, name): value for name, value in r.fields.items()}) for r in records]
 
 
 def _label_field(source: DataSource) -> str:
     return source.label_field or "label"
 
 
-def _named(record: Record, examples: Collection[str]) -> str | None:
+def _named(record: Record, examples: Collection[str], text_field: str) -> str | None:
     """The id of the example that a row names by id or by its whole input; None if it names none so."""
-    texts = [str(record.fields[name]) for name in ("input", "text") if name in record.fields]
+    texts = [str(record.fields[name]) for name in ("input", "text", text_field) if name in record.fields]
     keys = [str(record.fields.get("id")).strip(), *(example_id(text) for text in texts)]
     return next((key for key in keys if key in examples), None)
 

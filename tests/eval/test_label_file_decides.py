@@ -225,6 +225,20 @@ def test_another_prompt_than_the_label_files_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("columns", [("body", "text"), ("text", "extra")])
+def test_other_data_have_the_text_in_the_column_of_the_labelled_ones_or_in_text(
+    labelled: LabelMaker, tmp_path: Path, columns: tuple[str, str]
+) -> None:
+    rows = [{"body": f"note {n}", "text": f"title {n}", "label": ("positive", "negative")[n % 2]} for n in range(24)]
+    write_jsonl(tmp_path / "made.jsonl", rows)
+    file = labelled(tmp_path / "made.jsonl", "--text-field", "body", "--template", TWEET)
+    new = [{columns[0]: f"new note {n}", columns[1]: "else", "label": row["label"]} for n, row in enumerate(rows)]
+    write_jsonl(tmp_path / "held-out.jsonl", new)
+    found = experiment(["--labels", str(file), "--data.dataset", str(tmp_path / "held-out.jsonl")])
+    assert {example.input for example in found.examples} == {f"Tweet: new note {n} Mood:" for n in range(24)}
+    assert found.source.text_field == ("body" if columns[0] == "body" else None)
+
+
 def test_label_files_of_two_prompts_are_refused(labelled: LabelMaker, notes: Path, tmp_path: Path) -> None:
     one = labelled(notes, *asked(TWEET, MOODS), name="one")
     for name, template, texts in (

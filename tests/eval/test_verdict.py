@@ -13,9 +13,10 @@ def condition(name: str, kind: str, value: float, source: str | None = None, bas
     return Plain(name=name, kind=kind, config=config, headline=Plain(value=value), gold=range(100), base=base)
 
 
-def evaluation(conditions: list[Any], gaps: dict[str, Any]) -> Any:
+def evaluation(conditions: list[Any], gaps: dict[str, Any], given: int = 0) -> Any:
     plain = next((c for c in conditions if c.kind == "zero-shot"), None)
-    return Plain(conditions=conditions, gaps=gaps, plain=lambda condition: plain)
+    experiment = Plain(given=lambda config: given)
+    return Plain(conditions=conditions, gaps=gaps, plain=lambda condition: plain, experiment=experiment)
 
 
 ZERO, GOLDEN = condition("Zero-shot Base", "zero-shot", 0.5), condition("Golden", "fine-tuned", 0.9, "gold")
@@ -43,6 +44,11 @@ def test_the_verdict_is_one_sentence_of_figures(conditions: list[Any], share: fl
 def test_without_golden_it_says_what_was_found() -> None:
     said = verdict(evaluation([ZERO, SHOWN], {}))
     assert said is not None and said.endswith("shown labels that it found itself, on 70% (M).")
+
+
+def test_labels_that_were_given_are_not_called_found() -> None:
+    said = verdict(evaluation([ZERO, FOUND], {}, given=5))
+    assert said is not None and "fine-tuned on labels that it found itself and 5 given ones, on 80%" in said
 
 
 @pytest.mark.parametrize("conditions", [[FOUND, GOLDEN], [ZERO, GOLDEN], []])

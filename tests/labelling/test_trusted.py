@@ -14,7 +14,7 @@ from eval.held_out import load_held_out
 from icm.config import SearchConfig
 from icm.engines.accounting import AccountingEngine
 from icm.errors import DataError, ICMError, ResumeError
-from icm.examples import ICMDataset
+from icm.examples import ICMDataset, example_id
 from icm.labelling.batches import split_batches
 from icm.labelling.readings import contradicted, turned
 from icm.labelling.session import run_labeling
@@ -170,6 +170,22 @@ def test_what_ask_writes_is_read_whatever_the_data_call_their_labels(folder: Pat
         assert loaded(folder, text, "t.csv", label_field="gold").trusted == {first.id: "good"}
         text = json.dumps({"text": first.metadata["text"], column: "good"}) + "\n"
         assert loaded(folder, text, label_field="gold").trusted == {first.id: "good"}
+
+
+def test_a_table_of_text_and_label_is_read_whatever_the_data_call_their_text(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "d.jsonl").read_text().splitlines()]
+    (folder / "d.jsonl").write_text(
+        "".join(json.dumps({"Mail (EN)": r["text"], "label": r["label"]}) + "\n" for r in rows)
+    )
+    named = {"text_field": "Mail (EN)"}
+    first = load_task(DataSource(str(folder / "d.jsonl"), **named)).dataset[0]
+    for column, text in (("text", rows[0]["text"]), ("Mail (EN)", rows[0]["text"]), ("text", first.input)):
+        key = first.id if text == first.input else example_id(first.input.replace(first.metadata["text"], text))
+        assert loaded(folder, json.dumps({column: text, "label": "good"}) + "\n", **named).trusted == {key: "good"}
+    with pytest.raises(
+        DataError, match=r"t\.jsonl: rows without the id of an example \(column id\) or its whole input"
+    ):
+        loaded(folder, '{"Msg Nr.": 4, "label": "good"}\n', **named)
 
 
 def test_an_unknown_id_is_refused(folder: Path) -> None:
