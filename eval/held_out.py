@@ -16,7 +16,7 @@ from icm.examples import ICMExample, LabelSpace, TaskData
 from icm.http import check_address, is_loopback
 from icm.labelling.options import build
 from icm.results.format import ICMResult, read_result
-from icm.results.origin import held_out_source, located
+from icm.results.origin import held_out_source, located, other_source
 from icm.tasks import load_task
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate, stand_ins
@@ -34,24 +34,23 @@ def read_settings(arguments: Sequence[str]) -> EvalConfig:
     """
     content, where = given_settings(arguments)
     settings = checked_settings(content, where)
-    if not settings.label_files:
-        return settings
     names = {part: set(_section(content, part)) for part in ("data", "engine")}
-    result = read_result(settings.label_files[0], settings.data.own_task)
-    data = _data(settings.data, names["data"], result)
-    engine = _engine(settings.engine, names["engine"], result)
+    result, data, engine = None, settings.data, settings.engine
+    if settings.label_files:
+        result = read_result(settings.label_files[0], settings.data.own_task)
+        data, engine = _data(data, names["data"], result), _engine(engine, names["engine"], result)
+    elif "conditions" not in content:
+        data = other_source(data, names["data"])
     conditions = settings.conditions if "conditions" in content else _askable(settings.conditions, result, data, engine)
     return replace(settings, conditions=conditions, data=data, engine=engine)
 
 
 def _askable(
-    conditions: Sequence[ConditionConfig], result: ICMResult, data: DataSource, engine: EngineConfig
+    conditions: Sequence[ConditionConfig], result: ICMResult | None, data: DataSource, engine: EngineConfig
 ) -> list[ConditionConfig]:
     """Those of the default conditions that the labelled examples have gold for, and the model a chat template."""
-    file = with_gold(str(result.file), result, data)
-    without = sum(item.example.id not in file.gold for item in result.labeled_examples)
     reasons: dict[str | None, object] = {
-        "gold": without and f"{without} of {len(result.labeled_examples)} labelled examples have no gold",
+        "gold": result is not None and _without_gold(result, data),
         "chat": not _has_chat_template(engine) and f"no chat template of {engine.model} is here",
     }
     for condition in conditions:
@@ -59,6 +58,13 @@ def _askable(
             say(f"left out {condition.name}: {reason}", error=True)
     found = [condition for condition in conditions if not reasons.get(_needs(condition))]
     return [replace(each, model=engine.model) if each.kind == "chat" else each for each in found]
+
+
+def _without_gold(result: ICMResult, data: DataSource) -> str | None:
+    """How many labelled examples have no gold, if any."""
+    gold = with_gold(str(result.file), result, data).gold
+    without = sum(item.example.id not in gold for item in result.labeled_examples)
+    return f"{without} of {len(result.labeled_examples)} labelled examples have no gold" if without else None
 
 
 def _needs(condition: ConditionConfig) -> str | None:

@@ -282,16 +282,20 @@ EXAMPLES = """\
   python eval/run.py --config configs/eval/reviews.yaml --data.max_examples 100 --seeds 0 1 2 --output_dir out
   python eval/run.py --config configs/eval/reviews.yaml --rerun "Zero-shot Base" "Many-shot ICM"
   python eval/run.py --labels icm_results/reviews.jsonl --workers auto
+  python eval/run.py --config mine.yaml --data.dataset held-out.csv --engine.model NAME
 
 Options override the file. Conditions stand in the file alone. Dashes and underscores are the same. The label files
 decide template, verbalisers and labels; where no data and no model are named, the held-out data is the other part of
 what the first one labels, and the model the one that labelled. Without conditions, zero-shot, plainly
 and, of a model with a chat template, in it, is compared with many-shot random, found and, where there are any, gold
-labels."""
+labels; without label files too the first two, with the data's gold labels, say what there is to gain."""
 
-DEFAULT_CONDITIONS: Sequence[Mapping[str, str]] = (
+WITHOUT_LABELS: Sequence[Mapping[str, str]] = (
     {"name": "Zero-shot Base", "kind": "zero-shot"},
     {"name": "Zero-shot Chat", "kind": "chat"},
+)
+DEFAULT_CONDITIONS: Sequence[Mapping[str, str]] = (
+    *WITHOUT_LABELS,
     {"name": "Many-shot Random", "kind": "many-shot", "labels_from": "random"},
     {"name": "Many-shot Labels", "kind": "many-shot", "labels_from": "labels"},
     {"name": "Many-shot Golden", "kind": "many-shot", "labels_from": "gold"},
@@ -326,11 +330,13 @@ def parse_settings(arguments: Sequence[str]) -> EvalConfig:
 
 def checked_settings(content: Mapping[str, object], where: str) -> EvalConfig:
     """Settings from what is given; `where` starts messages. Errors are those of `parse_settings`."""
-    if "conditions" not in content and "labels" not in content:
+    if not {"conditions", "labels", "data"} & content.keys():
         raise ConfigError(
-            "conditions: none are given; name a settings file with --config, or label files with --labels"
+            "conditions: none are given; name label files with --labels, held-out data with --data.dataset, or a "
+            "settings file with --config"
         )
-    conditions, adapters = content.get("conditions", list(DEFAULT_CONDITIONS)), content.get("adapters")
+    usual = DEFAULT_CONDITIONS if "labels" in content else WITHOUT_LABELS
+    conditions, adapters = content.get("conditions", list(usual)), content.get("adapters")
     if adapters and isinstance(conditions, Sequence):
         tuned = {"name": "Fine-tuned", "kind": "fine-tuned", "labels_from": "labels", "adapters": adapters}
         conditions = [*conditions, tuned]

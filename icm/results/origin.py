@@ -69,12 +69,18 @@ def other_part(source: DataSource) -> DataSource:
     return replace(source.whole, part="test", split=source.split if source.holdout else None)
 
 
+def other_source(given: DataSource, names: Collection[str]) -> DataSource:
+    """An evaluation's data that nothing else names: a file without splits is taken whole. `names` are as in
+    `held_out_source`."""
+    whole = "dataset" in names and not _PART & {*names} and is_whole_file(given)
+    return replace(given, split="train") if whole else given
+
+
 def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
     """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
 
-    Another data set is what it says it is; a file without splits is taken whole. One of the same name has its
-    records read as the labelled ones were; which of them is what it says, or if it says nothing of that, the other side
-    of the holdout.
+    Another data set is what it says it is (`other_source`). One of the same name has its records read as the labelled
+    ones were; which of them is what it says, or if it says nothing of that, the other side of the holdout.
 
     Args:
         result: labels.
@@ -83,8 +89,7 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
     """
     recorded, named = result.record.data.source, "dataset" in names
     if recorded is None or (named and Path(given.dataset).name != Path(recorded.dataset).name):
-        whole = named and not _PART & {*names} and is_whole_file(given)
-        return replace(given, split="train") if whole else given
+        return other_source(given, names)
     source = labelled_source(result, given.dataset if named else None)
     assert source is not None  # it is where the recorded one lies
     taken = {entry.name for entry in fields(DataSource)}

@@ -239,6 +239,19 @@ def test_other_data_have_the_text_in_the_column_of_the_labelled_ones_or_in_text(
     assert found.source.text_field == ("body" if columns[0] == "body" else None)
 
 
+def test_without_label_files_the_model_is_asked_plainly_and_as_chat(tiny_model: Path, tmp_path: Path) -> None:
+    data = {"dataset": str(write_data(tmp_path / "held-out.jsonl", MOODS)), "template": TWEET, "verbalisers": MOODS}
+    (tmp_path / "mine.json").write_text(json.dumps({"data": data}))
+    found = experiment(["--config", str(tmp_path / "mine.json"), "--engine.model", str(tiny_model)])
+    assert [(run.config.name, run.config.model) for run in found.runs] == [
+        ("Zero-shot Base", None),
+        ("Zero-shot Chat", str(tiny_model)),
+    ]
+    assert len(found.examples) == 30 and found.examples[0].input.startswith("Tweet: note ")
+    with pytest.raises(ConfigError, match="conditions: none are given; name label files with --labels, held-out data"):
+        experiment(["--engine.model", str(tiny_model)])
+
+
 def test_label_files_of_two_prompts_are_refused(labelled: LabelMaker, notes: Path, tmp_path: Path) -> None:
     one = labelled(notes, *asked(TWEET, MOODS), name="one")
     for name, template, texts in (
