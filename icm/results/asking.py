@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icm.errors import ConfigError
+from icm.examples import ICMExample
 from icm.results.format import ICMResult, LabeledExample
 
 By = Literal["uncertainty", "influence", "random"]
@@ -107,6 +108,12 @@ COLUMNS = ("id", "text", "found", "why", "label")
 
 
 def question_rows(found: Sequence[Question]) -> list[dict[str, str]]:
-    """The questions as rows of a table whose last column is to be filled."""
-    cells = ((q.item.example.id, q.item.example.input, q.item.label, q.why, "") for q in found)
+    """The questions as rows of a table whose last column is to be filled: the text alone where the data have one, else
+    the whole input."""
+    cells = ((q.item.example.id, _shown(q.item.example), q.item.label, q.why, "") for q in found)
     return [dict(zip(COLUMNS, row, strict=True)) for row in cells]
+
+
+def _shown(example: ICMExample) -> str:
+    text = example.metadata.get("text")
+    return text if isinstance(text, str) and text in example.input else example.input

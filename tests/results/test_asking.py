@@ -90,7 +90,10 @@ def test_the_table_is_filled_in_and_read_back(ending: str, tmp_path: Path, capsy
         asked = [json.loads(line) for line in table.read_text().splitlines()]
         asked[0]["label"], asked[2]["label"] = "yes", "NO"
         table.write_text("".join(json.dumps(row) + "\n" for row in asked))
-    assert [*asked[0]] == ["id", "text", "found", "why", "label"]
+    assert [*asked[0]] == ["id", "text", "found", "why", "label"] and asked[0]["text"] in [row["text"] for row in rows]
     found = load_task(replace(source, trusted=str(table))).dataset
     assert found.trusted == {asked[0]["id"]: "yes", asked[2]["id"]: "no"}
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(json.dumps({"text": row["text"], "label": row["label"]}) + "\n" for row in asked))
+    assert load_task(replace(source, trusted=str(bare))).dataset.trusted == found.trusted
     assert main(["ask", str(tmp_path / "r.jsonl"), "--output", str(tmp_path / "ask.xlsx")]) == 2
