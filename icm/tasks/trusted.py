@@ -81,16 +81,16 @@ def _rows(
     labelled = [record for record in records if record.optional_text(column) is not None]
     pairs = [(record, _named(record, examples, source.text_field or "text")) for record in labelled]
     found = [
-        (key, Given(_label(record, column, source, space), record.where)) for record, key in pairs if key is not None
+        (key, Given(_label(record.fields[column], record.where, source, space), record.where))
+        for record, key in pairs
+        if key is not None
     ]
     for claim in _read([record for record, key in pairs if key is None], source, as_data):
         if claim.gold is None:
             continue
         if claim.example.id not in examples:
             raise _unknown(claim.where, source)
-        if claim.gold not in space.labels:
-            raise _no_label(claim.where, claim.gold, space)
-        found.append((claim.example.id, Given(claim.gold, claim.where)))
+        found.append((claim.example.id, Given(_label(claim.gold, claim.where, source, space), claim.where)))
     return found
 
 
@@ -129,19 +129,15 @@ def _named(record: Record, examples: Collection[str], text_field: str) -> str | 
     return next((key for key in keys if key in examples), None)
 
 
-def _label(record: Record, column: str, source: DataSource, space: LabelSpace) -> str:
+def _label(written: object, where: str, source: DataSource, space: LabelSpace) -> str:
     """The label of the space that a row means: as the data or the space spell it, or a spreadsheet (TRUE)."""
-    given = label_name(str(record.fields[column]).strip())
+    given = label_name(str(written).strip())
     name = {label_name(old): new for old, new in (source.label_map or {}).items()}.get(given, given)
     folded = {label.casefold(): label for label in space.labels}
     known = name if name in space.labels else folded.get(name.casefold(), _TRUE.get(name.casefold(), name))
     if known not in space.labels:
-        raise _no_label(record.where, given, space)
+        raise DataError(f"{where}: found the label {given!r}, expected one of {list(space.labels)[:12]}")
     return known
-
-
-def _no_label(where: str, found: str, space: LabelSpace) -> DataError:
-    return DataError(f"{where}: found the label {found!r}, expected one of {list(space.labels)[:12]}, or nothing")
 
 
 def _unknown(where: str, source: DataSource) -> DataError:
@@ -242,4 +238,5 @@ def read_definitions(source: DataSource, space: LabelSpace) -> tuple[tuple[str, 
     path = Path(source.definitions).expanduser()
     if not path.is_file():
         raise DataError(f"definitions {path}: no such file; expected a JSON lines or CSV file with text and label")
-    return tuple((record.text("text"), _label(record, "label", source, space)) for record in file_records(path))
+    rows = file_records(path)
+    return tuple((row.text("text"), _label(row.fields.get("label", ""), row.where, source, space)) for row in rows)

@@ -309,6 +309,20 @@ def test_definitions_start_every_prompt_and_travel_with_the_label_file(folder: P
         load_held_out(held_out, {"r": again, "p": plain})
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "So:"}', r"defs\.jsonl:1: found the label '', expected one of \['bad', 'good'\]"),
+        ('{"text": "So:", "label": "goof"}', r"defs\.jsonl:1: found the label 'goof', expected one of"),
+        ('{"label": "good"}', r"defs\.jsonl:1: .*text"),
+    ],
+)
+def test_a_definition_without_text_or_label_is_refused(folder: Path, row: str, message: str) -> None:
+    (folder / "defs.jsonl").write_text(row + "\n")
+    with pytest.raises(DataError, match=message):
+        load_task(DataSource(str(folder / "d.jsonl"), definitions=str(folder / "defs.jsonl")))
+
+
 def test_builtin_definitions_are_claims(folder: Path) -> None:
     with pytest.raises(ICMError, match="give a file of your own"):
         load_task(DataSource(str(folder / "d.jsonl"), definitions="builtin"))
