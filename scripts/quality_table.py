@@ -236,16 +236,17 @@ def trust_table(rows: Sequence[Row]) -> str:
     """Markdown: verdict without gold beside the share that is right, and Spearman's rank correlation of the two."""
     found = [(row, row.trust) for row in rows if row.trust is not None]
     lines = [
-        "| data | model | seed | labeler | verdict | coherence | confirmed | cue | labels right |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data | model | seed | labeler | verdict | coherence | confirmed | cue | support | labels right |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row, trust in found:
         cells = f"{trust.verdict} | {trust.coherence:+.3f} | {trust.agreement:.2f}"
-        cells += f" | {trust.cue.name} {trust.cue.share:.2f}{' (flagged)' if trust.cue.flagged else ''}"
+        flag = " (flagged)" if trust.cue.flagged else ""
+        cells += f" | {trust.cue.name} {trust.cue.share:.2f}{flag} | {trust.support:.2f}"
         start = f"| {Path(row.data).name} | {row.model} | {row.seed} | {row.labeler}"
         lines.append(f"{start} | {cells} | {row.label_accuracy:.3f} |")
     right = [row.label_accuracy for row, _ in found]
-    for name in ("coherence", "agreement") if len(set(right)) > 1 else ():
+    for name in ("coherence", "agreement", "support") if len(set(right)) > 1 else ():
         correlation = stats.spearmanr([getattr(trust, name) for _, trust in found], right).statistic
         lines.append(f"\nrank correlation of {name} and labels right: {correlation:.2f} over {len(found)} labellings")
     return "\n".join(lines)

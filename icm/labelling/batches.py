@@ -1,7 +1,7 @@
 """Batches of a data set that fit the context of a model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop, heapreplace, nlargest
 from typing import Protocol
@@ -54,25 +54,31 @@ def split_batches(
         groups.setdefault(example.group, _Group()).add(example, tokens)
     order = np.random.default_rng(config.seed).permutation(len(groups))
     found = list(groups.values())
-    trusted = {e.id: count for e, count in zip(dataset, lengths, strict=True) if e.id in dataset.trusted}
-    shown = min(len(trusted), MOST_TRUSTED) if config.shots else len(trusted)
-    room = _Room(config.batch_size, budget, _asked_with(dataset, config) + shown)
+    room = _Room(config.batch_size, budget, _together(dataset, config))
     fitting = sound([_fitting(found[number], room) for number in order.tolist()], bad_records, "questions")
     batches = _packed(fitting, room)
-    if len(batches) > 1 and trusted:
-        reserved = sum(nlargest(shown + 1, trusted.values()))  # one more may be asked about
-        left = _Room(room.size - len(trusted), budget - reserved, room.together - shown)
-        _check_room(fitting, left)
-        everywhere = [example for example in dataset if example.id in trusted]
-        batches = [[*batch, *everywhere] for batch in _packed(fitting, left)]
+    if len(batches) > 1 and dataset.trusted:
+        everywhere, free = _Group(), []
+        for group in fitting:
+            trusted, others = group.divided(dataset.trusted)
+            everywhere = everywhere.with_all(trusted)
+            free += [others] if others.examples else []
+        _check_room(free, everywhere, room)
+        batches = [[*batch, *everywhere.examples] for batch in _packed(free, room, everywhere)]
     return [dataset.part(tuple(batch)) for batch in batches]
 
 
-def _asked_with(dataset: ICMDataset, config: SearchConfig) -> int:
-    """Examples in the longest prompt, but for trusted ones: the one that is asked about and its demonstrations."""
+def _together(dataset: ICMDataset, config: SearchConfig) -> int:
+    """Examples in the longest prompt: the one that is asked about, its found demonstrations and the trusted ones, to
+    which the rules may add others of their questions."""
+    if config.shots is None and config.algorithm not in ("random", "zero-shot"):
+        return len(dataset)
+    questions = {example.group for example in dataset if example.id in dataset.trusted} if dataset.trusted else ()
+    trusted = sum(example.group in questions for example in dataset) if questions else 0
+    shown = min(trusted, MOST_TRUSTED) if config.shots else trusted
     if config.algorithm in ("random", "zero-shot"):
-        return 1
-    return 1 + max(config.shots, len(dataset.label_space.labels)) if config.shots else len(dataset)
+        return 1 + shown
+    return 1 + max(config.shots or 0, len(dataset.label_space.labels)) + shown
 
 
 @dataclass
@@ -85,6 +91,17 @@ class _Group:
     def add(self, example: ICMExample, tokens: int) -> None:
         self.examples.append(example)
         self.lengths.append(tokens)
+
+    def with_all(self, other: "_Group") -> "_Group":
+        """The examples of both."""
+        return _Group([*self.examples, *other.examples], [*self.lengths, *other.lengths])
+
+    def divided(self, ids: Container[str]) -> tuple["_Group", "_Group"]:
+        """The examples of these ids, and the others."""
+        parts = _Group(), _Group()
+        for example, tokens in zip(self.examples, self.lengths, strict=True):
+            parts[example.id not in ids].add(example, tokens)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,10 @@ class _Room:
     def longest(self, group: _Group) -> int:
         """Tokens of a prompt that has the group's longest examples."""
         return sum(nlargest(self.together, group.lengths))
+
+    def holds(self, group: _Group) -> bool:
+        """Whether the group is no more than a batch."""
+        return len(group.examples) <= self.size and self.longest(group) <= self.tokens
 
 
 def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
@@ -151,17 +172,19 @@ def _place(example: ICMExample) -> str:
     return example.where or f"{example.input[:60]!r}"
 
 
-def _check_room(groups: Sequence[_Group], left: _Room) -> None:
+def _check_room(groups: Sequence[_Group], everywhere: _Group, room: _Room) -> None:
     """Raise ConfigError if trusted labels, which stand in every batch, leave no room for one question."""
-    if any(len(group.examples) > left.size or left.longest(group) > left.tokens for group in groups):
+    if not groups or not all(room.holds(everywhere.with_all(group)) for group in groups):
+        size = room.size - len(everywhere.examples)
         raise ConfigError(
-            f"trusted: its examples stand in every batch and leave {max(left.tokens, 0)} tokens and "
-            f"{max(left.size, 0)} places, too little for one question; give fewer, raise --batch-size, or use a model "
-            "with a longer context"
+            f"trusted: its {len(everywhere.examples)} examples stand in every batch and leave "
+            f"{max(room.tokens - room.longest(everywhere), 0)} tokens and {max(size, 0)} places, too little for one "
+            "question; give fewer, raise --batch-size, or use a model with a longer context"
         )
 
 
-def _packed(groups: Sequence[_Group], room: _Room) -> list[list[ICMExample]]:
+def _packed(groups: Sequence[_Group], room: _Room, everywhere: _Group | None = None) -> list[list[ICMExample]]:
+    """The groups in few batches; `everywhere` stands in each of them besides."""
     sizes = [len(group.examples) for group in groups]
     if max(sizes) > room.size:
         most = groups[sizes.index(max(sizes))].examples
@@ -169,33 +192,37 @@ def _packed(groups: Sequence[_Group], room: _Room) -> list[list[ICMExample]]:
             f"{_place(most[0])}: one question's {len(most)} examples do not fit the batch size ({room.size}); "
             f"raise --batch-size to {len(most)}"
         )
-    needed = max(-(-sum(sizes) // room.size), _needed_by_length(groups, room))
-    tries = 0
-    while (places := _places(groups, room, needed)) is None:  # ends: with as many as groups, each has its own
-        tries += 1
-        needed += max(1, tries // 32)  # of thousands of batches a few more than needed is no harm
+    everywhere = everywhere or _Group()
+    groups = sorted(groups, key=room.longest, reverse=True)  # what is hard to place first
+    needed = max(-(-sum(sizes) // (room.size - len(everywhere.examples))), _needed_by_length(groups, room, everywhere))
+    while (places := _places(groups, room, everywhere, needed)) is None:  # ends: as many as groups have one each
+        needed += max(1, needed // 200)  # of hundreds of batches a few more than needed is no harm
     batches: list[list[ICMExample]] = [[] for _ in range(needed)]
     for group, place in zip(groups, places, strict=True):
         batches[place].extend(group.examples)
     return [batch for batch in batches if batch]
 
 
-def _needed_by_length(groups: Sequence[_Group], room: _Room) -> int:
-    """Batches that there are at least, since no prompt holds all its examples if each is longer than its share."""
+def _needed_by_length(groups: Sequence[_Group], room: _Room, everywhere: _Group) -> int:
+    """Batches that there are at least: of the examples that are longer than half the context each has one of its own,
+    of those longer than a third two may share one, and so on."""
     lengths = [tokens for group in groups for tokens in group.lengths]
-    if room.together >= min(room.size, len(lengths)):
-        return -(-sum(lengths) // room.tokens)
-    long = sum(tokens * room.together > room.tokens for tokens in lengths)
-    return -(-long // max(1, room.together - 1))
+    if room.together >= min(room.size, len(lengths) + len(everywhere.lengths)):
+        return -(-sum(lengths) // (room.tokens - sum(everywhere.lengths)))
+    shares, found = range(2, room.together + 1), np.array(lengths)
+    return max((-(-int(np.sum(found * share > room.tokens)) // (share - 1)) for share in shares), default=1)
 
 
-def _places(groups: Sequence[_Group], room: _Room, count: int) -> list[int] | None:
+def _places(groups: Sequence[_Group], room: _Room, everywhere: _Group, count: int) -> list[int] | None:
     """The batch of each group, the emptiest of so many, by its shares of the batch size and of the context; None if a
     batch overflows."""
-    heap: list[tuple[float, int, int, int, list[int]]] = [(0.0, place, 0, 0, []) for place in range(count)]
+    start = sorted(nlargest(room.together, everywhere.lengths))  # a heap: the shortest of the longest first
+    size = len(everywhere.examples)
+    heap = [(0.0, size, place, sum(start), start) for place in range(count)]
     places = []
     for group in groups:
-        _, place, held, filled, longest = heap[0]
+        _, held, place, filled, longest = heap[0]
+        longest = longest.copy() if longest is start else longest
         for tokens in group.lengths:
             if len(longest) < room.together:
                 heappush(longest, tokens)
@@ -205,6 +232,6 @@ def _places(groups: Sequence[_Group], room: _Room, count: int) -> list[int] | No
         held += len(group.examples)
         if held > room.size or filled > room.tokens:
             return None
-        heapreplace(heap, (max(held / room.size, filled / room.tokens), place, held, filled, longest))
+        heapreplace(heap, (max(held / room.size, filled / room.tokens), held, place, filled, longest))
         places.append(place)
     return places

@@ -32,18 +32,25 @@ class Cue:
         name: of the cue.
         share: of the labels that it gives away (balanced accuracy), or of the preferences that it explains.
         limit: of the share, from which on it is flagged.
+        chance: the share that a cue has which says nothing.
         says: what the share is, as text.
     """
 
     name: str
     share: float
     limit: float = CUE
+    chance: float = 0.5
     says: str = "gives {:.0%} of them away"
 
     @property
     def flagged(self) -> bool:
         """Whether the cue alone says enough of the labels to doubt what they mean."""
         return self.share >= self.limit
+
+    @property
+    def explained(self) -> float:
+        """Share of the labels that the cue gives away beyond chance; 0 where it is not flagged."""
+        return (self.share - self.chance) / (1 - self.chance) if self.flagged else 0.0
 
     def __str__(self) -> str:
         return f"{self.name} alone {self.says.format(self.share)}"
@@ -59,6 +66,12 @@ class Trust(Coherence):
 
     cue: Cue
 
+    @property
+    def support(self) -> float:
+        """Share of the labels that unseen orders confirm and no flagged cue explains. It ranks labellings by how many
+        are right, over tasks and models (docs/results.md)."""
+        return self.agreement * (1 - self.cue.explained)
+
     def __str__(self) -> str:
         found = (
             f"{self.verdict}: P(D) is {self.coherence:+.2f} nats over a coin's [{self.low:+.2f}, {self.high:+.2f}], "
@@ -66,7 +79,7 @@ class Trust(Coherence):
         )
         if self.verdict == "nothing found":
             found += "; the model cannot tell, or tells otherwise each time: do not train on these labels"
-        return f"{found}; {self.cue}" if self.cue.flagged else found
+        return f"{found}; {self.cue}, which leaves {self.support:.0%}" if self.cue.flagged else found
 
 
 def judged(result: ICMResult) -> Trust | None:
@@ -93,7 +106,7 @@ def surface_cue(items: Sequence[LabeledExample]) -> Cue:
         found.append(Cue(f"the word {word!r}", _balanced(np.array([word in held for held in words]), target)))
     preferences = np.array([item.log_odds for item in items], dtype=float) * np.where(target, 1, -1)
     between = _between(preferences, [item.example.group for item in items])
-    found.append(Cue("the question", between, QUESTION, "explains {:.0%} of what the model prefers"))
+    found.append(Cue("the question", between, QUESTION, 0.0, "explains {:.0%} of what the model prefers"))
     return max(found, key=lambda cue: cue.share - cue.limit)
 
 

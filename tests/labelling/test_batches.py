@@ -15,7 +15,7 @@ from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.files import write_jsonl
 from icm.labelling import run, session
-from icm.labelling.batches import LEAST, batched, say_batches, split_batches
+from icm.labelling.batches import LEAST, _Group, _packed, _Room, batched, say_batches, split_batches
 from icm.labelling.forecast import plan_run
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
@@ -54,7 +54,7 @@ def test_a_batch_holds_what_fits_into_a_prompt_by_four(tokenizer: Any, algorithm
         try:
             result = run_labeling(dataset, AccountingEngine(tokenizer, context_length=length), config)
         except ConfigError as error:
-            assert trusted and "trusted: its examples" in str(error) and length < 1500
+            assert trusted and "stand in every batch" in str(error) and length < 1500
             continue
         counts[length] = len(result.metadata["batches"])
         assert len(result.labeled_examples) == 60
@@ -62,6 +62,40 @@ def test_a_batch_holds_what_fits_into_a_prompt_by_four(tokenizer: Any, algorithm
     assert counts[1800] == 1, "all texts together have 2,500 tokens"
     if not trusted:
         assert counts[800] == 1 and (counts[600] == 1) is (algorithm == "zero-shot")
+
+
+@pytest.mark.parametrize("algorithm", ["bootstrap", "icm", "zero-shot"])
+def test_what_trusted_labels_entail_stands_in_prompts_too(tokenizer: Any, algorithm: str) -> None:
+    dataset, config = pairs(24), SearchConfig(algorithm=algorithm, max_iterations=20)
+    first = {example.group: example.id for example in dataset}
+    dataset = replace(dataset, trusted=dict.fromkeys(list(first.values())[:5], "True"))
+    sizes = set()
+    for length in range(60, 300, 20):
+        engine = AccountingEngine(tokenizer, context_length=length)
+        try:
+            split_batches(dataset, engine, config)
+        except ConfigError:
+            continue
+        sizes.add(len(run_labeling(dataset, engine, config).metadata["batches"]))
+    assert 1 in sizes
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count", "least", "most"),
+    [
+        ([200] * 20000, 79, 250, 256),
+        ([10] * 290 + [400] * 10, 5, 60, 60),
+        ([30] * 19600 + [400] * 400, 200, 90, 110),
+        ([10] * 299 + [980], 3, 1, 150),
+        ([550, 10] * 10000, 10000, 2, 2),
+    ],
+)
+def test_long_texts_are_packed_evenly_into_few_batches(lengths: list[int], count: int, least: int, most: int) -> None:
+    started = time.perf_counter()
+    groups = [_Group([ICMExample(str(place))], [length]) for place, length in enumerate(lengths)]
+    found = [len(batch) for batch in _packed(groups, _Room(256, 1000, 5))]
+    assert (len(found), min(found) >= least, max(found) <= most) == (count, True, True)
+    assert time.perf_counter() - started < 10
 
 
 def test_few_examples_are_calibrated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
