@@ -177,9 +177,16 @@ class Experiment:
         return choose([self._file(c, place) for c in many_shot], self.settings.shots, self.settings.seeds[place])
 
     def given(self, config: ConditionConfig) -> int:
-        """How many labels of a condition's label files are trusted, given rather than found; the most of a file."""
-        results = [self._results[path] for path in self.settings.files_of(config)]
-        return max(sum(item.trusted for item in result.labeled_examples) for result in results)
+        """How many labels that a condition shows, or is trained on, are trusted, given rather than found; the most of a
+        seed."""
+        return max(self._given(config, place) for place in range(len(self.settings.seeds)))
+
+    def _given(self, config: ConditionConfig, place: int) -> int:
+        items = self._file(config, place).result.labeled_examples
+        trusted = {item.example.id for item in items if item.trusted}
+        if config.kind == "many-shot":
+            trusted &= {example.id for example in self.demonstrations(place)}
+        return len(trusted)
 
     def _file(self, config: ConditionConfig, place: int) -> LabelFile:
         paths = self.settings.files_of(config)

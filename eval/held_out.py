@@ -18,6 +18,7 @@ from icm.labelling.options import build
 from icm.results.format import ICMResult, read_result
 from icm.results.origin import held_out_source, located, other_source
 from icm.tasks import load_task
+from icm.tasks.reading import has_column
 from icm.tasks.source import DataSource
 from icm.tasks.written import Generate, stand_ins
 from icm.text import say
@@ -169,8 +170,8 @@ def _differences(
 
 
 def asked_source(data: DataSource, results: Results) -> DataSource:
-    """The held-out data, wherever it lies now, with the prompt of the label files, and the text in the column they have
-    it in where there is one.
+    """The held-out data, wherever it lies now, with the prompt of the label files; of another file also the text in the
+    column they have it in, where there is one.
 
     Raises:
         ConfigError: the settings ask for another prompt.
@@ -188,10 +189,8 @@ def asked_source(data: DataSource, results: Results) -> DataSource:
     if recorded is not None and recorded.dataset == data.dataset:
         data = located(data, results[prompt.file])
     data = replace(data, template=prompt.template or data.template, verbalisers=prompt.verbalisers)
-    if recorded is not None and recorded.text_field and data.text_field is None:  # the template's {text}
-        named = replace(data, text_field=recorded.text_field)
-        return named if _loads(named) else data
-    return data
+    column = None if recorded is None or data.text_field is not None else recorded.text_field  # the template's {text}
+    return replace(data, text_field=column) if column and has_column(data, column) else data
 
 
 def load_held_out(source: DataSource, results: Results, generate: Generate | None = None) -> TaskData:

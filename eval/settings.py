@@ -330,7 +330,8 @@ def parse_settings(arguments: Sequence[str]) -> EvalConfig:
 
 def checked_settings(content: Mapping[str, object], where: str) -> EvalConfig:
     """Settings from what is given; `where` starts messages. Errors are those of `parse_settings`."""
-    if not {"conditions", "labels", "data"} & content.keys():
+    data = content.get("data")
+    if not {"conditions", "labels"} & content.keys() and not (isinstance(data, Mapping) and "dataset" in data):
         raise ConfigError(
             "conditions: none are given; name label files with --labels, held-out data with --data.dataset, or a "
             "settings file with --config"

@@ -143,7 +143,7 @@ def _summary(result: ICMResult) -> str:
         lines.append("all have one label: what the model prefers whatever the text, unless the texts are all alike")
     if trust:
         lines.append(str(trust))
-    if trust and trust.verdict == "coherent":
+    if trust and trust.verdict == "coherent" and not trust.cue.flagged:
         page = f"icm review {shlex.quote(str(result.file))} --count 20 --output review.html"
         lines.append(f"this does not say that they mean what you mean: read some before you train on them ({page})")
     return "\n".join([*lines, _cost(result.record)])

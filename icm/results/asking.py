@@ -105,6 +105,8 @@ def _drawn(count: int, seed: int) -> Iterator[tuple[int, str]]:
 
 
 COLUMNS = ("id", "text", "found", "why", "label")
+FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for a formula; not behind a blank, which reading takes off again."""
 
 
 def question_rows(found: Sequence[Question]) -> list[dict[str, str]]:
@@ -116,4 +118,5 @@ def question_rows(found: Sequence[Question]) -> list[dict[str, str]]:
 
 def _shown(example: ICMExample) -> str:
     text = example.metadata.get("text")
-    return text if isinstance(text, str) and text in example.input else example.input
+    shown = text if isinstance(text, str) and text in example.input else example.input
+    return f" {shown}" if shown.startswith(FORMULA) else shown

@@ -70,6 +70,12 @@ def is_whole_file(source: DataSource) -> bool:
     return path.is_file() and not any("split" in found.fields for found in file_records(path, source.bad_records))
 
 
+def has_column(source: DataSource, name: str) -> bool:
+    """Whether the source is a file whose records have this column. Errors are those of `read_records`."""
+    path = Path(source.dataset).expanduser()
+    return path.is_file() and any(name in found.fields for found in file_records(path, source.bad_records))
+
+
 def refuse_named_split(source: DataSource) -> None:
     """Refuse any split but `train` of data that has no named ones."""
     if split_of(source) != "train":

@@ -1,7 +1,8 @@
 """What is known of some labels before a search: those that somebody vouches for, and those of an earlier result."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from icm.tasks.record import Record, label_name
 from icm.tasks.source import DataSource
 
 _TRUE = {"true": "True", "1": "True", "yes": "True", "false": "False", "0": "False", "no": "False"}
+
+_BARE = ("id", "input", "found", "why")
+"""Columns that are no data's."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +83,11 @@ def _rows(
     """(example id, label) of each row that has a label."""
     column = _label_field(source)
     labelled = [record for record in records if record.optional_text(column) is not None]
-    pairs = [(record, _named(record, examples, source.text_field or "text")) for record in labelled]
+    own = _own_ids(examples.values())
+    pairs = [
+        (record, _named(record, examples, source.text_field or "text") or _by_own_id(record, own, column))
+        for record in labelled
+    ]
     found = [
         (key, Given(_label(record.fields[column], record.where, source, space), record.where))
         for record, key in pairs
@@ -90,7 +98,7 @@ def _rows(
             continue
         if claim.example.id not in examples:
             raise _unknown(claim.where, source)
-        found.append((claim.example.id, Given(_label(claim.gold, claim.where, source, space), claim.where)))
+        found.append((claim.example.id, Given(_spelt(claim.gold, claim.where, space), claim.where)))
     return found
 
 
@@ -98,7 +106,7 @@ def _read(
     records: Sequence[Record], source: DataSource, as_data: Callable[[Sequence[Record]], Sequence[Claim]]
 ) -> Sequence[Claim]:
     for record in records:
-        if {*record.fields} <= {"id", "input", "found", "why", _label_field(source)}:
+        if {*record.fields} <= {*_BARE, _label_field(source)}:
             raise _unknown(record.where, source)
     try:
         return as_data(records)
@@ -122,6 +130,18 @@ def _label_field(source: DataSource) -> str:
     return source.label_field or "label"
 
 
+def _own_ids(examples: Iterable[ICMExample]) -> dict[str, str]:
+    """The data's own id → the example's, where it is that of one example alone."""
+    own = [(example.record_id, example.id) for example in examples if example.record_id is not None]
+    counted = Counter(record_id for record_id, _ in own)
+    return {record_id: key for record_id, key in own if counted[record_id] == 1}
+
+
+def _by_own_id(record: Record, own: Mapping[str, str], label_field: str) -> str | None:
+    """The example that a row names by nothing but the data's id; with a text an id may be the tool's."""
+    return own.get(record.own_id or "") if {*record.fields} <= {*_BARE, label_field} else None
+
+
 def _named(record: Record, examples: Collection[str], text_field: str) -> str | None:
     """The id of the example that a row names by id or by its whole input; None if it names none so."""
     texts = [str(record.fields[name]) for name in ("input", "text", text_field) if name in record.fields]
@@ -132,11 +152,16 @@ def _named(record: Record, examples: Collection[str], text_field: str) -> str | 
 def _label(written: object, where: str, source: DataSource, space: LabelSpace) -> str:
     """The label of the space that a row means: as the data or the space spell it, or a spreadsheet (TRUE)."""
     given = label_name(str(written).strip())
-    name = {label_name(old): new for old, new in (source.label_map or {}).items()}.get(given, given)
+    mapped = {label_name(old): new for old, new in (source.label_map or {}).items()}
+    return _spelt(mapped.get(given, given), where, space)
+
+
+def _spelt(name: str, where: str, space: LabelSpace) -> str:
+    """The label of the space of this name, in whatever case. Raises DataError if there is none."""
     folded = {label.casefold(): label for label in space.labels}
     known = name if name in space.labels else folded.get(name.casefold(), _TRUE.get(name.casefold(), name))
     if known not in space.labels:
-        raise DataError(f"{where}: found the label {given!r}, expected one of {list(space.labels)[:12]}")
+        raise DataError(f"{where}: found the label {name!r}, expected one of {list(space.labels)[:12]}")
     return known
 
 

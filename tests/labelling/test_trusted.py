@@ -188,6 +188,25 @@ def test_a_table_of_text_and_label_is_read_whatever_the_data_call_their_text(fol
         loaded(folder, '{"Msg Nr.": 4, "label": "good"}\n', **named)
 
 
+def test_rows_name_examples_by_the_datas_own_id_where_there_is_no_text(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "d.jsonl").read_text().splitlines()]
+    (folder / "d.jsonl").write_text("".join(json.dumps({"id": f"u{n}", **row}) + "\n" for n, row in enumerate(rows)))
+    keys = {example.record_id: example.id for example in load_task(DataSource(str(folder / "d.jsonl"))).dataset}
+    assert loaded(folder, '{"id": "u3", "label": "good"}\n').trusted == {keys["u3"]: "good"}
+    tools = json.dumps({"id": "u3", "text": rows[5]["text"], "label": "good"}) + "\n"
+    assert loaded(folder, tools).trusted == {keys["u5"]: "good"}
+    with pytest.raises(DataError, match="no example of"):
+        loaded(folder, '{"id": "u99", "label": "good"}\n')
+
+
+def test_labels_are_mapped_once_however_a_row_names_its_example(folder: Path) -> None:
+    swapped = {"good": "bad", "bad": "good"}
+    example = load_task(DataSource(str(folder / "d.jsonl"), label_map=swapped)).dataset[0]
+    for named in ({"id": example.id}, {"text": example.metadata["text"]}):
+        found = loaded(folder, json.dumps({**named, "label": "good"}) + "\n", label_map=swapped)
+        assert found.trusted == {example.id: "bad"}
+
+
 def test_an_unknown_id_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"t.jsonl:1: no example of .* is this one"):
         loaded(folder, '{"id": "0123456789abcdef", "label": "good"}\n')

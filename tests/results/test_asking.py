@@ -69,7 +69,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
 def test_the_table_is_filled_in_and_read_back(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "d.jsonl"
     rows = [{"text": text.splitlines()[0], "label": "no"} for text in TEXTS]
-    rows[0]["label"] = "yes"
+    rows[0] |= {"text": "=HYPERLINK(1)", "label": "yes"}
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = DataSource(str(data), task_type="classification")
     loaded = load_task(source).dataset
@@ -90,7 +90,9 @@ def test_the_table_is_filled_in_and_read_back(ending: str, tmp_path: Path, capsy
         asked = [json.loads(line) for line in table.read_text().splitlines()]
         asked[0]["label"], asked[2]["label"] = "yes", "NO"
         table.write_text("".join(json.dumps(row) + "\n" for row in asked))
-    assert [*asked[0]] == ["id", "text", "found", "why", "label"] and asked[0]["text"] in [row["text"] for row in rows]
+    assert [*asked[0]] == ["id", "text", "found", "why", "label"]
+    assert {row["text"].removeprefix(" ") for row in asked} <= {row["text"] for row in rows}
+    assert not any(row["text"].startswith("=") for row in asked)
     found = load_task(replace(source, trusted=str(table))).dataset
     assert found.trusted == {asked[0]["id"]: "yes", asked[2]["id"]: "no"}
     bare = tmp_path / "bare.jsonl"
