@@ -39,6 +39,7 @@ def test_signal_is_told_from_a_coin(mean: float, spread: float, verdict: str) ->
     assert trust.low < trust.coherence < trust.high
     assert trust.agreement == np.mean(np.array(odds) > 0)
     assert not trust.cue.flagged and verdict in str(trust)
+    assert trust.support == trust.agreement, "what is not flagged explains nothing"
 
 
 def test_length_and_words_that_give_the_labels_away_are_flagged() -> None:
@@ -47,7 +48,7 @@ def test_length_and_words_that_give_the_labels_away_are_flagged() -> None:
     for given, cue in ((long, "the length"), (worded, "the word 'north'")):
         trust = judged(result([2.0, 2.5] * 32, given, ALTERNATING))
         assert trust is not None and trust.cue.flagged and trust.cue == Cue(cue, 1.0)
-        assert f"{cue} alone gives 100% of them away" in str(trust)
+        assert f"{cue} alone gives 100% of them away, which leaves 0%" in str(trust) and trust.support == 0
 
 
 def test_labels_of_the_question_are_flagged_and_those_of_its_answers_are_not() -> None:
@@ -57,6 +58,9 @@ def test_labels_of_the_question_are_flagged_and_those_of_its_answers_are_not() -
     for labels, flagged in ((by_question, True), (mostly, True), (within, False), (coin, False)):
         trust = judged(result([2.0, 2.5] * 32, texts(64), labels, answers=4))
         assert trust is not None and trust.cue.flagged == flagged == ("the question alone explains" in str(trust))
+    most = judged(result([2.0, 2.0, 2.0, -0.1] * 16, texts(64), by_question, answers=4))
+    assert most is not None and most.agreement == 0.75
+    assert most.support == pytest.approx(0.75 * (1 - most.cue.share)) and 0.3 < most.cue.share < 0.9
     alone = judged(result([2.0, 2.5] * 32, texts(64), by_question))
     assert alone is not None and not alone.cue.flagged
 
