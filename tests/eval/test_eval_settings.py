@@ -97,7 +97,7 @@ def test_part_and_spelling_and_switches(tmp_path: Path) -> None:
 
 
 def test_conditions_are_needed_and_shared_by_extending(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="name a settings file with --config"):
+    with pytest.raises(ConfigError, match="or a settings file with --config"):
         parse_settings(["--shots", "3"])
     with pytest.raises(ConfigError, match="data: found 3, expected a mapping"):
         parse_settings([*written(tmp_path, ONE + "data: 3\n"), "--data.seed", "1"])
