@@ -260,8 +260,9 @@ def _memory_key(labels: Labels, order: Order) -> MemoryKey:
 
 
 def content_free_examples(dataset: ICMDataset) -> list[ICMExample]:
-    """The text that all inputs share at both ends, with a `CONTENT_FREE` text between: the template, emptied."""
-    inputs = [example.input for example in dataset]
+    """The text that all inputs share at both ends, with a `CONTENT_FREE` text between: the template, emptied. One input
+    alone does not tell it."""
+    inputs = [example.input for example in dataset] if len(dataset) > 1 else [""]
     start = os.path.commonprefix(inputs)  # noqa: RUF071 - text, not paths
     end = os.path.commonprefix([text[len(start) :][::-1] for text in inputs])[::-1]  # noqa: RUF071
     return [ICMExample(f"{start}{content}{end}") for content in CONTENT_FREE]

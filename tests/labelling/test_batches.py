@@ -41,6 +41,15 @@ def test_batches_leave_room_for_contextual_calibration(tokenizer: Any) -> None:
         assert sum(run_labeling(dataset, engine, config).metadata["batches"]) == 40
 
 
+@pytest.mark.parametrize("shots", [4, None])
+def test_a_text_alone_in_its_batch_is_not_its_own_template(tokenizer: Any, shots: int | None) -> None:
+    texts = [f"{n:02d}{' word' * length} is" for n, length in enumerate((80, 80, 5, 5))]
+    dataset = replace(reviews(1), examples=[ICMExample(text) for text in texts])
+    engine = AccountingEngine(tokenizer, context_length=100)
+    result = run_labeling(dataset, engine, SearchConfig(calibration="contextual", shots=shots, max_iterations=8))
+    assert len(result.labeled_examples) == 4 and 1 in result.metadata["batches"]
+
+
 @pytest.mark.parametrize("trusted", [0, 6, 20])
 @pytest.mark.parametrize("algorithm", ["icm", "bootstrap", "zero-shot"])
 def test_a_batch_holds_what_fits_into_a_prompt_by_four(tokenizer: Any, algorithm: str, trusted: int) -> None:
