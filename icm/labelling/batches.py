@@ -61,8 +61,10 @@ def split_batches(
         everywhere, free = _Group(), []
         for group in fitting:
             trusted, others = group.divided(dataset.trusted)
-            everywhere = everywhere.with_all(trusted)
-            free += [others] if others.examples else []
+            if trusted.examples:
+                everywhere = everywhere.with_all(trusted)
+            if others.examples:
+                free.append(others)
         _check_room(free, everywhere, room)
         batches = [[*batch, *everywhere.examples] for batch in _packed(free, room, everywhere)]
     return [dataset.part(tuple(batch)) for batch in batches]
@@ -71,14 +73,12 @@ def split_batches(
 def _together(dataset: ICMDataset, config: SearchConfig) -> int:
     """Examples in the longest prompt: the one that is asked about, its found demonstrations and the trusted ones, to
     which the rules may add others of their questions."""
-    if config.shots is None and config.algorithm not in ("random", "zero-shot"):
-        return len(dataset)
-    questions = {example.group for example in dataset if example.id in dataset.trusted} if dataset.trusted else ()
-    trusted = sum(example.group in questions for example in dataset) if questions else 0
-    shown = min(trusted, MOST_TRUSTED) if config.shots else trusted
+    found = max(config.shots, len(dataset.label_space.labels)) if config.shots else len(dataset)
     if config.algorithm in ("random", "zero-shot"):
-        return 1 + shown
-    return 1 + max(config.shots or 0, len(dataset.label_space.labels)) + shown
+        found = 0
+    questions = {example.group for example in dataset if example.id in dataset.trusted}
+    trusted = sum(example.group in questions for example in dataset)
+    return min(len(dataset), 1 + found + (min(trusted, MOST_TRUSTED) if config.shots else trusted))
 
 
 @dataclass
@@ -174,7 +174,8 @@ def _place(example: ICMExample) -> str:
 
 def _check_room(groups: Sequence[_Group], everywhere: _Group, room: _Room) -> None:
     """Raise ConfigError if trusted labels, which stand in every batch, leave no room for one question."""
-    if not groups or not all(room.holds(everywhere.with_all(group)) for group in groups):
+    longest = _Group(everywhere.examples, nlargest(room.together, everywhere.lengths))
+    if not groups or not all(room.holds(longest.with_all(group)) for group in groups):
         size = room.size - len(everywhere.examples)
         raise ConfigError(
             f"trusted: its {len(everywhere.examples)} examples stand in every batch and leave "
