@@ -8,6 +8,7 @@ from pathlib import Path
 from icm.errors import ConfigError, DataError, PrerequisiteError
 from icm.files import read_text
 from icm.tasks.base import HubData, Record
+from icm.tasks.columns import plain
 from icm.tasks.formats import SUFFIXES, UNREAD, dataset_rows, file_records, first_line, format_of, records
 from icm.tasks.shapes import SPLIT_NAMES
 from icm.tasks.source import DataSource
@@ -71,9 +72,13 @@ def is_whole_file(source: DataSource) -> bool:
 
 
 def has_column(source: DataSource, name: str) -> bool:
-    """Whether the source is a file whose records have this column. Errors are those of `read_records`."""
+    """Whether the source is a file whose records have this column, as `text_field` finds it (`plain`). Errors are those
+    of `read_records`."""
     path = Path(source.dataset).expanduser()
-    return path.is_file() and any(name in found.fields for found in file_records(path, source.bad_records))
+    if not path.is_file():
+        return False
+    columns = {column for found in file_records(path, source.bad_records) for column in found.fields}
+    return plain(name) in map(plain, columns)
 
 
 def refuse_named_split(source: DataSource) -> None:

@@ -139,7 +139,7 @@ def _own_ids(examples: Iterable[ICMExample]) -> dict[str, str]:
 
 def _by_own_id(record: Record, own: Mapping[str, str], label_field: str) -> str | None:
     """The example that a row names by nothing but the data's id; with a text an id may be the tool's."""
-    return own.get(record.own_id or "") if {*record.fields} <= {*_BARE, label_field} else None
+    return own.get(record.own_id or "") if {*record.fields} <= {*_BARE, label_field} - {"input"} else None
 
 
 def _named(record: Record, examples: Collection[str], text_field: str) -> str | None:

@@ -225,7 +225,7 @@ def test_another_prompt_than_the_label_files_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("columns", [("body", "text"), ("text", "extra")])
+@pytest.mark.parametrize("columns", [("body", "text"), ("Body", "text"), ("text", "extra")])
 def test_other_data_have_the_text_in_the_column_of_the_labelled_ones_or_in_text(
     labelled: LabelMaker, tmp_path: Path, columns: tuple[str, str]
 ) -> None:
@@ -236,7 +236,7 @@ def test_other_data_have_the_text_in_the_column_of_the_labelled_ones_or_in_text(
     write_jsonl(tmp_path / "held-out.jsonl", new)
     found = experiment(["--labels", str(file), "--data.dataset", str(tmp_path / "held-out.jsonl")])
     assert {example.input for example in found.examples} == {f"Tweet: new note {n} Mood:" for n in range(24)}
-    assert found.source.text_field == ("body" if columns[0] == "body" else None)
+    assert found.source.text_field == ("body" if columns[0].lower() == "body" else None)
 
 
 def test_without_label_files_the_model_is_asked_plainly_and_as_chat(tiny_model: Path, tmp_path: Path) -> None:

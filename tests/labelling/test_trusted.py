@@ -195,8 +195,9 @@ def test_rows_name_examples_by_the_datas_own_id_where_there_is_no_text(folder: P
     assert loaded(folder, '{"id": "u3", "label": "good"}\n').trusted == {keys["u3"]: "good"}
     tools = json.dumps({"id": "u3", "text": rows[5]["text"], "label": "good"}) + "\n"
     assert loaded(folder, tools).trusted == {keys["u5"]: "good"}
-    with pytest.raises(DataError, match="no example of"):
-        loaded(folder, '{"id": "u99", "label": "good"}\n')
+    for row in ('{"id": "u99", "label": "good"}\n', '{"id": "u3", "input": "no such text", "label": "good"}\n'):
+        with pytest.raises(DataError, match="no example of"):
+            loaded(folder, row)
 
 
 def test_labels_are_mapped_once_however_a_row_names_its_example(folder: Path) -> None:
