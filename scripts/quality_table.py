@@ -31,6 +31,7 @@ from scipy import stats
 from eval.evaluator import evaluate
 from eval.settings import ConditionConfig, EvalConfig, slug
 from icm.config import LabelSource
+from icm.engines.devices import gpus
 from icm.errors import ICMError
 from icm.files import read_object
 from icm.labelling.options import Settings
@@ -99,20 +100,12 @@ def main() -> None:
 
 def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[Row]:
     """All labelers on the examples of one seed."""
-    run = f"seed{seed}_{given.examples}_{given.test_examples}_{given.iterations}_{given.orders}"
-    named = data if data.endswith(".yaml") else None
-    common: dict[str, object] = {} if named else {"dataset": data, "holdout": 0.0 if data == "reviews" else 0.5}
-    common["max_examples"] = given.examples
-    common |= {"model": model, "engine": given.engine, "seed": seed, "max_iterations": given.iterations}
-    common["output_dir"] = str(given.output / slug(model) / slug(data) / run)
     conditions: list[ConditionConfig] = []
     tuned: dict[str, tuple[ConditionConfig, float]] = {}
     for name in given.labelers:
         # Gold labels have no file of their own: the evaluation shows the examples of another file with them.
         algorithm = "random" if name == "golden" else name
-        settings = resolve_settings(
-            {**common, "algorithm": algorithm, "output_name": algorithm}, settings_file=named, environ={}
-        )
+        settings = cell_settings(given, model, data, seed, algorithm)
         file = str(_labelled(settings).resolve())
         conditions.append(ConditionConfig(name, "many-shot", "gold" if name == "golden" else "labels", [file]))
     icm = next((condition.files for condition in conditions if condition.name == "icm"), None)
@@ -137,6 +130,17 @@ def _cell(given: argparse.Namespace, model: str, data: str, seed: int) -> list[R
     return rows
 
 
+def cell_settings(given: argparse.Namespace, model: str, data: str, seed: int, algorithm: str) -> Settings:
+    """How one labeler labels the examples of one seed, and where its label file goes."""
+    run = f"seed{seed}_{given.examples}_{given.test_examples}_{given.iterations}_{given.orders}"
+    named = data if data.endswith(".yaml") else None
+    values: dict[str, object] = {} if named else {"dataset": data, "holdout": 0.0 if data == "reviews" else 0.5}
+    values |= {"model": model, "engine": given.engine, "seed": seed, "algorithm": algorithm}
+    values |= {"max_examples": given.examples, "max_iterations": given.iterations, "output_name": algorithm}
+    values["output_dir"] = str(given.output / slug(model) / slug(data) / run)
+    return resolve_settings(values, settings_file=named, environ={})
+
+
 def _labelled(settings: Settings) -> Path:
     """The label file of these settings, made or continued unless it is there."""
     path = Path(settings.output.output_dir, f"{settings.output.output_name}.jsonl")
@@ -151,7 +155,8 @@ def fine_tuned(
     examples, asked plainly, that are right."""
     folder = Path(settings.output.output_dir)
     adapter = folder / f"{slug(name)}_adapter"
-    launch = ["--config_file", str(ROOT / "configs/accelerate/cpu.yaml"), str(ROOT / "train/run.py")]
+    layout = "single_gpu" if gpus() else "cpu"
+    launch = ["--config_file", str(ROOT / f"configs/accelerate/{layout}.yaml"), str(ROOT / "train/run.py")]
     words = ["--config", str(recipe), "--labels", file, "--label_source", source, "--output_dir", str(adapter)]
     subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *launch, *words], check=True)
     own = replace(
@@ -227,7 +232,7 @@ def comparison(rows: Sequence[Row]) -> str:
     ]
     icm = by_name.pop("icm", [])
     for name, others in by_name.items() if icm else ():
-        labels, raw, calibrated = (_difference(icm, others, field) for field in MEASURES)
+        labels, raw, calibrated = (difference(icm, others, field) for field in MEASURES)
         lines.append(f"| icm − {name} | {labels} | {raw} | | {calibrated} | | | | | |")
     return "\n".join(lines)
 
@@ -252,8 +257,8 @@ def trust_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _difference(first: Sequence[Row], second: Sequence[Row], field: str) -> str:
-    """Mean difference of pairs with its 95 % interval."""
+def difference(first: Sequence[Any], second: Sequence[Any], field: str) -> str:
+    """Mean difference of pairs of rows, each with `data` and `seed`, with its 95 % interval."""
     pairs: dict[tuple[str, int], list[float]] = {}
     for one, other in zip(first, second, strict=True):
         pairs.setdefault((one.data, one.seed), []).append(getattr(one, field) - getattr(other, field))

@@ -111,7 +111,7 @@ def _seed(given: argparse.Namespace, data: str, labeler: str, seed: int) -> Iter
     if given.definitions:
         settings, found = labelled("definitions", definitions=given.definitions)
         rows.append(_row(Cell(data, labeler, "definitions"), settings, base, found, gold))
-    for by in given.by:
+    for by in given.by if given.counts else ():
         asked = [question.item.example.id for question in questions(base, max(given.counts), by, seed)]
         for count in given.counts:
             trusted = folder / f"{labeler}_{by}_{count}.trusted.jsonl"

@@ -64,7 +64,9 @@ def test_cost_of_answers(run: Run, tmp_path: Path, tiny_model: Path) -> None:
     assert 0 < found["computed_tokens"] < found["prompt_tokens"] and found["mc1"] in (0, 1) and 0 < found["mc2"] < 1
 
 
-def test_quality_table_is_made_once(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+def test_quality_table_is_made_once(
+    run: Run, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "quality"
     words: list[object] = ["--models", tiny_model, "--engine", "transformers", "--seeds", 0]
     words += ["--examples", 6, "--test-examples", 6, "--iterations", 4]
@@ -83,6 +85,19 @@ def test_quality_table_is_made_once(run: Run, tmp_path: Path, tiny_model: Path) 
     assert [cells[9] for cells in found] == [f"{figures[name]['acc,batch']:.3f}" for name in labelers]
     assert found[3][6] == "1.000"
     assert int(found[2][13].replace(",", "")) > 0 and float(found[2][14].strip(" |")) < 1
+
+    # The next script trains on these label files: on all of a golden twin, and on as many of each of its labels.
+    monkeypatch.syspath_prepend(SCRIPTS)
+    words[0], targets = "--model", ["all", "surest half", "soft"]
+    lines = run(
+        "training_targets.py", *words, "--output", folder, "--labelers", "icm", "--targets", *targets
+    ).splitlines()
+    found = [line.strip("| ").split(" | ") for line in lines[2:8]]
+    assert [cells[1:3] for cells in found] == [
+        [f"icm {whose}", name] for whose in ("labels", "gold") for name in targets
+    ]
+    assert all(0 <= float(cells[place]) <= 1 for cells in found for place in (4, 5, 6))
+    assert float(found[3][6]) > 0.5, "what was trained on true labels of six examples knows most of them"
 
 
 def test_quality_table_pairs_icm_with_the_other_labelers() -> None:
