@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--orders", type=int, default=2)
     parser.add_argument("--labelers", nargs="+", default=["bootstrap", "icm"])
+    parser.add_argument("--sources", nargs="+", choices=("labels", "gold"), default=["labels", "gold"])
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--output", type=Path, default=Path("quality"), help="that of scripts/quality_table.py")
@@ -114,7 +115,8 @@ def _rows(given: argparse.Namespace) -> Iterator[Row]:
                 held_out = replace(settings.data, part="test", max_examples=given.test_examples)
                 encoder = PromptEncoder(tokenizer, result.label_space)
                 task = Task(encoder, result, twin(result, "gold", seed, file=str(file)), load_task(held_out))
-                for source, labels in (("labels", result), ("gold", task.gold)):
+                for source in given.sources:
+                    labels = task.gold if source == "gold" else result
                     for target in given.targets:
                         worth = _worth(base, task, labels, target, recipe)
                         print(data, seed, labeler, source, target, *worth, file=sys.stderr)
