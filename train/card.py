@@ -77,7 +77,7 @@ def _labels(plan: Plan) -> str:
     unknown = "not stated in the label file"
     return facts_table(
         {
-            "labels": _SOURCES[plan.arguments.label_source],
+            "labels": _SOURCES[plan.arguments.label_source] + _given(plan),
             "labeler": record.algorithm or record.search_settings.get("algorithm") or unknown,
             "labelling model": public_name(record.model.name) if record.model.name else unknown,
             "with the adapter": public_name(record.model.adapter) if record.model.adapter else "none",
@@ -90,6 +90,14 @@ def _labels(plan: Plan) -> str:
             "SHA-256 of the label file": plan.labels_sha256,
         }
     )
+
+
+def _given(plan: Plan) -> str:
+    """How many of the labels nobody had to find."""
+    given = sum(item.trusted for item in plan.result.labeled_examples)
+    if not given or plan.arguments.label_source != "labels":
+        return ""
+    return f", but for {given} of {len(plan.result.labeled_examples)} that were given"
 
 
 def _training(plan: Plan, trainer: Any, results: JSON, environment: JSON) -> str:

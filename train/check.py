@@ -94,7 +94,10 @@ class Plan:
         share, items = self.arguments.surest, self.result.labeled_examples
         if share < 1 and all(item.log_odds is None for item in items):
             return f", all of them: surest {share:g} has no log-odds to go by"
-        return "" if share == 1 else f", the surest {share:.0%} of each label"
+        if share == 1:
+            return ""
+        given = sum(item.trusted for item in items)
+        return f", the surest {share:.0%} of each label" + (f" and all {given} given ones" if given else "")
 
     def report(self) -> str:
         """The data in a few lines, before anything is loaded."""

@@ -1,4 +1,5 @@
-"""One sentence of verdict: what labels that the model found itself are worth beside none and beside true ones."""
+"""What is told in words: what labels that the model found itself are worth beside none and beside true ones, and which
+answers are the wrong way round."""
 
 from collections.abc import Sequence
 
@@ -9,28 +10,49 @@ _HOW = {"fine-tuned": "fine-tuned on", "many-shot": "shown"}
 
 
 def verdict(evaluation: Evaluation) -> str | None:
-    """The sentence, from the fine-tuned conditions where there are any, else from the many-shot ones; None where the
-    evaluation does not ask the model plainly, or not with found labels."""
+    """A sentence on found labels, from the fine-tuned conditions where there are any, else from the many-shot ones; on
+    plain and chat answers where these are all. One more for each condition that is right on less than half of the
+    items, beyond doubt. None where there is nothing to say."""
+    sentences = [_found(evaluation) or _without_labels(evaluation), *_swapped(evaluation)]
+    return " ".join(filter(None, sentences)) or None
+
+
+def _found(evaluation: Evaluation) -> str | None:
     conditions = evaluation.conditions
     for kind, how in _HOW.items():
         # The last such condition: experiments list the search behind cheaper labelers.
         found = next((c for c in reversed(conditions) if c.kind == kind and c.config.labels_from == "labels"), None)
         if found is not None and (plain := evaluation.plain(found)) is not None:
             gap = evaluation.gaps.get(found.name)
-            chat = next((c for c in conditions if c.kind == "chat" and c.base == plain.base), None)
             given = evaluation.experiment.given(found.config)
             own = "labels that it found itself" + (f" and {given} given ones" if given else "")
-            said = _said(plain, chat, found, f"{how} {own}")
+            said = f"{_plainly(plain, conditions)}; {how} {own}, on {found.headline.value:.0%} ({found.name})"
             return said + ("." if gap is None else _beside_golden(gap, conditions))
     return None
 
 
-def _said(plain: ConditionScores, chat: ConditionScores | None, found: ConditionScores, how: str) -> str:
-    items = f"{len(plain.gold)} held-out items"
+def _without_labels(evaluation: Evaluation) -> str | None:
+    conditions = evaluation.conditions
+    plain = next((c for c in conditions if c.kind == "zero-shot"), None)
+    alone = plain is not None and all(c.kind in ("zero-shot", "chat") for c in conditions)
+    return f"{_plainly(plain, conditions)}." if plain is not None and alone else None
+
+
+def _swapped(evaluation: Evaluation) -> list[str]:
+    if len(evaluation.experiment.label_space.labels) != 2:
+        return []
+    return [
+        f"{c.name} is right on less than half of them: what it tells apart has the names swapped, or is something else."
+        for c in evaluation.conditions
+        if c.headline.high < 0.5
+    ]
+
+
+def _plainly(plain: ConditionScores, conditions: Sequence[ConditionScores]) -> str:
+    chat = next((c for c in conditions if c.kind == "chat" and c.base == plain.base), None)
     as_chat = f", in its chat format on {chat.headline.value:.0%}" if chat else ""
     return (
-        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {items}{as_chat}; "
-        f"{how}, on {found.headline.value:.0%} ({found.name})"
+        f"Asked plainly, the model is right on {plain.headline.value:.0%} of {len(plain.gold)} held-out items{as_chat}"
     )
 
 

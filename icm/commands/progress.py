@@ -66,7 +66,7 @@ class _Updates:
         each = self._config.max_iterations
         self._show(
             _STATE,
-            "step",
+            "step {} of at most {}",
             total=progress.units * each,
             completed=(row.batch * self._config.restarts + row.restart) * each + row.iteration,
             labelled=row.labelled,
@@ -83,7 +83,7 @@ class _Updates:
         left = f" · {duration(seconds / done * (progress.units - progress.finished))} left" if done else ""
         self._show(
             _MANY + left,
-            "search",
+            "search {} of {}",
             total=progress.units,
             completed=progress.finished,
             running=progress.running,
@@ -98,4 +98,4 @@ class _Updates:
         if self._bar.disable and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
             (task,) = self._bar.tasks
-            say(f"{what} {task.completed} of {task.total}: {state.format(task=task)}", error=True)
+            say(f"{what.format(task.completed, task.total)}: {state.format(task=task)}", error=True)

@@ -28,7 +28,10 @@ def add_commands(subparsers: parsing.Subparsers) -> None:
     )
     asking.add_argument("--by", choices=("uncertainty", "influence", "random"), default="uncertainty", help=ways)
     asking.add_argument(
-        "--output", required=True, metavar="FILE", help="table with an empty column `label`: .csv or .jsonl"
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="table with a column `label` to fill in, and the labels given before: .csv or .jsonl",
     )
     review_parser = parsing.add_command(
         subparsers, "review", review, "write a page on which labels are confirmed or changed by eye", REVIEW_EXAMPLES
@@ -57,8 +60,9 @@ def ask(arguments: argparse.Namespace) -> int:
     path = Path(arguments.output)
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise ConfigError(f"--output {path}: expected a file that ends in .csv or .jsonl")
-    found = questions(read_result(arguments.result), arguments.count, arguments.by, _seed(arguments))
-    rows = question_rows(found)
+    result = read_result(arguments.result)
+    found = questions(result, arguments.count, arguments.by, _seed(arguments))
+    rows = question_rows(found, result)
     if path.suffix.lower() == ".jsonl":
         write_jsonl(path, rows)
     else:
@@ -68,7 +72,8 @@ def ask(arguments: argparse.Namespace) -> int:
         writer.writerows(rows)
         with atomic_write(path, "wb") as handle:
             handle.write(table.getvalue().encode())
-    say(f"{len(rows)} examples in {path}; fill the column 'label', then: icm run … --trusted {path}")
+    given = f", behind them the {len(rows) - len(found)} given before" if len(rows) > len(found) else ""
+    say(f"{len(found)} examples in {path}{given}; fill the column 'label', then: icm run … --trusted {path}")
     return 0
 
 

@@ -13,9 +13,9 @@ from icm.errors import ConfigError
 from icm.labelling.arguments import CommandParser, add_options
 from icm.labelling.options import Settings, build, class_options, options
 from icm.labelling.settings import PRESETS, resolve_settings, settings_yaml
-from icm.results.format import ICMResult
+from icm.results.format import ICMResult, LabeledExample
 from icm.results.record import RunRecord
-from icm.results.trust import judged
+from icm.results.trust import Trust, judged
 from icm.text import say
 
 TESTBEDS = {
@@ -138,15 +138,27 @@ def _summary(result: ICMResult) -> str:
     balance = ", ".join(f"{count} {label}" for label, count in counts.items())
     score = "no utility" if result.score is None else f"utility {result.score:.4f}"
     trust = judged(result)
-    lines = [f"{len(result.labeled_examples)} examples: {balance}; {score}"]
-    if max(counts.values()) == len(result.labeled_examples) > 1:
-        lines.append("all have one label: what the model prefers whatever the text, unless the texts are all alike")
+    given = [item for item in result.labeled_examples if item.trusted]
+    known = f", {len(given)} of them given" if given else ""
+    lines = [f"{len(result.labeled_examples)} examples: {balance}{known}; {score}"]
     if trust:
-        lines.append(str(trust))
-    if trust and trust.verdict == "coherent" and not trust.cue.flagged:
-        page = f"icm review {shlex.quote(str(result.file))} --count 20 --output review.html"
-        lines.append(f"this does not say that they mean what you mean: read some before you train on them ({page})")
+        lines += [str(trust), _advice(result, trust, given)]
     return "\n".join([*lines, _cost(result.record)])
+
+
+def _advice(result: ICMResult, trust: Trust, given: Sequence[LabeledExample]) -> str:
+    """What to look at, or to do, before training."""
+    file = shlex.quote(str(result.file))
+    page = f"icm review {file} --count 20 --output review.html"
+    if given:
+        right = sum((item.log_odds or 0.0) > 0 for item in given)
+        return (
+            f"from all other labels the model tells {right} of the {len(given)} given ones rightly; go by that, and by "
+            f"found ones that you read ({page}), rather than by the verdict"
+        )
+    if trust.verdict == "coherent" and not trust.cue.flagged:
+        return f"this does not say that they mean what you mean: read some before you train on them ({page})"
+    return f"before you train, a few labels of yours may help (icm ask {file} --by influence --output ask.csv)"
 
 
 def _cost(record: RunRecord) -> str:

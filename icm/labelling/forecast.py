@@ -7,7 +7,7 @@ reached from here (a gated tokenizer, a data set on the hub) is replaced by a st
 import math
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -264,7 +264,9 @@ class _Planner:
         self.writing = _writing(data, self._settings.data, self._settings.generation)
         if self.writing:
             self.assumptions.append(f"solutions of {STAND_IN_CHARACTERS} characters each, all distinct")
-        return data.dataset
+        if data.dataset.start:
+            self.assumptions.append("labels are found anew: going on from those of --start mostly costs less")
+        return replace(data.dataset, start={})
 
     @cached_property
     def cache_tokens(self) -> float:

@@ -191,6 +191,10 @@ def warn_if_collapsed(labeled: Sequence[LabeledExample]) -> bool:
     """Whether all examples have one label, which says nothing about any of them."""
     labels = {item.label for item in labeled}
     if len(labels) == 1 and len(labeled) > 1:
-        logger.warning("all %d labels are %r: the labelling has collapsed; do not train on it", len(labeled), *labels)
+        logger.warning(
+            "all %d labels are %r: what the model prefers whatever the text, unless the texts are all alike",
+            len(labeled),
+            *labels,
+        )
         return True
     return False

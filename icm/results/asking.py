@@ -109,11 +109,13 @@ FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for a formula; not behind a blank, which reading takes off again."""
 
 
-def question_rows(found: Sequence[Question]) -> list[dict[str, str]]:
+def question_rows(found: Sequence[Question], result: ICMResult) -> list[dict[str, str]]:
     """The questions as rows of a table whose last column is to be filled: the text alone where the data have one, else
-    the whole input."""
-    cells = ((q.item.example.id, _shown(q.item.example), q.item.label, q.why, "") for q in found)
-    return [dict(zip(COLUMNS, row, strict=True)) for row in cells]
+    the whole input. Behind them stand the labels that the result was given, so that the next run is given them too."""
+    given = [Question(item, "given before") for item in result.labeled_examples if item.trusted]
+    labels = [""] * len(found) + [question.item.label for question in given]
+    cells = ((q.item.example.id, _shown(q.item.example), q.item.label, q.why) for q in [*found, *given])
+    return [dict(zip(COLUMNS, (*row, label), strict=True)) for row, label in zip(cells, labels, strict=True)]
 
 
 def _shown(example: ICMExample) -> str:

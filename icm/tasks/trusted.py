@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icm.consistency import ConsistencyRule, IdenticalTextRule, LogicalConsistencyChecker
 from icm.errors import ConfigError, DataError, ICMError
-from icm.examples import ICMDataset, ICMExample, LabelSpace, example_id
+from icm.examples import TRUSTED, ICMDataset, ICMExample, LabelSpace, example_id
 from icm.files import read_jsonl
 from icm.tasks.drawing import Claim, in_part
 from icm.tasks.formats import file_records
@@ -202,7 +202,7 @@ def with_given(dataset: ICMDataset, source: DataSource, trusted: Mapping[str, st
         dataset,
         label_space=replace(space, definitions=read_definitions(source, space)),
         trusted={key: label for key, label in trusted.items() if key in held},
-        start=read_start(source, held, space),
+        start=read_start(source, held, space, trusted),
     )
 
 
@@ -210,8 +210,11 @@ MOST_ODDS = 1e3
 """Log-odds beyond which a file's number is none that a model gave, nats."""
 
 
-def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> dict[str, tuple[str, float]]:
+def read_start(
+    source: DataSource, held: Collection[str], space: LabelSpace, trusted: Collection[str] = ()
+) -> dict[str, tuple[str, float]]:
     """Example id → label and log-odds of the earlier result that the source names, of the examples that are loaded.
+    Warns of labels that were given to that one and are not `trusted` in this run.
 
     Raises:
         DataError: the file is no result, or none of its examples is loaded.
@@ -226,9 +229,21 @@ def read_start(source: DataSource, held: Collection[str], space: LabelSpace) -> 
             f"start {source.start}: none of its {len(rows)} examples is among the data with one of the labels "
             f"{list(space.labels)[:12]}; expected a label file that `icm run` wrote for these data"
         )
+    given = {example_id(str(row.get("input"))) for row in rows if _mapping(row.get("metadata")).get(TRUSTED) is True}
+    if lost := given & {*held} - {*trusted}:
+        _log.warning(
+            "start %s: %d labels that were given to it are not among this run's trusted ones and may change; a table "
+            "that `icm ask` or `icm review` makes of it has them all",
+            source.start,
+            len(lost),
+        )
     if len(found) < len(held):
         _log.warning("start %s: has labels for %d of %d examples", source.start, len(found), len(held))
     return found
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _odds(value: object) -> float:

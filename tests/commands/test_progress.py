@@ -58,4 +58,4 @@ def test_decisions_move_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     }
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert said[1] == "step 34 of 60: 7 labelled · U -3.46 · T 0.250 · accepted 50% · 12,345 tokens"
+    assert said[1] == "step 34 of at most 60: 7 labelled · U -3.46 · T 0.250 · accepted 50% · 12,345 tokens"

@@ -10,12 +10,14 @@ from eval.report.verdict import verdict
 
 def condition(name: str, kind: str, value: float, source: str | None = None, base: str = "model") -> Any:
     config = Plain(labels_from=source, preamble=False)
-    return Plain(name=name, kind=kind, config=config, headline=Plain(value=value), gold=range(100), base=base)
+    return Plain(
+        name=name, kind=kind, config=config, headline=Plain(value=value, high=value + 0.1), gold=range(100), base=base
+    )
 
 
-def evaluation(conditions: list[Any], gaps: dict[str, Any], given: int = 0) -> Any:
+def evaluation(conditions: list[Any], gaps: dict[str, Any], given: int = 0, labels: str = "ab") -> Any:
     plain = next((c for c in conditions if c.kind == "zero-shot"), None)
-    experiment = Plain(given=lambda config: given)
+    experiment = Plain(given=lambda config: given, label_space=Plain(labels=labels))
     return Plain(conditions=conditions, gaps=gaps, plain=lambda condition: plain, experiment=experiment)
 
 
@@ -49,6 +51,14 @@ def test_without_golden_it_says_what_was_found() -> None:
 def test_labels_that_were_given_are_not_called_found() -> None:
     said = verdict(evaluation([ZERO, FOUND], {}, given=5))
     assert said is not None and "fine-tuned on labels that it found itself and 5 given ones, on 80%" in said
+
+
+def test_plain_and_chat_answers_alone_are_told_and_what_is_the_wrong_way_round() -> None:
+    swapped = condition("Zero-shot Chat", "chat", 0.3)
+    assert verdict(evaluation([ZERO], {})) == "Asked plainly, the model is right on 50% of 100 held-out items."
+    said = verdict(evaluation([ZERO, swapped], {})) or ""
+    assert "items, in its chat format on 30%. Zero-shot Chat is right on less than half" in said
+    assert "less than half" not in (verdict(evaluation([ZERO, swapped], {}, labels="abc")) or "")
 
 
 @pytest.mark.parametrize("conditions", [[FOUND, GOLDEN], [ZERO, GOLDEN], []])

@@ -279,6 +279,25 @@ def test_a_start_is_an_earlier_result(folder: Path, tokenizer: Any) -> None:
         load_task(replace(source, start=str(folder / "d.jsonl")))
 
 
+def test_labels_that_a_start_was_given_are_missed(
+    folder: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = with_trusted(load_task(DataSource("reviews", max_examples=20)).dataset)
+    result = run_labeling(given, AccountingEngine(tokenizer), SearchConfig(algorithm="bootstrap"))
+    write_result(folder / "r.jsonl", result)
+    kept, *lost = given.trusted
+    (folder / "t.jsonl").write_text(json.dumps({"id": kept, "label": given.trusted[kept]}) + "\n")
+    source = DataSource("reviews", max_examples=20, start=str(folder / "r.jsonl"))
+    load_task(replace(source, trusted=str(folder / "t.jsonl")))
+    assert f"{len(lost)} labels that were given to it are not among this run's trusted ones" in caplog.text
+    caplog.clear()
+    (folder / "t.jsonl").write_text(
+        "".join(json.dumps({"id": key, "label": label}) + "\n" for key, label in given.trusted.items())
+    )
+    load_task(replace(source, trusted=str(folder / "t.jsonl")))
+    assert "given to it" not in caplog.text
+
+
 def test_a_start_yields_to_new_rounds_as_far_as_it_was_unsure(tokenizer: Any) -> None:
     dataset = reviews(20)
     names = dataset.label_space.labels

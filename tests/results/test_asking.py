@@ -98,4 +98,21 @@ def test_the_table_is_filled_in_and_read_back(ending: str, tmp_path: Path, capsy
     bare = tmp_path / "bare.jsonl"
     bare.write_text("".join(json.dumps({"text": row["text"], "label": row["label"]}) + "\n" for row in asked))
     assert load_task(replace(source, trusted=str(bare))).dataset.trusted == found.trusted
+
+    # A second table asks about others and has the first labels, so that the next run has both.
+    marked = [
+        replace(
+            item,
+            example=replace(item.example, metadata=item.example.metadata | {"trusted": True}),
+            label=found.trusted[item.example.id],
+        )
+        if item.example.id in found.trusted
+        else item
+        for item in labelled.labeled_examples
+    ]
+    write_result(tmp_path / "r.jsonl", replace(labelled, labeled_examples=marked))
+    again = tmp_path / f"again.{ending}"
+    assert main(["ask", str(tmp_path / "r.jsonl"), "--count", "2", "--output", str(again)]) == 0
+    assert "2 examples in" in (said := capsys.readouterr().out) and "behind them the 2 given before" in said
+    assert load_task(replace(source, trusted=str(again))).dataset.trusted == found.trusted
     assert main(["ask", str(tmp_path / "r.jsonl"), "--output", str(tmp_path / "ask.xlsx")]) == 2
