@@ -93,7 +93,7 @@ class Experiment:
         """Every label file of the settings by path, each checked against the held-out set."""
         files = {path: with_gold(path, result, self.source) for path, result in self._results.items()}
         for file in files.values():
-            refuse_overlap(file.result, self.examples, file.path)
+            refuse_overlap(file.result.dataset, self.examples, file.path)
         return files
 
     @cached_property

@@ -293,6 +293,7 @@ def training_arguments(
     values = {**settings.values, "output_dir": [str(output_dir)], **split}
     _, training, model = _parse(parser, values)
     _refuse_unsupported(training)
+    _refuse_senseless(training, model)
     return training, model
 
 
@@ -367,3 +368,21 @@ def _refuse_unsupported(training: TrainingConfig) -> None:
         )
     if getattr(training, "packing", False):
         raise ConfigError("packing: found true, expected false: a label is judged after its own question alone")
+
+
+def _refuse_senseless(training: TrainingConfig, model: "ModelConfig") -> None:
+    """Numbers that would fail, or train nothing, once the model is loaded."""
+    by_steps = training.max_steps > 0
+    expected = {
+        "max_steps": (by_steps or training.max_steps == -1, "at least 1, or -1: num_train_epochs decides"),
+        "num_train_epochs": (by_steps or training.num_train_epochs > 0, "above 0"),
+        "learning_rate": (training.learning_rate > 0, "above 0"),
+        "weight_decay": (training.weight_decay >= 0, "at least 0"),
+        "warmup_steps": (training.warmup_steps >= 0, "at least 0"),
+        "lora_r": (model.lora_r > 0, "at least 1"),
+        "lora_alpha": (model.lora_alpha > 0, "at least 1"),
+        "lora_dropout": (0 <= model.lora_dropout < 1, "at least 0 and below 1"),
+    }
+    for name, (sensible, range_) in expected.items():
+        if not sensible:
+            raise ConfigError(f"{name}: found {getattr(training, name, getattr(model, name, None))}, expected {range_}")

@@ -192,7 +192,7 @@ def check_overlap(result: ICMResult, file: str, evaluation: DataSource | None) -
 
     # Questions alone are compared, so claims that a model has yet to write for them are not waited for.
     held_out = load_task(replace(evaluation, claims=None), stand_ins).dataset
-    refuse_overlap(result, held_out, file)
+    refuse_overlap(result.dataset, held_out, file)
     return OverlapCheck(evaluation, len({example.group for example in held_out}))
 
 

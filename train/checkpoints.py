@@ -13,6 +13,7 @@ FINISHED_FILE = "train_results.json"
 COMPLETE_FILE = "complete.json"
 LOCK_FILE = ".lock"
 PREFIX = "checkpoint-"
+_FIRST = {RUN_FILE, "config.yaml"}  # written before a model is loaded: a run that holds no more can be another one
 _LABELS = "labels_content"
 _INCIDENTAL = ("minutes", "peak_memory_gib", "labels_sha256")
 
@@ -104,7 +105,7 @@ def check_output_dir(output_dir: Path, identity: Mapping[str, object], overwrite
         if any(path.name != RUN_FILE and not path.name.startswith(".") for path in output_dir.iterdir()):
             raise ConfigError(f"output_dir {output_dir}: not empty and no training run; choose another --output_dir")
         return
-    if overwrite:
+    if overwrite or not any(path.name not in _FIRST and path.name[0] != "." for path in output_dir.iterdir()):
         return
     different = [
         f"{name} was {earlier.get(name)!r}, is {identity.get(name)!r}" for name in _differing(earlier, identity)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from icm.doors import door, storing
 from icm.doors.locks import held
 from icm.doors.signals import tether
+from icm.errors import ConfigError
 from icm.files import write_json
 from icm.secrets import load_secrets
 from icm.text import Console, say
@@ -109,7 +110,10 @@ def train(plan: Plan) -> None:
     from train.outputs import write_outputs
     from train.trainers import build_trainer
 
-    trainer = build_trainer(plan, rows, tokenizer, training, model)
+    try:
+        trainer = build_trainer(plan, rows, tokenizer, training, model)
+    except ValueError as error:  # such as LoRA modules that this model has none of
+        raise ConfigError(f"the training cannot be set up: {' '.join(str(error).split())[:300]}") from None
     checkpoint = newest_complete(plan.output_dir)
     if checkpoint is not None:
         _say(f"continuing from {checkpoint.name}")

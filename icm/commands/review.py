@@ -61,6 +61,8 @@ def ask(arguments: argparse.Namespace) -> int:
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise ConfigError(f"--output {path}: expected a file that ends in .csv or .jsonl")
     result = read_result(arguments.result)
+    if path.exists():
+        raise ConfigError(f"--output {path}: exists already, and may hold labels; give another name")
     found = questions(result, arguments.count, arguments.by, _seed(arguments))
     rows = question_rows(found, result)
     if path.suffix.lower() == ".jsonl":

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icm.config import GenerationConfig
-from icm.errors import ConfigError, ICMError, PrerequisiteError
+from icm.errors import ConfigError, DataError, ICMError, PrerequisiteError
 from icm.labelling.options import build
 from icm.pipeline.evaluation import eval_settings, eval_yaml
 from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.stages import Stage, train_words
+from icm.results.twins import refuse_overlap
 from icm.tasks import DataSource, load_task
+from icm.tasks.written import stand_ins
 
 _NEED_GOLD = {"gold", "perturbed"}
 
@@ -136,7 +138,7 @@ def check_benchmarks(evaluation: "EvalConfig") -> None:
 
 
 def held_out_writing(config: PipelineConfig) -> "Writing | None":
-    """Read the held-out data before there are labels; what a model has to write for them.
+    """Read the held-out data before there are labels; what a model has to write for them, None if nothing.
 
     Raises:
         ICMError: they cannot be had as the file says; names the keys.
@@ -147,7 +149,22 @@ def held_out_writing(config: PipelineConfig) -> "Writing | None":
     try:
         source = build(DataSource, asked["data"], str(config.path), "eval.data")
         sampling = build(GenerationConfig, asked.get("generation", {}), str(config.path), "eval.generation")
-        return plan_writing(source, sampling)
+        if (writing := plan_writing(source, sampling)) is None:
+            _check_held_out(config, source)
+        return writing
+    except PrerequisiteError:  # as in `check_gold`
+        return None
     except ICMError as error:
         keys = " (here data.holdout, or eval.data.split)" if isinstance(error, ConfigError) else ""
         raise type(error)(f"{config.path}: the held-out data of eval: {error}{keys}") from None
+
+
+def _check_held_out(config: PipelineConfig, source: DataSource) -> None:
+    """Refuse held-out data of which nothing could be scored, or that any seed's examples are among."""
+    held_out = load_task(source)
+    kept = [example for example in held_out.dataset if example.id in held_out.gold]
+    if not kept:
+        raise DataError(f"{source.dataset}: no item has a gold label; nothing to evaluate")
+    for seed in config.label.seeds:
+        labelled = config.settings(config.label.algorithms[0], seed).data
+        refuse_overlap(load_task(labelled, stand_ins).dataset, kept, f"{labelled.dataset}, seed {seed}")

@@ -1,5 +1,6 @@
 """The evaluation of an experiment: the settings of `eval/run.py` that follow from its other sections."""
 
+from collections.abc import Collection
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from icm.errors import ConfigError
 from icm.labelling.options import build
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.trainings import adapter_folder, all_trainings, label_file, trained_model
+from icm.results.origin import other_source
+from icm.tasks.reading import has_column
 from icm.tasks.source import DataSource, written
 
 _WORKERS = {field.name for field in fields(WorkersConfig)}
 
 
 def held_out_data(config: PipelineConfig) -> dict[str, Any]:
-    """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says.
+    """Data source of the evaluation: that of the labelling, its other part, and what `eval.data` says. Another data set
+    there is taken whole where it has no splits (`other_source`), and read by its own columns.
 
     Raises:
         ConfigError: `eval.data` asks for another prompt than the labels are made with.
@@ -32,7 +36,19 @@ def held_out_data(config: PipelineConfig) -> dict[str, Any]:
                 f"{config.path}: eval.data.{name}: found {given[name]!r}, but data.{name} is {value!r}; the labels "
                 f"decide the prompt: leave eval.data.{name} out, or give it as data.{name}"
             )
+    if given.get("dataset", source.dataset) != source.dataset:
+        source = _another(replace(source, dataset=given["dataset"], holdout=0.0, split=None), given)
     return {**asdict(source, dict_factory=written), **given}
+
+
+def _another(source: DataSource, given: Collection[str]) -> DataSource:
+    """Another data set as an evaluation reads it: text and gold in the labelled data's columns where it has them."""
+    if not Path(source.dataset).expanduser().is_file():
+        return source
+    text, label = (
+        name if name and has_column(source, name) else None for name in (source.text_field, source.label_field)
+    )
+    return other_source(replace(source, text_field=text, label_field=label), given)
 
 
 def not_default(settings: DataSource | EngineConfig | GenerationConfig) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Where labelled examples come from, and how they were asked: the label file decides both for every later stage."""
 
+import filecmp
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -79,8 +80,8 @@ def other_source(given: DataSource, names: Collection[str]) -> DataSource:
 def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]) -> DataSource:
     """The source of an evaluation: `given`, and in the fields that it does not name the other part of what is labelled.
 
-    Another data set is what it says it is (`other_source`). One of the same name has its records read as the labelled
-    ones were; which of them is what it says, or if it says nothing of that, the other side of the holdout.
+    Another data set is what it says it is (`other_source`). The labelled one, wherever it lies now, has its records
+    read as they were; which of them is what it says, or if it says nothing of that, the other side of the holdout.
 
     Args:
         result: labels.
@@ -88,7 +89,7 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
         names: the fields that were set there.
     """
     recorded, named = result.record.data.source, "dataset" in names
-    if recorded is None or (named and Path(given.dataset).name != Path(recorded.dataset).name):
+    if recorded is None or (named and not _same_data(given.dataset, recorded.dataset)):
         return other_source(given, names)
     source = labelled_source(result, given.dataset if named else None)
     assert source is not None  # it is where the recorded one lies
@@ -97,6 +98,14 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
         taken -= _WHICH
     other = other_part(source)
     return replace(given, **{name: getattr(other, name) for name in taken.difference(names)})
+
+
+def _same_data(given: str, recorded: str) -> bool:
+    """Whether a path may be that of the recorded data: it has their name, and where both are files, their content."""
+    one, other = Path(given).expanduser(), Path(recorded).expanduser()
+    return one.name == other.name and not (
+        one.is_file() and other.is_file() and not filecmp.cmp(one, other, shallow=False)
+    )
 
 
 def located(source: DataSource, result: ICMResult, given: str | None = None) -> DataSource:

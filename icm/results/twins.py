@@ -136,17 +136,17 @@ def need_gold(result: ICMResult, gold: Mapping[str, str], file: str, otherwise: 
     return [gold[item.example.id] for item in result.labeled_examples]
 
 
-def refuse_overlap(result: ICMResult, held_out: Collection[ICMExample], file: str) -> None:
+def refuse_overlap(labelled: Collection[ICMExample], held_out: Collection[ICMExample], file: str) -> None:
     """Train and test share no question: refuse labels of questions, or of texts, that are held out.
 
     Raises:
         DataError: names the file, how many of its examples are held out, and one of them.
     """
     keys = {example.group for example in held_out} | {example.id for example in held_out}
-    shared = [item.example for item in result.labeled_examples if {item.example.group, item.example.id} & keys]
+    shared = [example for example in labelled if {example.group, example.id} & keys]
     if shared:
         raise DataError(
-            f"{file}: {len(shared)} of {len(result.labeled_examples)} labelled examples belong to questions that are "
+            f"{file}: {len(shared)} of {len(labelled)} labelled examples belong to questions that are "
             f"also in the held-out set, for example {shared[0].input[:80]!r}; take these rows out of the held-out "
             "file, or label and evaluate with one and the same --holdout"
         )

@@ -82,7 +82,8 @@ class Template:
         self.text = text.rstrip()
         self._parts = _parsed(self.text)
         self._gold_fields = task.gold_fields
-        self._fields = {old: new for new, old in called.items()}
+        # `text` is the text, though another column of the data may be called so too.
+        self._fields = {old: new for new, old in called.items() if old not in called}
         self.names = [name for _, name, _, _ in self._parts if name is not None]
         for _, name, spec, conversion in self._parts:
             if spec or conversion:
@@ -102,7 +103,8 @@ class Template:
         field = self._fields.get(name, name)
         if field not in record.fields:
             known = {*item, *(record.called.get(other, other) for other in record.fields.keys() - self._gold_fields)}
-            raise ConfigError(f"template: unknown field {name!r} at {record.where}; expected one of {sorted(known)}")
+            own = record.called.get(name, name)
+            raise ConfigError(f"template: unknown field {own!r} at {record.where}; expected one of {sorted(known)}")
         return record.text(field)
 
     def render(self, values: Mapping[str, str]) -> str:

@@ -10,15 +10,18 @@ from icm.consistency import ConsistencyRule, IdenticalTextRule, LogicalConsisten
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import TRUSTED, ICMDataset, ICMExample, LabelSpace, example_id
 from icm.files import read_jsonl
+from icm.tasks.columns import columns_of, plain
 from icm.tasks.drawing import Claim, in_part
 from icm.tasks.formats import file_records
 from icm.tasks.record import Record, label_name
+from icm.tasks.rendering import placeholders
 from icm.tasks.source import DataSource
+from icm.text import normalised_text
 
 _TRUE = {"true": "True", "1": "True", "yes": "True", "false": "False", "0": "False", "no": "False"}
 
-_BARE = ("id", "input", "found", "why")
-"""Columns that are no data's."""
+_BARE = {"id", "input", "found", "why"}
+"""Columns of `icm ask` and of label files."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ def read_trusted(
                 f"for one example, {examples[key].input[:80]!r}; keep one"
             )
     if not found:
-        raise DataError(f"{path}: no row has a label; fill its column, or leave --trusted out")
+        column = _label_field(source)
+        raise DataError(f"{path}: no row has a label; fill the column {column!r}, or leave --trusted out")
     _check_rules(found, [examples[key] for key in sorted(found)], space, rules)
     _log.info("trusted: %d labels of %s", len(found), path)
     return {key: given.label for key, given in found.items()}
@@ -82,11 +86,10 @@ def _rows(
 ) -> list[tuple[str, Given]]:
     """(example id, label) of each row that has a label."""
     column = _label_field(source)
-    labelled = [record for record in records if record.optional_text(column) is not None]
-    own = _own_ids(examples.values())
+    labelled = [record for record in records if _filled(record.fields.get(column))]
+    own, texts = _own_ids(examples.values()), _texts(examples.values())
     pairs = [
-        (record, _named(record, examples, source.text_field or "text") or _by_own_id(record, own, column))
-        for record in labelled
+        (record, _named(record, examples, texts, source) or _by_own_id(record, own, source)) for record in labelled
     ]
     found = [
         (key, Given(_label(record.fields[column], record.where, source, space), record.where))
@@ -106,7 +109,7 @@ def _read(
     records: Sequence[Record], source: DataSource, as_data: Callable[[Sequence[Record]], Sequence[Claim]]
 ) -> Sequence[Claim]:
     for record in records:
-        if {*record.fields} <= {*_BARE, _label_field(source)}:
+        if {*record.fields} <= _bare(source) | {_label_field(source)}:
             raise _unknown(record.where, source)
     try:
         return as_data(records)
@@ -118,12 +121,29 @@ def _read(
 
 
 def _named_alike(records: Sequence[Record], source: DataSource) -> Sequence[Record]:
-    """The rows with label and text under the data's names for them, where they are called `label` and `text`, as
-    `icm ask` calls them."""
-    named = {field for record in records for field in record.fields}
-    own = {"label": _label_field(source), "text": source.text_field or "text"}
-    new = {name: field for name, field in own.items() if field not in named}
+    """The rows with the data's names for label and text, however a spreadsheet spells them, or `icm ask`, which calls
+    them `label` and `text`; and with its own names for the rest of its columns."""
+    columns = columns_of(records)
+    wanted = {
+        "label": _label_field(source),
+        "text": source.text_field or "text",
+        **{name: name for name in _bare(source)},
+    }
+    new = dict[str, str]()
+    for name, field in wanted.items():
+        spelt = [column for known in (field, name) for column in columns if plain(column) == plain(known)]
+        if field not in columns and spelt:
+            new.setdefault(spelt[0], field)
     return [replace(r, fields={new.get(name, name): value for name, value in r.fields.items()}) for r in records]
+
+
+def _bare(source: DataSource) -> set[str]:
+    """Columns that say nothing of a text, but for those that are the data's own."""
+    return _BARE - {source.text_field, *placeholders(source.template or "")}
+
+
+def _filled(value: object) -> bool:
+    return value is not None and bool(str(value).strip())
 
 
 def _label_field(source: DataSource) -> str:
@@ -137,16 +157,40 @@ def _own_ids(examples: Iterable[ICMExample]) -> dict[str, str]:
     return {record_id: key for record_id, key in own if counted[record_id] == 1}
 
 
-def _by_own_id(record: Record, own: Mapping[str, str], label_field: str) -> str | None:
+def _by_own_id(record: Record, own: Mapping[str, str], source: DataSource) -> str | None:
     """The example that a row names by nothing but the data's id; with a text an id may be the tool's."""
-    return own.get(record.own_id or "") if {*record.fields} <= {*_BARE, label_field} - {"input"} else None
+    bare = {*record.fields} <= (_bare(source) | {_label_field(source)}) - {"input"}
+    return own.get(record.own_id or "") if bare else None
 
 
-def _named(record: Record, examples: Collection[str], text_field: str) -> str | None:
-    """The id of the example that a row names by id or by its whole input; None if it names none so."""
-    texts = [str(record.fields[name]) for name in ("input", "text", text_field) if name in record.fields]
-    keys = [str(record.fields.get("id")).strip(), *(example_id(text) for text in texts)]
-    return next((key for key in keys if key in examples), None)
+def _texts(examples: Iterable[ICMExample]) -> dict[str, set[str]]:
+    """Text, or whole input → the ids of the examples that have it."""
+    found = dict[str, set[str]]()
+    for example in examples:
+        for text in (example.input, example.metadata.get("text")):
+            found.setdefault(normalised_text(str(text)), set()).add(example.id)
+    return found
+
+
+def _named(
+    record: Record, examples: Mapping[str, ICMExample], texts: Mapping[str, set[str]], source: DataSource
+) -> str | None:
+    """The id of the example that a row names by id or by its whole input; None if it names none so.
+
+    Raises:
+        DataError: its text is another example's, as in a table of which one column was sorted.
+    """
+    fields = dict.fromkeys(("input", "text", source.text_field or "text"))
+    written = [str(record.fields[name]) for name in fields if name in record.fields]
+    keys = [str(record.fields.get("id")).strip(), *(example_id(text) for text in written)]
+    found = next((key for key in keys if key in examples), None)
+    others = [texts[own] for text in written if (own := normalised_text(text)) in texts]
+    if found is not None and others and not any(found in ids for ids in others):
+        raise DataError(
+            f"{record.where}: the id is that of {examples[found].input[:60]!r}, but the text is another example's, "
+            f"{written[-1][:60]!r}; keep the rows of the table together"
+        )
+    return found
 
 
 def _label(written: object, where: str, source: DataSource, space: LabelSpace) -> str:
@@ -278,5 +322,5 @@ def read_definitions(source: DataSource, space: LabelSpace) -> tuple[tuple[str, 
     path = Path(source.definitions).expanduser()
     if not path.is_file():
         raise DataError(f"definitions {path}: no such file; expected a JSON lines or CSV file with text and label")
-    rows = file_records(path)
+    rows = _named_alike(file_records(path), DataSource(source.dataset))
     return tuple((row.text("text"), _label(row.fields.get("label", ""), row.where, source, space)) for row in rows)

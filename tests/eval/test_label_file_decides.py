@@ -239,6 +239,24 @@ def test_other_data_have_the_text_in_the_column_of_the_labelled_ones_or_in_text(
     assert found.source.text_field == ("body" if columns[0].lower() == "body" else None)
 
 
+@pytest.mark.parametrize("more", [("--holdout", "0.3"), ()])
+def test_another_file_of_the_same_name_is_taken_whole(
+    labelled: LabelMaker, notes: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    file = labelled(notes, "--template", TWEET, *more)
+    other, copy = tmp_path / "other" / notes.name, tmp_path / "copy" / notes.name
+    other.parent.mkdir()
+    copy.parent.mkdir()
+    rows = [{"text": f"new note {n}", "label": ("positive", "negative")[n % 2]} for n in range(9)]
+    write_jsonl(other, rows)
+    found = experiment(["--labels", str(file), "--data.dataset", str(other)])
+    assert len(found.examples) == 9
+    copy.write_bytes(notes.read_bytes())  # the labelled data themselves, wherever they lie
+    if more:
+        held_out = experiment(["--labels", str(file), "--data.dataset", str(copy)]).examples
+        assert held_out == experiment(["--labels", str(file)]).examples
+
+
 def test_without_label_files_the_model_is_asked_plainly_and_as_chat(tiny_model: Path, tmp_path: Path) -> None:
     data = {"dataset": str(write_data(tmp_path / "held-out.jsonl", MOODS)), "template": TWEET, "verbalisers": MOODS}
     (tmp_path / "mine.json").write_text(json.dumps({"data": data}))

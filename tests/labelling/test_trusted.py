@@ -233,6 +233,39 @@ def test_rows_that_cannot_be_meant_are_refused(rows: list[tuple[str, str]], mess
         loaded(folder, text)
 
 
+def test_a_row_whose_id_and_text_are_of_two_examples_is_refused(folder: Path) -> None:
+    plain = load_task(DataSource(str(folder / "d.jsonl"))).dataset
+    first, other = plain[0], plain[1]
+    for text in (other.input, f" {str(other.metadata['text']).upper()} "):
+        table = f'id,text,found,why,label\n{first.id},"{text}",bad,w,good\n'
+        with pytest.raises(DataError, match=r"t\.csv:\d: the id is that of .* but the text is another example's"):
+            loaded(folder, table, "t.csv")
+    edited = f"id,text,found,why,label\n{first.id},what somebody wrote over it,bad,w,good\n"
+    assert loaded(folder, edited, "t.csv").trusted == {first.id: "good"}
+
+
+@pytest.mark.parametrize("head", ["ID,Text,Found,Why,Label", " id,text , found,why,label ", "Id;TEXT;found;Why;LABEL"])
+def test_headers_are_known_however_a_spreadsheet_spells_them(head: str, folder: Path) -> None:
+    first = load_task(DataSource(str(folder / "d.jsonl"))).dataset[0]
+    mark = ";" if ";" in head else ","
+    table = f"{head}\n{mark.join([first.id, str(first.metadata['text']), 'bad', 'w', 'good'])}\n"
+    assert loaded(folder, table, "t.csv").trusted == {first.id: "good"}
+
+
+@pytest.mark.parametrize(("text_field", "template"), [("input", None), (None, "{why}\nSo {found}:")])
+def test_columns_of_the_data_are_theirs_even_if_icm_ask_has_such(
+    text_field: str | None, template: str | None, tmp_path: Path
+) -> None:
+    rows = [{"input": f"note {n}", "why": f"as {n}", "found": "it", "label": n % 2 == 0} for n in range(8)]
+    rows = [{key: row[key] for key in (["input"] if text_field else ["why", "found"]) + ["label"]} for row in rows]
+    for name, some in (("d", rows), ("t", rows[:3])):  # labels are JSON's true and false
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    source = DataSource(str(tmp_path / "d.jsonl"), task_type="classification", text_field=text_field, template=template)
+    found = load_task(replace(source, trusted=str(tmp_path / "t.jsonl")))
+    assert [*found.dataset.trusted.values()].count("True") == 2 and len(found.dataset.trusted) == 3
+    assert all(found.gold[key] == label for key, label in found.dataset.trusted.items())
+
+
 def test_labels_that_break_a_rule_together_are_refused_with_both_places(tmp_path: Path) -> None:
     rows = [{"question": "2+2?", "choice": c, "label": 1, "consistency_id": 0} for c in ("four", "five")]
     rows += [{"question": "2+3?", "choice": c, "label": 1, "consistency_id": 0} for c in ("five", "six")]

@@ -13,7 +13,7 @@ import yaml
 
 from icm.cli import make_parser
 from icm.commands.parser import canonical_arguments, given_settings
-from icm.errors import ConfigError
+from icm.errors import ConfigError, DataError
 from icm.labelling.settings import resolve_settings
 from icm.pipeline.checks import check_gold, check_later_stages, held_out_writing
 from icm.pipeline.evaluation import eval_settings
@@ -22,7 +22,7 @@ from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import rounds_of
 from icm.pipeline.run import run_pipeline
 from icm.pipeline.stages import Stage, make_stages, train_words
-from icm.tasks import load_task
+from icm.tasks import DataSource, load_task
 from icm.tasks.written import stand_ins
 from train.arguments import batch_split, read_settings
 
@@ -206,7 +206,7 @@ def test_true_labels_that_are_not_there_are_missed_before_labelling(
         write(
             tmp_path,
             ("data", {"dataset": str(data), "task_type": "classification", "verbalisers": {"a": " a", "b": " b"}}),
-            ("eval.data", {"dataset": str(held_out), "split": "train"}),
+            ("eval.data", {"dataset": str(held_out)}),
             ("eval.conditions", [*SMALL["eval"]["conditions"], golden]),
             ("train.label_sources", sources),
         )
@@ -214,6 +214,40 @@ def test_true_labels_that_are_not_there_are_missed_before_labelling(
     with pytest.raises(ConfigError, match=expected):
         ask(config)
     assert not config.output_dir.exists()
+
+
+@pytest.mark.parametrize("ask", [plan_pipeline, run_pipeline])
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            "body,text\n" + "".join(f"page {n},x\n" for n in range(8)),
+            "held-out data of eval: .*no item has a gold label",
+        ),
+        ("text,label\nnote 3,b\npage 1,a\npage 2,b\n", "held-out data of eval: .*1 of .* labelled examples belong"),
+    ],
+)
+def test_held_out_files_that_cannot_be_evaluated_are_refused_before_labelling(
+    tmp_path: Path, rows: str, expected: str, ask: Callable[[PipelineConfig], object]
+) -> None:
+    data, held_out = tmp_path / "notes.csv", tmp_path / "held.csv"
+    data.write_text("body,text,label\n" + "".join(f"note {n},title,{'ab'[n % 2]}\n" for n in range(12)))
+    held_out.write_text(rows)
+    source = {"dataset": str(data), "task_type": "classification", "verbalisers": {"a": " a", "b": " b"}}
+    source |= {"template": "{text}", "text_field": "body"}
+    changes = [("data", source), ("eval.data", {"dataset": str(held_out)}), ("eval.conditions", MANY_SHOT)]
+    with pytest.raises(DataError, match=expected):
+        ask(read_experiment(write(tmp_path, *changes, ("train", None))))
+
+
+def test_another_held_out_file_is_taken_whole_whatever_the_holdout(tmp_path: Path) -> None:
+    data, held_out = tmp_path / "notes.csv", tmp_path / "held.csv"
+    data.write_text("body,label\n" + "".join(f"note {n},{'ab'[n % 2]}\n" for n in range(24)))
+    held_out.write_text("text,label\n" + "".join(f"page {n},{'ab'[n % 2]}\n" for n in range(9)))
+    source = {"dataset": str(data), "holdout": 0.4, "template": "{text}", "text_field": "body"}
+    changes = [("data", source), ("eval.data", {"dataset": str(held_out)}), ("eval.conditions", MANY_SHOT)]
+    asked = eval_settings(read_experiment(write(tmp_path, *changes, ("train", None))))["data"]
+    assert len(load_task(DataSource(**asked)).dataset) == 9 and asked["template"] == "{text}"
 
 
 def test_where_some_true_labels_are_missing_it_is_said_before_labelling(

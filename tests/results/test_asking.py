@@ -99,6 +99,9 @@ def test_the_table_is_filled_in_and_read_back(ending: str, tmp_path: Path, capsy
     bare.write_text("".join(json.dumps({"text": row["text"], "label": row["label"]}) + "\n" for row in asked))
     assert load_task(replace(source, trusted=str(bare))).dataset.trusted == found.trusted
 
+    assert main(["ask", str(tmp_path / "r.jsonl"), "--output", str(table)]) != 0
+    assert "exists already, and may hold labels" in capsys.readouterr().err and asked[0]["id"] in table.read_text()
+
     # A second table asks about others and has the first labels, so that the next run has both.
     marked = [
         replace(

@@ -178,10 +178,10 @@ def test_claims_are_found_beside_a_label_file_that_was_moved(tmp_path: Path, mon
 def test_shared_questions_are_refused() -> None:
     result = claims(3, 2, seed=4)
     held_out = [item.example for item in claims(6, 1, seed=5).labeled_examples[3:]]
-    refuse_overlap(result, held_out, "l.jsonl")
+    refuse_overlap(result.dataset, held_out, "l.jsonl")
     labelled = result.labeled_examples[2].example
     rephrased = ICMExample("Another text about it", relations=Relations(group=labelled.group))
     same_text = ICMExample(labelled.input)
     for shared, count in ((rephrased, 2), (same_text, 1)):
         with pytest.raises(DataError, match=rf"l\.jsonl: {count} of 6 labelled examples .* for example 'Question"):
-            refuse_overlap(result, [*held_out, shared], "l.jsonl")
+            refuse_overlap(result.dataset, [*held_out, shared], "l.jsonl")

@@ -76,6 +76,18 @@ def test_an_empty_column_of_the_template_is_a_bad_record(tmp_path: Path) -> None
         read(path, template="{topic}: {text}", bad_records="refuse")
 
 
+@pytest.mark.parametrize("other", ["text", "title"])
+def test_an_empty_text_is_not_filled_from_another_column(other: str, tmp_path: Path) -> None:
+    rows = [
+        {"body": "" if n == 3 else row["text"], other: f"title {n}", "label": row["label"]}
+        for n, row in enumerate(ROWS)
+    ]
+    path = write(tmp_path, "a.csv", table(rows))
+    wanted = {text: label for text, label in REVIEWS if text != REVIEWS[3][0]}
+    source = DataSource(str(path), text_field="body", template="{text}")
+    assert {example.input for example in load_task(source).dataset} == wanted.keys()
+
+
 @pytest.mark.parametrize(
     ("count", "bad", "auto"), [(3, 1, False), (4, 1, True), (20, 1, True), (20, 2, False), (199, 2, False),
                                (200, 2, True), (20_000, 200, True), (20_000, 201, False), (1, 1, False)]

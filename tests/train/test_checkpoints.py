@@ -85,6 +85,7 @@ def test_links_are_removed_and_what_they_point_to_is_kept(tmp_path: Path) -> Non
 def test_labels_are_compared_by_content_and_what_was_not_said_before_is_not(tmp_path: Path) -> None:
     said = {"seed": ["1"], "labels_sha256": "ab", "labels_content": "c", "content.model": "m"}
     write_json(tmp_path / RUN_FILE, {"seed": ["1"], "labels_sha256": "ab"})
+    (tmp_path / "metrics.jsonl").touch()
     check_output_dir(tmp_path, said, overwrite=False)
     with pytest.raises(ResumeError, match="labels_sha256 was 'ab', is 'x'"):
         check_output_dir(tmp_path, {**said, "labels_sha256": "x"}, overwrite=False)
@@ -99,6 +100,9 @@ def test_output_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     check_output_dir(tmp_path / "new", {"seed": ["1"]}, overwrite=False)
     write_json(tmp_path / RUN_FILE, {"seed": ["1"], "labels_sha256": "ab"})
     check_output_dir(tmp_path, {"seed": ["1"], "labels_sha256": "ab"}, overwrite=False)
+    (tmp_path / "config.yaml").touch()
+    check_output_dir(tmp_path, {"seed": ["3"]}, overwrite=False)  # it has never come to a step
+    (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ResumeError, match="labels_sha256 was 'ab', is 'cd'"):
         check_output_dir(tmp_path, {"seed": ["1"], "labels_sha256": "cd"}, overwrite=False)
     check_output_dir(tmp_path, {"seed": ["2"]}, overwrite=True)

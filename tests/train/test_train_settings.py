@@ -198,6 +198,11 @@ def test_hub_token_is_checked_first(labels: Path, tmp_path: Path, monkeypatch: p
         ("--dtype=float8", "dtype"),
         ("--eval_strategy=epoch", "eval/run.py"),
         ("--save_total_limit=1", "save_total_limit"),
+        ("--learning_rate=-1", "learning_rate: found -1.0, expected above 0"),
+        ("--num_train_epochs=0", "num_train_epochs: found 0.0, expected above 0"),
+        ("--max_steps=-5", "max_steps: found -5, expected at least 1, or -1"),
+        ("--lora_r=0", "lora_r: found 0, expected at least 1"),
+        ("--lora_dropout=2", "lora_dropout: found 2.0, expected at least 0 and below 1"),
         ("--max_length=12", "would be cut; set max_length to at least"),
     ],
 )
