@@ -153,8 +153,8 @@ def _advice(result: ICMResult, trust: Trust, given: Sequence[LabeledExample]) ->
     if given:
         right = sum((item.log_odds or 0.0) > 0 for item in given)
         return (
-            f"of the {len(given)} given labels the model tells {right} from all others; neither that nor the verdict says "
-            f"well how many found ones are right: read some before you train on them ({page})"
+            f"of the {len(given)} given labels the model tells {right} from all others; neither that nor the verdict "
+            f"says well how many found ones are right: read some before you train on them ({page})"
         )
     if trust.verdict == "coherent" and not trust.cue.flagged:
         return f"this does not say that they mean what you mean: read some before you train on them ({page})"

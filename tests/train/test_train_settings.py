@@ -9,6 +9,7 @@ import pytest
 from support.training_runs import ROOT
 
 from icm.errors import ConfigError, DataError, ICMError
+from icm.examples import TRUSTED
 from icm.files import write_json
 from icm.models import resolve_model
 from icm.results.format import read_result, write_result
@@ -22,6 +23,7 @@ from train.arguments import (
     training_parser,
     write_resolved,
 )
+from train.card import _labels
 from train.check import check_overlap, flip_probability, make_plan
 from train.run import main
 
@@ -178,6 +180,21 @@ def test_model_comes_from_the_label_file(labels: Path, tmp_path: Path) -> None:
     write_result(nameless, replace(read_result(labels), record=RunRecord()))
     with pytest.raises(ConfigError, match="model_name_or_path"):
         make_plan(read_settings([f"--labels={nameless}"]))
+
+
+def test_given_labels_are_counted_in_the_report_and_on_the_card(labels: Path, tmp_path: Path) -> None:
+    found = read_result(labels)
+    marked = [
+        replace(item, example=replace(item.example, metadata={**item.example.metadata, TRUSTED: place < 5}))
+        for place, item in enumerate(found.labeled_examples)
+    ]
+    write_result(labels, replace(found, labeled_examples=marked))
+    words = [f"--labels={labels}", f"--output_dir={tmp_path / 'out'}", "--surest=0.5"]
+    plan = make_plan(read_settings(words))
+    kept = len(plan.result.labeled_examples)
+    assert "the surest 50% of each label and all 5 given ones" in plan.report()
+    assert f"without gold labels, but for 5 of {kept} that were given" in _labels(plan)
+    assert "given" not in _labels(make_plan(read_settings([*words, "--label_source=random"])))
 
 
 def test_hub_token_is_checked_first(labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
