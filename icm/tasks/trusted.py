@@ -21,7 +21,6 @@ from icm.text import normalised_text
 _TRUE = {"true": "True", "1": "True", "yes": "True", "false": "False", "0": "False", "no": "False"}
 
 _BARE = {"id", "input", "found", "why"}
-"""Columns of `icm ask` and of label files."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def _read(
     records: Sequence[Record], source: DataSource, as_data: Callable[[Sequence[Record]], Sequence[Claim]]
 ) -> Sequence[Claim]:
     for record in records:
-        if {*record.fields} <= _bare(source) | {_label_field(source)}:
+        if _without_text(record, source):
             raise _unknown(record.where, source)
     try:
         return as_data(records)
@@ -138,8 +137,12 @@ def _named_alike(records: Sequence[Record], source: DataSource) -> Sequence[Reco
 
 
 def _bare(source: DataSource) -> set[str]:
-    """Columns that say nothing of a text, but for those that are the data's own."""
-    return _BARE - {source.text_field, *placeholders(source.template or "")}
+    """Columns of `icm ask` and of label files, but for those that are the data's own."""
+    return _BARE - {plain(name) for name in (source.text_field or "", *placeholders(source.template or ""))}
+
+
+def _without_text(record: Record, source: DataSource) -> bool:
+    return {*record.fields} <= (_bare(source) | {_label_field(source)}) - {"input"}
 
 
 def _filled(value: object) -> bool:
@@ -159,15 +162,14 @@ def _own_ids(examples: Iterable[ICMExample]) -> dict[str, str]:
 
 def _by_own_id(record: Record, own: Mapping[str, str], source: DataSource) -> str | None:
     """The example that a row names by nothing but the data's id; with a text an id may be the tool's."""
-    bare = {*record.fields} <= (_bare(source) | {_label_field(source)}) - {"input"}
-    return own.get(record.own_id or "") if bare else None
+    return own.get(record.own_id or "") if _without_text(record, source) else None
 
 
 def _texts(examples: Iterable[ICMExample]) -> dict[str, set[str]]:
     """Text, or whole input → the ids of the examples that have it."""
     found = dict[str, set[str]]()
     for example in examples:
-        for text in (example.input, example.metadata.get("text")):
+        for text in (example.input, example.metadata.get("text") or example.input):
             found.setdefault(normalised_text(str(text)), set()).add(example.id)
     return found
 

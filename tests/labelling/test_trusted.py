@@ -196,7 +196,7 @@ def test_rows_name_examples_by_the_datas_own_id_where_there_is_no_text(folder: P
     tools = json.dumps({"id": "u3", "text": rows[5]["text"], "label": "good"}) + "\n"
     assert loaded(folder, tools).trusted == {keys["u5"]: "good"}
     for row in ('{"id": "u99", "label": "good"}\n', '{"id": "u3", "input": "no such text", "label": "good"}\n'):
-        with pytest.raises(DataError, match="no example of"):
+        with pytest.raises(DataError, match=r"no example of|without the id of an example .* or its whole input"):
             loaded(folder, row)
 
 
