@@ -209,7 +209,10 @@ def load_held_out(source: DataSource, results: Results, generate: Generate | Non
         raise (_explained(source, prompt, error) if prompt else error) from None
     kept: tuple[ICMExample, ...] = tuple(example for example in loaded.dataset if example.id in loaded.gold)
     if not kept:
-        raise DataError(f"data.dataset {source.dataset}: no item has a gold label; nothing to evaluate")
+        raise DataError(
+            f"data.dataset {source.dataset}: no item has a gold label; nothing to evaluate (data.label_field names "
+            "their column)"
+        )
     space = prompt.label_space if prompt else loaded.dataset.label_space
     return replace(loaded, dataset=replace(loaded.dataset, examples=kept, label_space=space))
 

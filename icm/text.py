@@ -100,6 +100,16 @@ def _normal_number(text: str) -> str:
         return digits
 
 
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s\x00-\x7f]")
+
+
+def words(text: str) -> set[str]:
+    """What a text is made of, in lower case: words, characters of scripts that put no spaces between words (Thai, Lao,
+    Burmese, Khmer, Kana, Han), and signs such as emoji."""
+    return set(_WORD.findall(text.lower()))
+
+
 def normalised_text(text: str) -> str:
     """Unicode form NFKC, case-folded, white space collapsed, lines without full stops or quotes at their ends."""
     lines = unicodedata.normalize("NFKC", text).casefold().splitlines()

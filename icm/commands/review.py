@@ -74,8 +74,13 @@ def ask(arguments: argparse.Namespace) -> int:
         writer.writerows(rows)
         with atomic_write(path, "wb") as handle:
             handle.write(table.getvalue().encode())
+    few = (
+        " (all others are nearly the same texts)"
+        if len(found) < min(arguments.count, sum(not item.trusted for item in result.labeled_examples))
+        else ""
+    )
     given = f", behind them the {len(rows) - len(found)} given before" if len(rows) > len(found) else ""
-    say(f"{len(found)} examples in {path}{given}; fill the column 'label', then: icm run … --trusted {path}")
+    say(f"{len(found)} examples{few} in {path}{given}; fill the column 'label', then: icm run … --trusted {path}")
     return 0
 
 

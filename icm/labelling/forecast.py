@@ -29,6 +29,7 @@ from icm.labelling.options import Settings
 from icm.labelling.scale import Fleet, plan_fleet, sampled, workers_here
 from icm.labelling.session import run_labeling
 from icm.prompts import PromptEncoder, PromptTree, Tokenizer, shared_context_tree
+from icm.search.checks import check_rules
 from icm.tasks import DataSource, load_task
 from icm.tasks.lookup import find_task
 from icm.tasks.written import STAND_IN_CHARACTERS, stand_ins
@@ -264,6 +265,7 @@ class _Planner:
         self.writing = _writing(data, self._settings.data, self._settings.generation)
         if self.writing:
             self.assumptions.append(f"solutions of {STAND_IN_CHARACTERS} characters each, all distinct")
+        check_rules(self._settings.search, data.dataset)
         if data.dataset.start:
             self.assumptions.append("labels are found anew: going on from those of --start mostly costs less")
         return replace(data.dataset, start={})

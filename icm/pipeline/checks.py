@@ -155,7 +155,7 @@ def held_out_writing(config: PipelineConfig) -> "Writing | None":
     except PrerequisiteError:  # as in `check_gold`
         return None
     except ICMError as error:
-        keys = " (here data.holdout, or eval.data.split)" if isinstance(error, ConfigError) else ""
+        keys = " (here data.holdout, or eval.data.split)" if str(error).startswith(("split", "holdout")) else ""
         raise type(error)(f"{config.path}: the held-out data of eval: {error}{keys}") from None
 
 
@@ -164,7 +164,9 @@ def _check_held_out(config: PipelineConfig, source: DataSource) -> None:
     held_out = load_task(source)
     kept = [example for example in held_out.dataset if example.id in held_out.gold]
     if not kept:
-        raise DataError(f"{source.dataset}: no item has a gold label; nothing to evaluate")
+        raise DataError(
+            f"{source.dataset}: no item has a gold label; nothing to evaluate (eval.data.label_field names the column)"
+        )
     for seed in config.label.seeds:
         labelled = config.settings(config.label.algorithms[0], seed).data
         refuse_overlap(load_task(labelled, stand_ins).dataset, kept, f"{labelled.dataset}, seed {seed}")

@@ -12,7 +12,7 @@ from icm.errors import ConfigError
 from icm.labelling.options import build
 from icm.pipeline.experiment import PipelineConfig
 from icm.pipeline.trainings import adapter_folder, all_trainings, label_file, trained_model
-from icm.results.origin import other_source
+from icm.results.origin import other_source, same_data
 from icm.tasks.reading import has_column
 from icm.tasks.source import DataSource, written
 
@@ -36,19 +36,18 @@ def held_out_data(config: PipelineConfig) -> dict[str, Any]:
                 f"{config.path}: eval.data.{name}: found {given[name]!r}, but data.{name} is {value!r}; the labels "
                 f"decide the prompt: leave eval.data.{name} out, or give it as data.{name}"
             )
-    if given.get("dataset", source.dataset) != source.dataset:
+    if "dataset" in given and not same_data(given["dataset"], source.dataset):
         source = _another(replace(source, dataset=given["dataset"], holdout=0.0, split=None), given)
     return {**asdict(source, dict_factory=written), **given}
 
 
 def _another(source: DataSource, given: Collection[str]) -> DataSource:
-    """Another data set as an evaluation reads it: text and gold in the labelled data's columns where it has them."""
+    """Another data set as an evaluation reads it: with the labelled data's columns where it has them."""
     if not Path(source.dataset).expanduser().is_file():
         return source
-    text, label = (
-        name if name and has_column(source, name) else None for name in (source.text_field, source.label_field)
-    )
-    return other_source(replace(source, text_field=text, label_field=label), given)
+    named = (source.text_field, source.label_field, source.group_field)
+    text, label, group = (name if name and has_column(source, name) else None for name in named)
+    return other_source(replace(source, text_field=text, label_field=label, group_field=group), given)
 
 
 def not_default(settings: DataSource | EngineConfig | GenerationConfig) -> dict[str, object]:

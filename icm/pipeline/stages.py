@@ -137,12 +137,11 @@ def _label(config: PipelineConfig, algorithm: str, seed: int, path: Path, adapte
     settings = config.settings(algorithm, seed)
     data = settings.data
     files = (data.dataset, data.claims, data.trusted, data.definitions, data.start)
-    named = [Path(name) for name in files if name is not None]
     return Stage(
         name=f"label {path.stem}",
         command=(sys.executable, "-m", "icm", "run", *preset, *words),
         settings={part: value for part, value in asdict(settings, dict_factory=written).items() if part != "output"},
-        inputs=(*filter(Path.is_file, named), *_folders(config, asdict(settings.engine)), *adapter),
+        inputs=(*_files(*files), *_folders(config, asdict(settings.engine)), *adapter),
         outputs=(path,),
         trace=trace_path(path),
         processes=of_engines(settings.engine, config.label.engines),
@@ -227,7 +226,8 @@ def _eval(config: PipelineConfig) -> Stage:
         label_file(config, algorithm, seed) for algorithm in config.label.algorithms for seed in config.label.seeds
     ]
     adapters = [adapter_folder(config, run) / "train_results.json" for run in all_trainings(config)]
-    engine = mapping(settings["engine"], f"{config.path}: eval.engine")
+    engine, data = mapping(settings["engine"], f"{config.path}: eval.engine"), settings["data"]
+    held_out = _files(data["dataset"], data.get("claims"))
     models = [path for entry in (engine, *settings["conditions"]) for path in _folders(config, entry)]
     if "model" not in engine:  # then it is the engine that labelled, with what is named here
         engine = {**not_default(config.settings(config.label.algorithms[0], config.label.seeds[0]).engine), **engine}
@@ -237,10 +237,15 @@ def _eval(config: PipelineConfig) -> Stage:
         name="eval",
         command=(sys.executable, str(_HOME / "eval" / "run.py"), *words),
         settings=settings,
-        inputs=(*labels, *adapters, *dict.fromkeys(models), *_task_files(settings.get("benchmarks"))),
+        inputs=(*labels, *adapters, *dict.fromkeys(models), *held_out, *_task_files(settings.get("benchmarks"))),
         outputs=(config.output_dir / "results.json",),
         processes=of_engines(build(EngineConfig, engine, str(config.path), "eval.engine"), workers),
     )
+
+
+def _files(*names: str | None) -> list[Path]:
+    """Those that are files here; data may also have a name of the hub, or be a folder."""
+    return [path for name in names if name is not None and (path := Path(name).expanduser()).is_file()]
 
 
 def _task_files(benchmarks: object) -> list[Path]:

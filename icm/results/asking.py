@@ -1,6 +1,5 @@
 """Which labels somebody should look at: those that would help the search most, no two of them nearly the same text."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from icm.errors import ConfigError
 from icm.examples import ICMExample
 from icm.results.format import ICMResult, LabeledExample
+from icm.text import words
 
 By = Literal["uncertainty", "influence", "random"]
 SAME = 0.6
@@ -36,10 +36,10 @@ class Likeness:
     def __init__(self, texts: Sequence[str]) -> None:
         from scipy.sparse import csr_array  # a second that other commands need not spend
 
-        words = [{*re.findall(r"\w+", text.lower())} for text in texts]
-        everywhere = set.intersection(*words) if len(words) > 1 else set[str]()
-        column = {word: number for number, word in enumerate(sorted(set().union(*words) - everywhere))}
-        places = [sorted(column[word] for word in found - everywhere) for found in words]
+        held = [words(text) for text in texts]
+        everywhere = set.intersection(*held) if len(held) > 1 else set[str]()
+        column = {word: number for number, word in enumerate(sorted(set[str]().union(*held) - everywhere))}
+        places = [sorted(column[word] for word in found - everywhere) for found in held]
         self._sizes = np.array([len(found) for found in places])
         starts = np.concatenate([[0], np.cumsum(self._sizes)])
         flat = np.array([place for found in places for place in found], dtype=np.int64)

@@ -89,7 +89,7 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
         names: the fields that were set there.
     """
     recorded, named = result.record.data.source, "dataset" in names
-    if recorded is None or (named and not _same_data(given.dataset, recorded.dataset)):
+    if recorded is None or (named and not same_data(given.dataset, recorded.dataset)):
         return other_source(given, names)
     source = labelled_source(result, given.dataset if named else None)
     assert source is not None  # it is where the recorded one lies
@@ -100,7 +100,7 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
     return replace(given, **{name: getattr(other, name) for name in taken.difference(names)})
 
 
-def _same_data(given: str, recorded: str) -> bool:
+def same_data(given: str, recorded: str) -> bool:
     """Whether a path may be that of the recorded data: it has their name, and where both are files, their content."""
     one, other = Path(given).expanduser(), Path(recorded).expanduser()
     return one.name == other.name and not (

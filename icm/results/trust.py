@@ -6,7 +6,6 @@ meant: a labelling that the length or a single word of the texts gives away is f
 rather than their answers.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from icm.results.coherence import Coherence, coherence
 from icm.results.format import ICMResult, LabeledExample
+from icm.text import words
 
 CUE = 0.9
 """Agreement (balanced accuracy) of the length or a word with the labels that is flagged."""
@@ -101,9 +101,9 @@ def surface_cue(items: Sequence[LabeledExample]) -> Cue:
         return Cue("nothing", 0.5)
     texts = [item.example.input for item in items]
     found = [Cue("the length", _best_split(np.array([len(text) for text in texts], dtype=float), target))]
-    words = [set(re.findall(r"\w+", text.lower())) for text in texts]
-    for word in sorted(set().union(*words)):
-        found.append(Cue(f"the word {word!r}", _balanced(np.array([word in held for held in words]), target)))
+    held = [words(text) for text in texts]
+    for word in sorted(set[str]().union(*held)):
+        found.append(Cue(f"the word {word!r}", _balanced(np.array([word in some for some in held]), target)))
     preferences = np.array([item.log_odds for item in items], dtype=float) * np.where(target, 1, -1)
     between = _between(preferences, [item.example.group for item in items])
     found.append(Cue("the question", between, QUESTION, 0.0, "explains {:.0%} of what the model prefers"))

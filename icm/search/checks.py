@@ -12,10 +12,12 @@ from icm.consistency import (
     IdenticalTextRule,
     LogicalConsistencyChecker,
 )
-from icm.consistency.rules import load_rule
+from icm.consistency.rules import TRUE, load_rule
 from icm.errors import ConfigError
 from icm.examples import ICMDataset
 from icm.tasks.lookup import find_task
+
+_KNOWN = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
 
 
 def rules_for(task: str) -> tuple[ConsistencyRule, ...]:
@@ -29,8 +31,23 @@ def rules_for(task: str) -> tuple[ConsistencyRule, ...]:
 
 def named_rules(config: SearchConfig) -> list[ConsistencyRule]:
     """The rules of `config.rules`. Raises ConfigError for one that cannot be loaded."""
-    known = {"at-most-one": AtMostOneTrueRule, "exactly-one": ExactlyOneTrueRule}
-    return [known[name]() if name in known else load_rule(name) for name in config.rules]
+    return [_KNOWN[name]() if name in _KNOWN else load_rule(name) for name in config.rules]
+
+
+def check_rules(config: SearchConfig, dataset: ICMDataset) -> None:
+    """Raise ConfigError for a rule on the claims of a group that could say nothing of these data."""
+    for name in _KNOWN.keys() & {*config.rules}:
+        labels = dataset.label_space.labels
+        if TRUE not in labels:
+            raise ConfigError(
+                f"rules {name}: says of how many claims of a group the label may be {TRUE!r}, but the labels are "
+                f"{list(labels)[:12]}; call them so: --label-map '{labels[0]}={TRUE}' …"
+            )
+        if len({example.group for example in dataset}) == len(dataset):
+            raise ConfigError(
+                f"rules {name}: no two of the {len(dataset)} examples belong together; name the column that says which "
+                "do (--group-field)"
+            )
 
 
 def rule_checker(task: str, named: Sequence[ConsistencyRule] = ()) -> LogicalConsistencyChecker:

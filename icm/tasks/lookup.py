@@ -103,7 +103,7 @@ def _forgiven(
     """Columns that differ from a field's name in case and blanks alone, as far as nothing else is said of them."""
     known = {name for task in tasks for name in (*task.gold_fields, *(n for s in task.signatures for n in s))}
     rest = [column for column in columns if column not in names]
-    wanted = known | set(placeholders(source.template or ""))
+    wanted = known | {"id"} | set(placeholders(source.template or ""))
     found = forgiven(rest, wanted)
     if any(task.matches({found.get(name, name) for name in rest}) for task in tasks):
         return found

@@ -86,6 +86,8 @@ def _rows(
     """(example id, label) of each row that has a label."""
     column = _label_field(source)
     labelled = [record for record in records if _filled(record.fields.get(column))]
+    for record in labelled:
+        _refuse_two(record, column)
     own, texts = _own_ids(examples.values()), _texts(examples.values())
     pairs = [
         (record, _named(record, examples, texts, source) or _by_own_id(record, own, source)) for record in labelled
@@ -95,7 +97,15 @@ def _rows(
         for record, key in pairs
         if key is not None
     ]
-    for claim in _read([record for record, key in pairs if key is None], source, as_data):
+    read = _read([record for record, key in pairs if key is None], source, as_data)
+    if others := sum(own.get(claim.example.record_id or "", claim.example.id) != claim.example.id for claim in read):
+        _log.warning(
+            "trusted %s: %d rows have the id of another example than that of their text, which counts; if one column "
+            "was sorted alone, put the table in order",
+            source.trusted,
+            others,
+        )
+    for claim in read:
         if claim.gold is None:
             continue
         if claim.example.id not in examples:
@@ -147,6 +157,15 @@ def _without_text(record: Record, source: DataSource) -> bool:
 
 def _filled(value: object) -> bool:
     return value is not None and bool(str(value).strip())
+
+
+def _refuse_two(record: Record, column: str) -> None:
+    """Raise DataError for a row with two labels: in the data's column and in that of `icm ask`."""
+    own, asked = (label_name(str(record.fields.get(name) or "").strip()) for name in (column, "label"))
+    if asked and asked != own:
+        raise DataError(
+            f"{record.where}: found {own!r} in {column!r}, but {asked!r} in 'label'; keep one column of labels"
+        )
 
 
 def _label_field(source: DataSource) -> str:
