@@ -244,6 +244,20 @@ def test_a_row_whose_id_and_text_are_of_two_examples_is_refused(folder: Path) ->
     assert loaded(folder, edited, "t.csv").trusted == {first.id: "good"}
 
 
+def test_labels_in_two_columns_and_ids_of_other_texts_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [json.loads(line) for line in (folder / "d.jsonl").read_text().splitlines()]
+    named = [{"ID": f"u{n}", "text": row["text"], "gold": row["label"]} for n, row in enumerate(rows)]
+    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    assert loaded(folder, "Id,label\nu3,bad\n", "t.csv", label_field="gold").trusted
+    with pytest.raises(DataError, match=r"t.csv:2: found 'bad' in 'gold', but 'good' in 'label'"):
+        loaded(folder, "Id,gold,label\nu3,bad,good\n", "t.csv", label_field="gold")
+    assert "sorted alone" not in caplog.text
+    loaded(
+        folder, f"ID,text,label\nu4,{named[3]['text']},bad\nu5,{named[5]['text']},bad\n", "t.csv", label_field="gold"
+    )
+    assert "1 rows have the id of another example than that of their text" in caplog.text
+
+
 @pytest.mark.parametrize("head", ["ID,Text,Found,Why,Label", " id,text , found,why,label ", "Id;TEXT;found;Why;LABEL"])
 def test_headers_are_known_however_a_spreadsheet_spells_them(head: str, folder: Path) -> None:
     first = load_task(DataSource(str(folder / "d.jsonl"))).dataset[0]

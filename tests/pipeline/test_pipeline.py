@@ -250,6 +250,22 @@ def test_another_held_out_file_is_taken_whole_whatever_the_holdout(tmp_path: Pat
     assert len(load_task(DataSource(**asked)).dataset) == 9 and asked["template"] == "{text}"
 
 
+def test_the_labelled_file_spelt_otherwise_keeps_its_holdout_and_files_are_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data, held_out = tmp_path / "notes.csv", tmp_path / "held.csv"
+    for file in (data, held_out):
+        file.write_text("text,label\n" + "".join(f"{file.stem} {n},{'ab'[n % 2]}\n" for n in range(24)))
+    source = {"dataset": "~/notes.csv", "holdout": 0.4, "template": "{text}"}
+    for name, holdout in ((f"{tmp_path}/./notes.csv", 0.4), (str(held_out), 0.0)):
+        changes = [("data", source), ("eval.data", {"dataset": name}), ("eval.conditions", MANY_SHOT), ("train", None)]
+        config = read_experiment(write(tmp_path, *changes))
+        assert eval_settings(config)["data"]["holdout"] == holdout
+        label, *_, evaluation = make_stages(config)
+        assert data in label.inputs and Path(name) in evaluation.inputs
+
+
 def test_where_some_true_labels_are_missing_it_is_said_before_labelling(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,6 +51,13 @@ def test_length_and_words_that_give_the_labels_away_are_flagged() -> None:
         assert f"{cue} alone gives 100% of them away, which leaves 0%" in str(trust) and trust.support == 0
 
 
+def test_characters_and_signs_give_labels_away_where_no_spaces_part_words() -> None:
+    for one, other in (("这家店很坏", "这家店很好"), ("so 😡 it is", "so 😊 it is")):
+        same = [f"{(one, other)[number % 2]}{number:03d}" for number in range(64)]
+        trust = judged(result([2.0, 2.5] * 32, same, ALTERNATING))
+        assert trust is not None and trust.cue.flagged and trust.cue.share == 1
+
+
 def test_labels_of_the_question_are_flagged_and_those_of_its_answers_are_not() -> None:
     by_question, within = (["True"] * 4 + ["False"] * 4) * 8, ["True", "False"] * 32
     mostly = [label if place % 8 else "False" for place, label in enumerate(by_question)]

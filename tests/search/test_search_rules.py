@@ -11,10 +11,12 @@ from support.search_runs import FAST, groups, labels, pairs, problem, rows, task
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker, MathConsistencyRule
 from icm.engines.accounting import AccountingEngine
+from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample, LabelSpace, Relations
 from icm.labelling.session import run_labeling
 from icm.search import published
 from icm.search.algorithm import Search, Standing
+from icm.search.checks import check_rules
 from icm.search.joint import Joint
 from icm.search.repair import Repairs, make_consistent
 from icm.search.trees import draw_order
@@ -177,3 +179,15 @@ def test_bootstrap_mends_groups_that_break_a_rule(tokenizer: Any) -> None:
     found = labels(run_labeling(dataset, AccountingEngine(tokenizer), config))
     true = [sum(found[e.id] == "True" for e in dataset if e.group == f"question {group}") for group in range(6)]
     assert true == [1] * 6
+
+
+def test_rules_on_claims_of_a_group_need_a_true_label_and_groups() -> None:
+    named = SearchConfig(rules=("exactly-one",))
+    check_rules(named, groups(4, 3))
+    check_rules(SearchConfig(), pairs(4))
+    alone = ICMDataset([ICMExample(f"claim {n}", relations=Relations(group=f"{n}")) for n in range(4)], LabelSpace())
+    with pytest.raises(ConfigError, match=r"rules exactly-one: no two of the 4 examples belong.*--group-field"):
+        check_rules(named, alone)
+    stars = replace(groups(4, 3), label_space=LabelSpace(("right", "wrong"), (" True", " False")))
+    with pytest.raises(ConfigError, match=r"rules exactly-one: .*the labels are \['right', 'wrong'\].*--label-map"):
+        check_rules(named, stars)
