@@ -4,7 +4,6 @@ Demonstrations and adapters are made with the template and the verbalisers of a 
 asked in the same words.
 """
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -20,11 +19,10 @@ from icm.results.format import ICMResult, read_result
 from icm.results.origin import held_out_source, located, other_source
 from icm.tasks import load_task
 from icm.tasks.reading import has_column
-from icm.tasks.source import DataSource
+from icm.tasks.source import DataSource, with_options_of
 from icm.tasks.written import Generate, stand_ins
 from icm.text import say
 
-_READING = {entry.name for entry in fields(DataSource)} - {"holdout"}  # which is for the labelling to say
 Results = Mapping[str, ICMResult]
 
 
@@ -205,7 +203,7 @@ def load_held_out(source: DataSource, results: Results, generate: Generate | Non
     try:
         loaded = load_task(source, generate)
     except (ConfigError, DataError) as found:
-        error = type(found)(re.sub(r"--([a-z]+(?:-[a-z]+)*)", _own_option, str(found)))
+        error = type(found)(with_options_of("--data.", str(found)))
         raise (_explained(source, prompt, error) if prompt else error) from None
     kept: tuple[ICMExample, ...] = tuple(example for example in loaded.dataset if example.id in loaded.gold)
     if not kept:
@@ -215,12 +213,6 @@ def load_held_out(source: DataSource, results: Results, generate: Generate | Non
         )
     space = prompt.label_space if prompt else loaded.dataset.label_space
     return replace(loaded, dataset=replace(loaded.dataset, examples=kept, label_space=space))
-
-
-def _own_option(found: re.Match[str]) -> str:
-    """An option of `icm run` that says how data are read, as an evaluation calls it."""
-    name = found[1].replace("-", "_")
-    return f"--data.{name}" if name in _READING else found[0]
 
 
 def _explained(source: DataSource, prompt: Prompt, error: ICMError) -> ICMError:

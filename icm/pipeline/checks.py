@@ -16,6 +16,7 @@ from icm.pipeline.experiment import PipelineConfig, TrainStage
 from icm.pipeline.stages import Stage, train_words
 from icm.results.twins import refuse_overlap
 from icm.tasks import DataSource, load_task
+from icm.tasks.source import with_options_of
 from icm.tasks.written import stand_ins
 
 _NEED_GOLD = {"gold", "perturbed"}
@@ -156,7 +157,8 @@ def held_out_writing(config: PipelineConfig) -> "Writing | None":
         return None
     except ICMError as error:
         keys = " (here data.holdout, or eval.data.split)" if str(error).startswith(("split", "holdout")) else ""
-        raise type(error)(f"{config.path}: the held-out data of eval: {error}{keys}") from None
+        advice = with_options_of("eval.data.", str(error))
+        raise type(error)(f"{config.path}: the held-out data of eval: {advice}{keys}") from None
 
 
 def _check_held_out(config: PipelineConfig, source: DataSource) -> None:

@@ -1,5 +1,6 @@
 """Where data comes from: one serialisable description, shared by label, train and eval."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -104,3 +105,14 @@ def written(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
     """`dict_factory` of `asdict` for settings that are written to files: fields that came later say nothing where they
     are not set, so that files are the bytes they were before there were any."""
     return {name: value for name, value in fields if name not in LATER or value != LATER[name]}
+
+
+def with_options_of(place: str, advice: str) -> str:
+    """Advice that names options of `icm run` on how data are read, with what they are called elsewhere; `--holdout`
+    stays, which the labelling alone decides."""
+
+    def renamed(found: re.Match[str]) -> str:
+        name = found[1].replace("-", "_")
+        return place + name if name in _NAMES and name != "holdout" else found[0]
+
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", renamed, advice)

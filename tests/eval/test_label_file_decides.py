@@ -239,6 +239,14 @@ def test_other_data_have_the_text_in_the_column_of_the_labelled_ones_or_in_text(
     assert found.source.text_field == ("body" if columns[0].lower() == "body" else None)
 
 
+def test_advice_on_held_out_data_names_the_evaluation_s_options(
+    labelled: LabelMaker, notes: Path, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "new.jsonl", [{"text": f"new note {n}", "label": "ab"[n % 2]} for n in range(6)])
+    with pytest.raises(DataError, match=r"--data\.label_map 'a=NAME' 'b=NAME'"):
+        experiment(["--labels", str(labelled(notes)), "--data.dataset", str(tmp_path / "new.jsonl")]).examples  # noqa: B018
+
+
 @pytest.mark.parametrize("more", [("--holdout", "0.3"), ()])
 def test_another_file_of_the_same_name_is_taken_whole(
     labelled: LabelMaker, notes: Path, tmp_path: Path, more: tuple[str, ...]

@@ -224,6 +224,7 @@ def test_true_labels_that_are_not_there_are_missed_before_labelling(
             "body,text\n" + "".join(f"page {n},x\n" for n in range(8)),
             "held-out data of eval: .*no item has a gold label",
         ),
+        ("text,label\npage 1,c\npage 2,d\n", r"eval: .*unknown labels .*\(eval\.data\.label_map 'c=NAME'"),
         ("text,label\nnote 3,b\npage 1,a\npage 2,b\n", "held-out data of eval: .*1 of .* labelled examples belong"),
     ],
 )
