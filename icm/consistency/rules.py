@@ -118,7 +118,10 @@ def load_rule(path: str) -> ConsistencyRule:
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name.isidentifier():
-        raise ConfigError(f"consistency rule {path!r}: expected an import path like 'package.module:RuleClass'")
+        raise ConfigError(
+            f"consistency rule {path!r}: expected at-most-one, exactly-one, or an import path like "
+            "'package.module:RuleClass'"
+        )
     try:
         rule = getattr(import_from_here(module_name), name)()
     except Exception as error:  # somebody else's module: whatever it raises, the user has to mend it there

@@ -30,7 +30,7 @@ from icm.models import model_label, resolve_model
 from icm.results.folder import ICMStorage, writing
 from icm.results.format import TRACE_SUFFIX, ICMResult, trace_path, write_result
 from icm.results.units import RUN
-from icm.search.checks import check_rules, named_rules, rule_checker
+from icm.search.checks import checker_of, named_rules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -87,9 +87,8 @@ def label(
             return crew.load(None if batches is None else len(batches) * settings.search.restarts)
 
         data, source = ClaimWriter(settings.output.output_dir, config, settings.generation, engine).load(settings.data)
-        check_rules(settings.search, data.dataset)
         path = path or stack.enter_context(_reserved(settings, data.dataset.name, created))
-        checker = rule_checker(data.dataset.task, named)
+        checker = checker_of(data.dataset, settings.search, named)
         batches = fitting_batches(config, data.dataset, settings.search, settings.data.bad_records, engine_name)
         if batches is None:
             batches = split_batches(data.dataset, engine(), settings.search, settings.data.bad_records)

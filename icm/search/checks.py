@@ -55,6 +55,15 @@ def rule_checker(task: str, named: Sequence[ConsistencyRule] = ()) -> LogicalCon
     return LogicalConsistencyChecker([*rules_for(task), *named])
 
 
+def checker_of(
+    dataset: ICMDataset, config: SearchConfig, named: Sequence[ConsistencyRule]
+) -> LogicalConsistencyChecker:
+    """The checker of a data set, with the rules of `config.rules`, which are `named`. Errors are those of
+    `check_rules`."""
+    check_rules(config, dataset)
+    return rule_checker(dataset.task, named)
+
+
 def with_entailed(dataset: ICMDataset, index: ConsistencyIndex) -> ICMDataset:
     """The data set with the labels that the rules leave open no more, given the trusted ones, trusted as well."""
     space, place = dataset.label_space, {example.id: number for number, example in enumerate(dataset)}

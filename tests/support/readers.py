@@ -339,7 +339,13 @@ def write_good(folder: Path) -> None:
 def _write_settings() -> None:
     data = {"dataset": "d.jsonl", "max_examples": 6, "holdout": 0.0}
     template = {"template": "Say {text} Mood:", "verbalisers": {"bad": " bad", "good": " good"}}
-    search = {"algorithm": "random", "max_iterations": 3, "rules": ["at-most-one"], "schedule": "log", "beta": 0.9}
+    search = {
+        "algorithm": "random",
+        "max_iterations": 3,
+        "rules": ["icm.consistency.rules:IdenticalTextRule"],
+        "schedule": "log",
+        "beta": 0.9,
+    }
     engine = {"model": "embedded", "dtype": "auto", "device": "cpu"}
     settings = {"data": data | template, "search": search, "engine": engine, "output": {"output_dir": "made"}}
     conditions = [{"name": "Z", "kind": "zero-shot"}, {"name": "M", "kind": "many-shot", "labels_from": "labels"}]
