@@ -37,7 +37,7 @@ def held_out_data(config: PipelineConfig) -> dict[str, Any]:
                 f"decide the prompt: leave eval.data.{name} out, or give it as data.{name}"
             )
     if "dataset" in given and not same_data(given["dataset"], source.dataset):
-        source = _another(replace(source, dataset=given["dataset"], holdout=0.0, split=None), given)
+        source = _another(replace(source, dataset=given["dataset"], holdout=0.0, split=None, claims=None), given)
     return {**asdict(source, dict_factory=written), **given}
 
 
