@@ -198,7 +198,7 @@ def test_a_run_splits_batches_and_looks_rules_up_once(
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given: called.append(name) or function(*given))
 
-    for module, names in ((run, ("split_batches", "named_rules", "rule_checker")), (session, ("split_batches",))):
+    for module, names in ((run, ("split_batches", "named_rules", "checker_of")), (session, ("split_batches",))):
         for name in names:
             noted(module, name)
     for name in ("named_rules", "rule_checker"):
@@ -207,7 +207,7 @@ def test_a_run_splits_batches_and_looks_rules_up_once(
     given = {"dataset": "reviews", "max_examples": 12, "batch_size": 6, "max_iterations": 4, "engine": "transformers"}
     path = run.label(resolve_settings({**given, "output_dir": str(tmp_path)}, environ={}))
     assert read_result(path).metadata["batches"] == [6, 6]
-    assert sorted(called) == ["named_rules", "rule_checker", "split_batches"]
+    assert sorted(called) == ["checker_of", "named_rules", "split_batches"]
 
 
 def test_vllm_keeps_a_position_of_the_context(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
