@@ -101,8 +101,11 @@ def held_out_source(result: ICMResult, given: DataSource, names: Collection[str]
 
 
 def same_data(given: str, recorded: str) -> bool:
-    """Whether a path may be that of the recorded data: it has their name, and where both are files, their content."""
+    """Whether a path may be that of the recorded data: it has their name and, where both are files, content. Names
+    that are no paths here, as the hub has them, are compared whole."""
     one, other = Path(given).expanduser(), Path(recorded).expanduser()
+    if not one.exists() and not other.exists():
+        return given == recorded
     return one.name == other.name and not (
         one.is_file() and other.is_file() and not filecmp.cmp(one, other, shallow=False)
     )

@@ -161,8 +161,9 @@ def _filled(value: object) -> bool:
 
 def _refuse_two(record: Record, column: str) -> None:
     """Raise DataError for a row with two labels: in the data's column and in that of `icm ask`."""
-    own, asked = (label_name(str(record.fields.get(name) or "").strip()) for name in (column, "label"))
-    if asked and asked != own:
+    found = [record.fields.get(name) for name in (column, "label")]
+    own, asked = (label_name(str(value).strip()) for value in found)
+    if _filled(found[1]) and asked != own:
         raise DataError(
             f"{record.where}: found {own!r} in {column!r}, but {asked!r} in 'label'; keep one column of labels"
         )

@@ -251,6 +251,10 @@ def test_labels_in_two_columns_and_ids_of_other_texts_are_told(folder: Path, cap
     assert loaded(folder, "Id,label\nu3,bad\n", "t.csv", label_field="gold").trusted
     with pytest.raises(DataError, match=r"t.csv:2: found 'bad' in 'gold', but 'good' in 'label'"):
         loaded(folder, "Id,gold,label\nu3,bad,good\n", "t.csv", label_field="gold")
+    for gold, label in ((False, True), (True, False)):
+        row = json.dumps({"Id": "u3", "gold": gold, "label": label}) + "\n"
+        with pytest.raises(DataError, match=rf"found '{gold}' in 'gold', but '{label}' in 'label'"):
+            loaded(folder, row, label_field="gold")
     assert "sorted alone" not in caplog.text
     loaded(
         folder, f"ID,text,label\nu4,{named[3]['text']},bad\nu5,{named[5]['text']},bad\n", "t.csv", label_field="gold"

@@ -22,6 +22,7 @@ from icm.pipeline.forecast import plan_pipeline
 from icm.pipeline.iteration import rounds_of
 from icm.pipeline.run import run_pipeline
 from icm.pipeline.stages import Stage, make_stages, train_words
+from icm.results.origin import same_data
 from icm.tasks import DataSource, load_task
 from icm.tasks.written import stand_ins
 from train.arguments import batch_split, read_settings
@@ -265,6 +266,11 @@ def test_the_labelled_file_spelt_otherwise_keeps_its_holdout_and_files_are_input
         assert eval_settings(config)["data"]["holdout"] == holdout
         label, *_, evaluation = make_stages(config)
         assert data in label.inputs and Path(name) in evaluation.inputs
+
+
+@pytest.mark.parametrize(("name", "same"), [("org/data", True), ("other/data", False), ("data", False)])
+def test_names_of_the_hub_are_compared_whole(name: str, same: bool) -> None:
+    assert same_data(name, "org/data") == same
 
 
 def test_where_some_true_labels_are_missing_it_is_said_before_labelling(
