@@ -1,6 +1,6 @@
 """From answers to figures: every condition's metrics, raw and calibrated, and the comparisons between conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -17,7 +17,7 @@ from eval.metrics.label_agreement import LabelAgreement
 from eval.metrics.probability_quality import ProbabilityQuality
 from eval.multiple_choice import MultipleChoiceRun
 from eval.settings import ConditionConfig
-from icm.calibration import calibrate, label_bias, over_labels
+from icm.calibration import calibrate, label_bias, over_labels, prototype_bias
 from icm.config import EngineConfig
 from icm.files import JsonObject
 
@@ -58,18 +58,23 @@ class ScoredRun:
     @cached_property
     def batch(self) -> Floats | None:
         """Centred over the held-out items; natural log. None for controls, whose probabilities are no model's habit."""
+        return self._calibrated(label_bias)
+
+    @cached_property
+    def prototypical(self) -> Floats | None:
+        """The same between the groups that the answers fall into."""
+        return self._calibrated(prototype_bias)
+
+    def _calibrated(self, bias: Callable[[Floats], Floats]) -> Floats | None:
         if self.log_probs is None or self.run.config.kind in ("majority", "surface"):
             return None
-        return calibrate(self.log_probs, label_bias(self.log_probs))
-
-    @property
-    def calibrations(self) -> tuple[str, ...]:
-        """Those that give figures of their own."""
-        return ("none",) if self.batch is None else ("none", "batch")
+        return calibrate(self.log_probs, bias(self.log_probs))
 
     def normalised(self, calibration: str) -> Floats | None:
-        """`raw`, or `batch` where that is asked for and exists."""
-        return self.batch if calibration == "batch" and self.batch is not None else self.raw
+        """`raw`, or what is asked for where that exists."""
+        if calibration == "none" or self.batch is None:
+            return self.raw
+        return self.batch if calibration == "batch" else self.prototypical
 
     def predictions(self, calibration: str) -> NDArray[np.intp]:
         """Label positions; `NO_ANSWER` where the condition failed."""
@@ -120,6 +125,13 @@ class ConditionScores:
         """Its model, without an adapter."""
         return base_of(self.runs[0].run)
 
+    @property
+    def calibrations(self) -> tuple[str, ...]:
+        """Those that give figures of their own."""
+        return (
+            tuple(dict.fromkeys(("none", "batch", self.calibration))) if self.runs[0].batch is not None else ("none",)
+        )
+
     def correct(self, calibration: str) -> Floats:
         """Right (1) or wrong (0) [items, seeds]; a failed item is wrong."""
         return np.stack([run.predictions(calibration) == self.gold for run in self.runs], axis=1).astype(float)
@@ -145,9 +157,9 @@ class ConditionScores:
 
     @cached_property
     def _metrics(self) -> dict[str, Metrics]:
-        """By calibration: `none` and `batch`."""
+        """By calibration."""
         found = {}
-        for calibration in ("none", "batch"):
+        for calibration in dict.fromkeys(("none", "batch", self.calibration)):
             rows = [_run_metrics(run, self.gold, calibration) for run in self.runs]
             found[calibration] = {key: _mean([row[key] for row in rows]) for key in rows[0]}
         return found

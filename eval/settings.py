@@ -176,9 +176,9 @@ class EvalConfig:
         adapters: LoRA folders that were trained on the labels, one, or one a seed: one more condition, `Fine-tuned`.
         shots: demonstrations of the many-shot conditions.
         orders: demonstration orders over which log-probabilities are averaged.
-        calibration: of the headline figures: `batch` centres the label log-odds over the held-out items, or between
-            the labels where the answers show that one is rarer (no gold needed), `none` takes the likelier label as in
-            the papers. Both are always in results.json.
+        calibration: of the headline figures: `batch` centres the label log-odds over the held-out items (no labels
+            needed), `prototypical` puts the boundary between the groups they fall into (where one label is rarer),
+            `none` takes the likelier label as in the papers. `batch` and `none` are always in results.json.
         seeds: each draws other demonstrations, orders and random labels.
         output_dir: folder of results.
         rerun: names of conditions to run again although they are finished.
@@ -197,7 +197,7 @@ class EvalConfig:
     adapters: list[str] | None = None
     shots: int = 64
     orders: int = 1
-    calibration: Literal["none", "batch"] = "batch"
+    calibration: Literal["none", "batch", "prototypical"] = "batch"
     seeds: tuple[int, ...] = (0,)
     output_dir: str = "eval_output"
     rerun: tuple[str, ...] = ()

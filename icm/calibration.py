@@ -4,7 +4,7 @@ All functions map arrays [items, labels] of log-probabilities over the full voca
 label space, natural log, rows summing to 1 in probability.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FEWEST = 8
-"""Items a label below which answers do not tell how frequent labels are."""
-RAREST = 0.05
-"""Share below which a group of answers is taken for outliers rather than for a label."""
-SIGNIFICANCE = 0.01
-"""Of the test whether labels are equally frequent: a context, of which a search has dozens, is tested by itself."""
+"""Items a label below which their answers do not tell prototypes."""
 
 
 def over_labels(log_probs: Array) -> Array:
@@ -27,62 +23,39 @@ def over_labels(log_probs: Array) -> Array:
 
 
 def label_bias(log_probs: Array) -> Array:
-    """Label log-probability that no single item explains, [labels].
+    """Mean label log-probability over items, [labels]: the preference that no single item explains.
 
-    Batch calibration (Zhou et al. 2023, arXiv 2309.17249) takes the mean over the items at hand, contextual calibration
-    (Zhao et al. 2021, arXiv 2102.09690) over content-free queries. Over items it supposes that labels are equally
-    frequent. Where the answers show that they are not, each label counts once, however many items have it: the mean is
-    that of the labels' prototypes, the means of a Gaussian mixture (prototypical calibration, Han et al. 2022, arXiv
-    2205.10183). They show it where a mixture with weights of its own is likelier than one of equal weights, by the
-    likelihood ratio.
+    Batch calibration (Zhou et al. 2023, arXiv 2309.17249) takes it over the items at hand; contextual calibration
+    (Zhao et al. 2021, arXiv 2102.09690) over content-free queries.
     """
-    from scipy.stats import chi2  # a second that reading a result file need not spend
+    return np.asarray(over_labels(log_probs).mean(axis=0))
 
-    items, labels = log_probs.shape
-    bias = np.asarray(over_labels(log_probs).mean(axis=0))
+
+def prototype_bias(log_probs: Array) -> Array:
+    """Mean of the labels' prototypes, [labels]: each label counts once, however many items have it.
+
+    Prototypical calibration (Han et al. 2022, arXiv 2205.10183). Prototypes are the means of a Gaussian mixture of one
+    covariance, a component a label, which starts from the items that have the label by `label_bias`. Where items
+    are too few (`FEWEST` a label) or none has some label, it is `label_bias`.
+    """
+    labels, bias = log_probs.shape[1], label_bias(log_probs)
     found = calibrate(log_probs, bias).argmax(axis=1)
-    if items < FEWEST * labels or len(set(found.tolist())) < labels:
+    if len(log_probs) < FEWEST * labels or len(set(found.tolist())) < labels:
         return bias
-    places = over_labels(log_probs) - over_labels(log_probs).mean(axis=1, keepdims=True)  # the last column adds nothing
+    from sklearn.mixture import GaussianMixture  # two seconds that other calibrations need not spend
+
+    rows = over_labels(log_probs)
+    places = rows[:, :-1] - rows.mean(axis=1, keepdims=True)  # the last column follows from the others
     starts = np.array([places[found == label].mean(axis=0) for label in range(labels)])
-    equal, free = (_mixture(places[:, :-1], starts[:, :-1], weighted) for weighted in (False, True))
-    ratio = 2 * (free.log_likelihood - equal.log_likelihood)
-    if free.weights.min() < RAREST or ratio < chi2.isf(SIGNIFICANCE, labels - 1):
-        return bias
-    middle = free.means.mean(axis=0)
+    mixture = GaussianMixture(
+        labels, covariance_type="tied", means_init=starts, init_params="random", max_iter=1000, random_state=0
+    )
+    middle = mixture.fit(places).means_.mean(axis=0)
     return np.append(middle, -middle.sum())
 
 
-@dataclass(frozen=True)
-class _Mixture:
-    """Gaussians of one covariance: their weights [labels], means [labels, dimensions], and the log-likelihood."""
-
-    weights: Array
-    means: Array
-    log_likelihood: float
-
-
-def _mixture(places: Array, means: Array, weighted: bool) -> _Mixture:
-    """The mixture that expectation-maximization finds from `means`, [labels, dimensions], for `places`, [items,
-    dimensions]; with weights of its own or with equal ones, which libraries do not have."""
-    items, dimensions = places.shape
-    weights, floor = np.full(len(means), 1 / len(means)), 1e-9 * np.eye(dimensions)
-    covariance, before = np.cov(places.T).reshape(dimensions, dimensions) / 4 + floor, -np.inf
-    for _ in range(200):
-        off = places[:, None] - means
-        distances = np.einsum("ikd,de,ike->ik", off, np.linalg.inv(covariance), off)
-        densities = np.log(weights) - (distances + np.linalg.slogdet(2 * np.pi * covariance)[1]) / 2
-        each = np.logaddexp.reduce(densities, axis=1)
-        if each.sum() - before < 1e-6 * items:
-            break
-        before = each.sum()
-        shares = np.exp(densities - each[:, None])
-        sums = shares.sum(axis=0) + 1e-9
-        weights = sums / sums.sum() if weighted else weights
-        means = shares.T @ places / sums[:, None]
-        off = places[:, None] - means
-        covariance = np.einsum("ik,ikd,ike->de", shares, off, off) / items + floor
-    return _Mixture(weights, means, float(each.sum()))
+BIASES: Mapping[str, Callable[[Array], Array]] = {"batch": label_bias, "prototypical": prototype_bias}
+"""What is taken out over the items at hand, by the name of the calibration."""
 
 
 def calibrate(log_probs: Array, bias: Array) -> Array:

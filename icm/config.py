@@ -186,8 +186,8 @@ class SearchConfig:
             published: every label has a context of its own, all other labelled examples.
         contexts: such contexts under each order; a label's answers are averaged over those that it is not in.
         calibration: of the label log-odds: `none`, `batch` (centred over what a context was asked, or over the
-            leave-one-out sweep; between the labels where the answers show that one is rarer), `contextual`
-            (content-free query).
+            leave-one-out sweep, as if labels were equally frequent), `prototypical` (between the groups that these
+            answers fall into, however large each is: where one label is rarer), `contextual` (content-free query).
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
         joint_proposals: labelled examples are proposed the labels that earlier orders preferred on average, and all of
@@ -223,7 +223,7 @@ class SearchConfig:
     max_fix_steps: int = 10
     shots: int | None = 4
     contexts: int = 4
-    calibration: Literal["none", "batch", "contextual"] = "batch"
+    calibration: Literal["none", "batch", "contextual", "prototypical"] = "batch"
     refresh_every: int = 8
     joint_proposals: bool = True
     final_orders: int = 2

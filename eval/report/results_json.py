@@ -59,7 +59,7 @@ def _decisive(settings: EvalConfig) -> JsonObject:
 def _condition_results(condition: ConditionScores) -> JsonObject:
     """One entry of `results`: `metric,filter` keys, where the filter is the calibration (`none` is raw)."""
     found: JsonObject = {"alias": condition.name}
-    for name in condition.runs[0].calibrations:
+    for name in condition.calibrations:
         metrics = condition.metrics(name)
         found |= _accuracy(name, accuracy(condition.correct(name).mean(axis=1), condition.groups))
         found |= {f"{_SHORT.get(key, key)},{name}": value for key, value in metrics.items() if key != "accuracy"}

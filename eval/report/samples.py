@@ -1,5 +1,7 @@
 """samples_<condition>.jsonl: one line an item and seed, as lm-evaluation-harness logs them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from eval.scores import ConditionScores, Evaluation, Floats, ScoredRun
@@ -12,13 +14,13 @@ def sample_rows(evaluation: Evaluation, condition: ConditionScores) -> list[Json
     """Rows of all seeds, each in held-out order."""
     gold = evaluation.experiment.data.gold
     return [
-        _row(run, place, example, gold[example.id])
+        _row(run, place, example, gold[example.id], condition.calibrations)
         for run in condition.runs
         for place, example in enumerate(evaluation.experiment.examples)
     ]
 
 
-def _row(run: ScoredRun, place: int, example: ICMExample, gold: str) -> JsonObject:
+def _row(run: ScoredRun, place: int, example: ICMExample, gold: str, calibrations: Sequence[str]) -> JsonObject:
     answer = run.answers[place]
     row: JsonObject = {
         "doc_id": example.id,
@@ -31,7 +33,7 @@ def _row(run: ScoredRun, place: int, example: ICMExample, gold: str) -> JsonObje
         "prompt_hash": answer.prompt_hash,
         "target_hash": fingerprint(gold),
     }
-    for name in run.calibrations:
+    for name in calibrations:
         label, log_probs = int(run.predictions(name)[place]), run.normalised(name)
         row[f"label,{name}"] = run.labels[label] if label >= 0 else None
         row[f"acc,{name}"] = float(label >= 0 and run.labels[label] == gold)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from icm.calibration import FEWEST
+from icm.calibration import BIASES
 from icm.config import SearchConfig
 from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample, garbage_collection
@@ -18,6 +18,9 @@ from icm.search.trees import MOST_TRUSTED
 from icm.tasks.soundness import sound
 
 _log = logging.getLogger(__name__)
+
+LEAST = 16
+"""Examples over which labels can be calibrated without a word: of one, the model's answer would count for nothing."""
 
 
 class Context(Protocol):
@@ -135,11 +138,10 @@ def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
     """Say why there are several, and whether one is too small for its calibration."""
     if len(batches) > 1:
         _log.warning(_why(batches, config))
-    few, labels = min(map(len, batches)), len(batches[0].label_space.labels)
-    if config.calibration == "batch" and config.algorithm != "random" and few < FEWEST * labels:
+    if config.calibration in BIASES and config.algorithm != "random" and (few := min(map(len, batches))) < LEAST:
         _log.warning(
-            "labels are calibrated over %d examples, too few to tell how frequent each is: as if all were equally "
-            "frequent; where that is not so give --calibration none, and see whether it leaves all with one label",
+            "labels are calibrated over %d examples as if each label were about equally frequent among them; where "
+            "that is not so give --calibration none, and see whether it leaves all of them with one label",
             few,
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from icm.calibration import Array, calibrate, label_bias
+from icm.calibration import BIASES, Array, calibrate
 from icm.search.problem import Problem
 from icm.search.repair import Repairs, make_consistent
 from icm.search.scoring import Labels
@@ -71,8 +71,8 @@ def earlier(problem: Problem) -> Array:
         if odds:
             log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
             log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
-    if problem.config.calibration == "batch":
-        log_probs[rows] = calibrate(log_probs[rows], label_bias(log_probs[rows]))
+    if bias := BIASES.get(problem.config.calibration):
+        log_probs[rows] = calibrate(log_probs[rows], bias(log_probs[rows]))
     return log_probs
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from icm.calibration import Array, calibrate, label_bias, over_labels
+from icm.calibration import BIASES, Array, calibrate, label_bias, over_labels
 from icm.config import SearchConfig
 from icm.engines.base import Engine
 from icm.examples import ICMDataset, ICMExample
@@ -233,8 +233,8 @@ class Scorer:
 
     def _bias(self, scores: Array, order: Order, labels: Labels) -> tuple[Array, int]:
         """What calibration takes out, [labels], and the tokens of the prompts that it asks for in plain order."""
-        if self._calibration == "batch":
-            return label_bias(scores), 0
+        if self._calibration in BIASES:
+            return BIASES[self._calibration](scores), 0
         if self._calibration == "none":
             return np.zeros(scores.shape[1]), 0
         content_free = content_free_examples(self.dataset)

@@ -9,14 +9,13 @@ import pytest
 from support.search_runs import FAST, labels, pairs, reviews
 from transformers import AutoTokenizer
 
-from icm.calibration import FEWEST
 from icm.config import EngineConfig, SearchConfig
 from icm.engines.accounting import AccountingEngine
 from icm.errors import ConfigError, DataError, ICMError
 from icm.examples import ICMDataset, ICMExample, LabelSpace
 from icm.files import write_jsonl
 from icm.labelling import run, session
-from icm.labelling.batches import _Group, _packed, _Room, batched, say_batches, split_batches
+from icm.labelling.batches import LEAST, _Group, _packed, _Room, batched, say_batches, split_batches
 from icm.labelling.forecast import plan_run
 from icm.labelling.session import run_labeling
 from icm.labelling.settings import resolve_settings
@@ -110,8 +109,8 @@ def test_long_texts_are_packed_evenly_into_few_batches(lengths: list[int], count
 
 def test_few_examples_are_calibrated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     for size, config, warned in (
-        (2 * FEWEST - 1, SearchConfig(algorithm="zero-shot"), True),
-        (2 * FEWEST, SearchConfig(algorithm="zero-shot"), False),
+        (LEAST - 1, SearchConfig(algorithm="zero-shot"), True),
+        (LEAST, SearchConfig(algorithm="zero-shot"), False),
         (1, SearchConfig(algorithm="zero-shot", calibration="none"), False),
         (1, SearchConfig(algorithm="random"), False),
     ):
