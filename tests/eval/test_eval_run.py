@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from eval.run import main
+from icm.calibration import calibrate, over_labels, prototype_bias
 from icm.files import write_jsonl
 
 CONDITIONS: list[dict[str, Any]] = [
@@ -149,6 +152,27 @@ def test_batch_calibration_centres_the_log_odds(evaluated: tuple[Path, Path]) ->
     rows = samples(evaluated[0], "zero-shot-base")
     signed = [row["log_odds,batch"] * (1 if row["label,batch"] == "positive" else -1) for row in rows]
     assert sum(signed) / len(signed) == pytest.approx(0, abs=1e-6)
+
+
+def test_prototypical_calibration_is_added_to_finished_answers(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluated[0], tmp_path / "out")
+    words = ["--config", str(evaluated[1]), "--output_dir", str(folder), "--calibration", "prototypical"]
+    assert main(words) == 0
+    found, before = results(folder)["results"], results(evaluated[0])["results"]
+    assert found["golden"]["usage"] == before["golden"]["usage"]
+    assert found["golden"]["acc,batch"] == before["golden"]["acc,batch"]
+    assert "acc,prototypical" not in {*found["majority"], *before["golden"]}
+    rows = samples(folder, "golden")
+    log_probs = over_labels(np.array([row["log_probs"] for row in rows if row["seed"] == 0]))
+    expected = calibrate(log_probs, prototype_bias(log_probs))
+    assert [row["log_odds,prototypical"] for row in rows if row["seed"] == 0] == pytest.approx(
+        np.abs(expected[:, 0] - expected[:, 1]).tolist()
+    )
+    assert sum(row["acc,prototypical"] for row in rows) / len(rows) == pytest.approx(
+        found["golden"]["acc,prototypical"]
+    )
+    assert f"{found['golden']['acc,prototypical']:.3f}" in (folder / "results.md").read_text(encoding="utf-8")
+    assert "prototypical calibration" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_prompts_of_a_condition_share_their_prefix(evaluated: tuple[Path, Path]) -> None:

@@ -14,14 +14,14 @@ from icm.engines.accounting import AccountingEngine
 from icm.labelling.session import run_labeling
 
 
-@pytest.mark.parametrize("calibration", ["batch", "contextual"])
+@pytest.mark.parametrize("calibration", ["batch", "contextual", "prototypical"])
 def test_plain_cost_of_bootstrap_is_that_of_its_prompts(calibration: Any, tokenizer: Any) -> None:
     config = SearchConfig(algorithm="bootstrap", calibration=calibration)
     usage = run_labeling(reviews(20), AccountingEngine(tokenizer), config).metadata["usage"]
     assert usage["plain_tokens"] == usage["prompt_tokens"]
 
 
-@pytest.mark.parametrize("calibration", ["batch", "contextual"])
+@pytest.mark.parametrize("calibration", ["batch", "contextual", "prototypical"])
 @pytest.mark.parametrize("algorithm", ["icm", "bootstrap"])
 def test_cost_outlives_an_interruption(algorithm: Any, calibration: Any, tokenizer: Any, tmp_path: Path) -> None:
     path, config = tmp_path / "t.jsonl", replace(FAST, algorithm=algorithm, calibration=calibration, restarts=2)
