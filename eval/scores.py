@@ -128,9 +128,9 @@ class ConditionScores:
     @property
     def calibrations(self) -> tuple[str, ...]:
         """Those that give figures of their own."""
-        return (
-            tuple(dict.fromkeys(("none", "batch", self.calibration))) if self.runs[0].batch is not None else ("none",)
-        )
+        if self.runs[0].batch is None:
+            return ("none",)
+        return tuple(dict.fromkeys(("none", "batch", self.calibration)))
 
     def correct(self, calibration: str) -> Floats:
         """Right (1) or wrong (0) [items, seeds]; a failed item is wrong."""
