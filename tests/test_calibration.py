@@ -1,5 +1,7 @@
 """What calibration takes out: the preference that no single item explains."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_too_few_items_have_no_prototypes() -> None:
 
 
 @pytest.mark.parametrize("bias", [label_bias, prototype_bias])
-def test_a_model_that_answers_the_same_for_every_item_prefers_nothing(bias: type) -> None:
+def test_a_model_that_answers_the_same_for_every_item_prefers_nothing(bias: Callable[[Array], Array]) -> None:
     log_probs = over_labels(np.tile([2.0, -1.0, 0.5], (50, 1)))
     assert np.allclose(calibrate(log_probs, bias(log_probs)), -np.log(3))
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from icm.calibration import BIASES
+from icm.calibration import BIASES, FEWEST
 from icm.config import SearchConfig
 from icm.errors import ConfigError
 from icm.examples import ICMDataset, ICMExample, garbage_collection
@@ -138,11 +138,17 @@ def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
     """Say why there are several, and whether one is too small for its calibration."""
     if len(batches) > 1:
         _log.warning(_why(batches, config))
-    if config.calibration in BIASES and config.algorithm != "random" and (few := min(map(len, batches))) < LEAST:
+    few = min(map(len, batches))
+    if config.calibration in BIASES and config.algorithm != "random" and few < LEAST:
         _log.warning(
             "labels are calibrated over %d examples as if each label were about equally frequent among them; where "
             "that is not so give --calibration none, and see whether it leaves all of them with one label",
             few,
+        )
+    asked = few - (0 if config.algorithm in ("zero-shot", "random") else config.shots or 0)
+    if config.calibration == "prototypical" and asked < FEWEST * len(batches[0].label_space.labels):
+        _log.warning(
+            "%d answers are too few to tell groups apart: labels are calibrated as by --calibration batch", asked
         )
 
 

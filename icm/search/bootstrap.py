@@ -64,15 +64,15 @@ def bootstrap(problem: Problem, rng: np.random.Generator) -> Initial:
 def earlier(problem: Problem) -> Array:
     """Label log-probabilities by the log-odds of the earlier result, calibrated as a round's, [examples, labels]; even
     where they are not known."""
-    names, dataset, rows = problem.label_space.labels, problem.scorer.dataset, sorted(problem.start)
+    names, dataset = problem.label_space.labels, problem.scorer.dataset
     log_probs = np.full((len(problem.positions), len(names)), -np.log(len(names)))
-    for position in rows:
+    known = [position for position in sorted(problem.start) if dataset.start[dataset[position].id][1]]
+    for position in known:
         label, odds = dataset.start[dataset[position].id]
-        if odds:
-            log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
-            log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
-    if bias := BIASES.get(problem.config.calibration):
-        log_probs[rows] = calibrate(log_probs[rows], bias(log_probs[rows]))
+        log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
+        log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
+    if known and (bias := BIASES.get(problem.config.calibration)):
+        log_probs[known] = calibrate(log_probs[known], bias(log_probs[known]))
     return log_probs
 
 

@@ -119,6 +119,16 @@ def test_few_examples_are_calibrated_with_a_warning(caplog: pytest.LogCaptureFix
         assert ("--calibration none" in caplog.text) is warned
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "size", "warned"), [("zero-shot", 16, False), ("icm", 19, True), ("icm", 20, False)]
+)
+def test_too_few_answers_for_prototypes_are_said(
+    algorithm: Any, size: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_batches([reviews(size)], SearchConfig(algorithm=algorithm, calibration="prototypical"))
+    assert ("too few to tell groups apart" in caplog.text) is warned
+
+
 def test_many_groups_are_packed_in_linear_time(tokenizer: Any) -> None:
     examples = [ICMExample(f"Claim {number} is about nothing.\nI think this Claim is") for number in range(3000)]
     started = time.perf_counter()

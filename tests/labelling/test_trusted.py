@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from support.search_runs import FAST, labels, pairs, reviews
+from support.search_runs import FAST, labels, pairs, problem, reviews
 
 from eval.held_out import load_held_out
 from icm.config import SearchConfig
@@ -25,6 +26,7 @@ from icm.results.origin import held_out_source
 from icm.results.record import DataRecord, RunRecord
 from icm.results.training_rows import confident_examples
 from icm.results.twins import surest
+from icm.search.bootstrap import earlier
 from icm.search.checks import rule_checker
 from icm.search.trees import Order
 from icm.tasks import load_task
@@ -363,6 +365,18 @@ def test_a_start_yields_to_new_rounds_as_far_as_it_was_unsure(tokenizer: Any) ->
     assert labels(unsure := found(0.0)) != earlier
     assert sure.record.iterations == 1 < unsure.record.iterations
     assert sure.record.usage["computed_tokens"] < 0.8 * unsure.record.usage["computed_tokens"]
+
+
+@pytest.mark.parametrize("calibration", ["batch", "prototypical"])
+def test_labels_of_unknown_odds_start_even(calibration: Any, tokenizer: Any) -> None:
+    dataset = reviews(60)
+    names = dataset.label_space.labels
+    known = {example.id: (names[place > 15], 2.0) for place, example in enumerate(dataset.examples[:20])}
+    unknown = {example.id: (names[0], 0.0) for example in dataset.examples[20:]}
+    config = SearchConfig(calibration=calibration)
+    found = earlier(problem(AccountingEngine(tokenizer), replace(dataset, start=known | unknown), config))
+    np.testing.assert_allclose(found[20:], np.log(0.5))
+    assert [names[column] for column in found[:20].argmax(axis=1)] == [label for label, _ in known.values()]
 
 
 def test_a_marked_result_is_read_back(folder: Path, tokenizer: Any) -> None:
