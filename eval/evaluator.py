@@ -27,6 +27,7 @@ from icm.engines.base import Engine
 from icm.engines.cluster import check_ray
 from icm.engines.crew import gpus_of
 from icm.errors import PrerequisiteError
+from icm.examples import claim_of_each
 from icm.labelling.claims import ClaimWriter
 from icm.labelling.workers import Workers
 from icm.tasks.written import stand_ins
@@ -98,7 +99,8 @@ class Evaluator:
     def _scored(self, run: Run, file: AnswerFile) -> ScoredRun:
         answers = tuple(file.answers[example.id] for example in self.experiment.examples)
         _refuse_failure(run.config.name, [answer.error for answer in answers])
-        return ScoredRun(run, answers, file.usage, file.facts, self.experiment.label_space.labels)
+        claims = claim_of_each(self.experiment.examples)
+        return ScoredRun(run, answers, file.usage, file.facts, self.experiment.label_space.labels, claims)
 
 
 def evaluate(settings: EvalConfig) -> Path:

@@ -1,6 +1,6 @@
 """From answers to figures: every condition's metrics, raw and calibrated, and the comparisons between conditions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -17,7 +17,7 @@ from eval.metrics.label_agreement import LabelAgreement
 from eval.metrics.probability_quality import ProbabilityQuality
 from eval.multiple_choice import MultipleChoiceRun
 from eval.settings import ConditionConfig
-from icm.calibration import calibrate, label_bias, over_labels, prototype_bias
+from icm.calibration import Bias, calibrate_claims, label_bias, over_labels, prototype_bias
 from icm.config import EngineConfig
 from icm.files import JsonObject
 
@@ -36,6 +36,7 @@ class ScoredRun:
         usage: what they cost.
         facts: shots used and left out, gold labels used.
         labels: of the label space, in order.
+        claims: number of each item's claim, see `claim_of_each`.
     """
 
     run: Run
@@ -43,6 +44,7 @@ class ScoredRun:
     usage: dict[str, float]
     facts: dict[str, int]
     labels: tuple[str, ...]
+    claims: NDArray[np.intp]
 
     @cached_property
     def log_probs(self) -> Floats | None:
@@ -65,10 +67,10 @@ class ScoredRun:
         """The same between the groups that the answers fall into."""
         return self._calibrated(prototype_bias)
 
-    def _calibrated(self, bias: Callable[[Floats], Floats]) -> Floats | None:
+    def _calibrated(self, bias: Bias) -> Floats | None:
         if self.log_probs is None or self.run.config.kind in ("majority", "surface"):
             return None
-        return calibrate(self.log_probs, bias(self.log_probs))
+        return calibrate_claims(self.log_probs, self.claims, bias)
 
     def normalised(self, calibration: str) -> Floats | None:
         """`raw`, or what is asked for where that exists."""

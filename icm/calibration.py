@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Bias = Callable[[Array], Array]
+"""Label log-probabilities [items, labels] → what is taken out of them, [labels]."""
 
 FEWEST = 8
-"""Items a label below which their answers do not tell prototypes."""
+"""Items a label that tell its prototype, at least, and items of a claim that are calibrated by themselves."""
 
 
 def over_labels(log_probs: Array) -> Array:
@@ -54,14 +56,33 @@ def prototype_bias(log_probs: Array) -> Array:
     return np.append(middle, -middle.sum())
 
 
-BIASES: Mapping[str, Callable[[Array], Array]] = {"batch": label_bias, "prototypical": prototype_bias}
+BIASES: Mapping[str, Bias] = {"batch": label_bias, "prototypical": prototype_bias}
 """What is taken out over the items at hand, by the name of the calibration."""
 
 
+def claim_biases(log_probs: Array, claims: NDArray[np.intp], count: int, bias: Bias) -> Array:
+    """The bias of each claim's items, [claims, labels]; that of all items for a claim with fewer than `FEWEST`.
+
+    Args:
+        claims: number of each item's claim, below `count`, [items].
+    """
+    found = np.tile(bias(log_probs), (count, 1))
+    for claim in range(count if count > 1 else 0):
+        held = log_probs[claims == claim]
+        if len(held) >= FEWEST:
+            found[claim] = bias(held)
+    return found
+
+
 def calibrate(log_probs: Array, bias: Array) -> Array:
-    """Subtract a label bias and renormalise. With `label_bias(log_probs)` the mean log-odds become 0, so a model
-    that answers the same for every item is worth ln(1/labels) an item, whatever it answers."""
+    """Subtract a label bias, [labels] or one an item, and renormalise. With `label_bias(log_probs)` the mean log-odds
+    become 0, so a model that answers the same for every item is worth ln(1/labels) an item, whatever it answers."""
     return over_labels(over_labels(log_probs) - bias)
+
+
+def calibrate_claims(log_probs: Array, claims: NDArray[np.intp], bias: Bias) -> Array:
+    """Subtract the bias of each item's claim (`claim_biases`) and renormalise."""
+    return calibrate(log_probs, claim_biases(log_probs, claims, int(claims.max()) + 1, bias)[claims])
 
 
 def log_odds(log_probs: Array, labels: NDArray[np.intp]) -> Array:

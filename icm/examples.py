@@ -10,12 +10,15 @@ from itertools import pairwise
 from typing import TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icm.errors import DataError
 from icm.files import fingerprint, fingerprint_of_rows
 
 TRUSTED = "trusted"
 """Key in the metadata of labelled examples whose label was given, not found."""
+CROSSED = 0.9
+"""Share of the questions that are asked a claim which all of them are asked."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,28 @@ def _switch(on: bool) -> None:
         gc.enable()
     else:
         gc.disable()
+
+
+def claim_of_each(examples: Sequence[ICMExample]) -> NDArray[np.intp]:
+    """Number of the claim that an example makes, [examples]: where all questions are asked the same claims ("The
+    reviewer is satisfied", "… dissatisfied"), one for each of these; else all are 0.
+
+    Such claims are calibrated by themselves, because what a model thinks of a claim says nothing of the text that it is
+    about: the two sides of contrast pairs are normalised alike (Burns et al. 2022, arXiv 2212.03827, section 2.2). They
+    are told by the columns that have the same values in nearly all groups (`CROSSED`).
+    """
+    columns = sorted(set.intersection(*(set(example.metadata) for example in examples)))
+    crossed = [column for column in columns if _crossed(column, examples)]
+    claims = [tuple(str(example.metadata[column]) for column in crossed) for example in examples]
+    return np.unique(claims, axis=0, return_inverse=True)[1].reshape(-1) if crossed else np.zeros(len(claims), np.intp)
+
+
+def _crossed(column: str, examples: Sequence[ICMExample]) -> bool:
+    groups: dict[str, set[str]] = {}
+    for example in examples:
+        groups.setdefault(str(example.metadata[column]), set()).add(example.group)
+    every = len(set[str]().union(*groups.values()))
+    return len(groups) > 1 < every and min(map(len, groups.values())) >= CROSSED * every
 
 
 def rank(group: str, seed: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from icm.calibration import BIASES, Array, calibrate
+from icm.calibration import BIASES, Array, calibrate_claims
 from icm.search.problem import Problem
 from icm.search.repair import Repairs, make_consistent
 from icm.search.scoring import Labels
@@ -72,7 +72,7 @@ def earlier(problem: Problem) -> Array:
         log_probs[position] = -np.logaddexp(0.0, odds) - np.log(len(names) - 1)
         log_probs[position, names.index(label)] = -np.logaddexp(0.0, -odds)
     if known and (bias := BIASES.get(problem.config.calibration)):
-        log_probs[known] = calibrate(log_probs[known], bias(log_probs[known]))
+        log_probs[known] = calibrate_claims(log_probs[known], problem.scorer.claims[known], bias)
     return log_probs
 
 

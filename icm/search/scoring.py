@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from icm.calibration import BIASES, Array, calibrate, label_bias, over_labels
+from icm.calibration import BIASES, Array, calibrate, claim_biases, label_bias, over_labels
 from icm.config import SearchConfig
 from icm.engines.base import Engine
-from icm.examples import ICMDataset, ICMExample
+from icm.examples import ICMDataset, ICMExample, claim_of_each
 from icm.prompts import PromptEncoder, PromptTree
 from icm.search.trees import Order, TreeBuilder, balanced_order, draw_order
 
@@ -35,7 +35,7 @@ class Sweep:
     Attributes:
         positions: rows.
         log_probs: [rows, labels], calibrated, normalised over the label space, natural log.
-        bias: [labels], what calibration took out of leave-one-out scores.
+        bias: [claims, labels], what calibration took out of leave-one-out scores.
         labels: label names, columns.
         tree_tokens: tokens of the prompt tree, which an engine has to keep for the next sweep to be cheap.
     """
@@ -100,6 +100,7 @@ class Scorer:
     Attributes:
         plain: counts what plain order would have cost.
         trusted: labels that stay as they are.
+        claims: number of each example's claim, [examples], see `claim_of_each`.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Scorer:
         self.encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
         self.plain = plain or PlainCost()
         self.trusted: Labels = {p: dataset.trusted[e.id] for p, e in enumerate(dataset) if e.id in dataset.trusted}
+        self.claims = claim_of_each(dataset.examples)
         self._calibration = config.calibration
         self._shots, self._contexts = config.shots, config.contexts
         self._memory: dict[MemoryKey, tuple[Sweep, int]] = {}
@@ -143,15 +145,16 @@ class Scorer:
     def _leave_one_out(self, labels: Labels, order: Order) -> tuple[Sweep, int]:
         tree = self.trees(labels).leave_one_out(order)
         scores = self.engine.score_labels(tree, self.encoder.labels)
-        bias, bias_tokens = self._bias(scores, order, labels)
-        sweep = Sweep(order.positions, calibrate(scores, bias), bias, self.dataset.label_space.labels, tree.tree_tokens)
+        bias, bias_tokens = self._bias(scores, order.positions, order, labels)
+        log_probs = calibrate(scores, bias[self.claims[list(order.positions)]])
+        sweep = Sweep(order.positions, log_probs, bias, self.dataset.label_space.labels, tree.tree_tokens)
         return sweep, self._plain(tree) + bias_tokens
 
     def _over_contexts(self, labels: Labels, order: Order) -> tuple[Sweep, int]:
         answers = self._answers(labels, order)
         log_probs = _mean(answers, order.positions)
         names = self.dataset.label_space.labels
-        sweep = Sweep(order.positions, log_probs, np.zeros(len(names)), names, tree_tokens=0)
+        sweep = Sweep(order.positions, log_probs, np.zeros((1, len(names))), names, tree_tokens=0)
         return sweep, sum(answer.plain_tokens for answer in answers)
 
     def _answers(self, labels: Labels, order: Order) -> list[Answers]:
@@ -170,9 +173,9 @@ class Scorer:
 
     def _calibrated(self, context: Context, positions: Sequence[int], scores: Array) -> Answers:
         labels, order = dict(context), Order(tuple(dict(context)))
-        bias, bias_tokens = self._bias(scores, order, labels)
+        bias, bias_tokens = self._bias(scores, positions, order, labels)
         log_probs, asked = np.zeros((len(self.dataset), scores.shape[1])), np.zeros(len(self.dataset), dtype=bool)
-        log_probs[positions], asked[positions] = calibrate(scores, bias), True
+        log_probs[positions], asked[positions] = calibrate(scores, bias[self.claims[positions]]), True
         plain = self.encoder.labels.plain_tokens
         shown = len(self.encoder.prefix) + sum(len(self.trees(labels).demonstration(p)) for p in labels)
         tokens = sum(plain(shown + len(self.encoder.query(self.dataset[p]))) for p in positions)
@@ -196,7 +199,8 @@ class Scorer:
         if self._shots:
             return _mean(self._answers(labels, order), positions)
         tree = self.trees(labels).given_all(order, positions)
-        return calibrate(self.engine.score_labels(tree, self.encoder.labels), sweep.bias)
+        scores = self.engine.score_labels(tree, self.encoder.labels)
+        return calibrate(scores, sweep.bias[self.claims[list(positions)]])
 
     def count_proposals(self, labels: Labels, positions: Sequence[int]) -> None:
         """Note that plain order would have computed one prompt, all of D but the example itself, for each proposal;
@@ -227,21 +231,24 @@ class Scorer:
         """Calibrated label log-probabilities without demonstrations, [positions, labels]."""
         tree = self.trees({}).given_all(Order(()), positions)
         scores = self.engine.score_labels(tree, self.encoder.labels)
-        bias, bias_tokens = self._bias(scores, Order(()), {})
+        bias, bias_tokens = self._bias(scores, positions, Order(()), {})
         self.plain.plain_tokens += self._plain(tree) + bias_tokens
-        return calibrate(scores, bias)
+        return calibrate(scores, bias[self.claims[list(positions)]])
 
-    def _bias(self, scores: Array, order: Order, labels: Labels) -> tuple[Array, int]:
-        """What calibration takes out, [labels], and the tokens of the prompts that it asks for in plain order."""
+    def _bias(self, scores: Array, positions: Sequence[int], order: Order, labels: Labels) -> tuple[Array, int]:
+        """What calibration takes out of the scores of `positions`, [claims, labels], and the tokens of the prompts that
+        it asks for in plain order."""
+        claims, names = int(self.claims.max()) + 1, scores.shape[1]
         if self._calibration in BIASES:
-            return BIASES[self._calibration](scores), 0
+            return claim_biases(scores, self.claims[list(positions)], claims, BIASES[self._calibration]), 0
         if self._calibration == "none":
-            return np.zeros(scores.shape[1]), 0
-        content_free = content_free_examples(self.dataset)
+            return np.zeros((claims, names)), 0
+        held = [[self.dataset[p] for p in np.flatnonzero(self.claims == claim)] for claim in range(claims)]
+        content_free = [example for one in held for example in content_free_examples(one)]
         context = replace(self.trees(labels), query=lambda row: self.encoder.query(content_free[row]))
         tree = context.given_all(order, range(len(content_free)))
         scores = self.engine.score_labels(tree, self.encoder.labels)
-        return label_bias(scores), self._plain(tree)
+        return np.array([label_bias(rows) for rows in np.split(scores, claims)]), self._plain(tree)
 
     def _plain(self, tree: PromptTree) -> int:
         """Tokens of the tree's prompts in plain order."""
@@ -259,10 +266,10 @@ def _memory_key(labels: Labels, order: Order) -> MemoryKey:
     return order, tuple(sorted(labels.items()))
 
 
-def content_free_examples(dataset: ICMDataset) -> list[ICMExample]:
+def content_free_examples(examples: Sequence[ICMExample]) -> list[ICMExample]:
     """The text that all inputs share at both ends, with a `CONTENT_FREE` text between: the template, emptied. One input
     alone does not tell it."""
-    inputs = [example.input for example in dataset] if len(dataset) > 1 else [""]
+    inputs = [example.input for example in examples] if len(examples) > 1 else [""]
     start = os.path.commonprefix(inputs)  # noqa: RUF071 - text, not paths
     end = os.path.commonprefix([text[len(start) :][::-1] for text in inputs])[::-1]  # noqa: RUF071
     return [ICMExample(f"{start}{content}{end}") for content in CONTENT_FREE]
