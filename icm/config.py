@@ -188,6 +188,7 @@ class SearchConfig:
         calibration: of the label log-odds: `none`, `batch` (centred over what a context was asked, or over the
             leave-one-out sweep, as if labels were equally frequent), `prototypical` (between the groups that these
             answers fall into, however large each is: where one label is rarer), `contextual` (content-free query).
+            Claims that all questions are asked are each calibrated by themselves.
         refresh_every: iterations between two draws of the demonstration order; fewer where the engine has no room to
             keep the prompt tree.
         joint_proposals: labelled examples are proposed the labels that earlier orders preferred on average, and all of

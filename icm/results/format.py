@@ -26,8 +26,8 @@ class LabeledExample:
     Attributes:
         example: the example.
         label: one of the label space.
-        log_odds: ln p/(1-p) of `label` against the other labels given all other labelled examples, in nats;
-            calibrated as the run was; None for labels that no model scored (random, gold).
+        log_odds: ln p/(1-p) of `label` against the other labels given other labelled examples, and that the rules hold
+            among those that are related, in nats; calibrated as the run was; None for labels that no model scored.
     """
 
     example: ICMExample
