@@ -14,7 +14,9 @@ Bias = Callable[[Array], Array]
 """Label log-probabilities [items, labels] → what is taken out of them, [labels]."""
 
 FEWEST = 8
-"""Items a label that tell its prototype, at least, and items of a claim that are calibrated by themselves."""
+"""Items a label below which their answers do not tell prototypes."""
+OWN = 4
+"""Items of a claim below which the bias is that of all claims."""
 
 
 def over_labels(log_probs: Array) -> Array:
@@ -61,7 +63,7 @@ BIASES: Mapping[str, Bias] = {"batch": label_bias, "prototypical": prototype_bia
 
 
 def claim_biases(log_probs: Array, claims: NDArray[np.intp], count: int, bias: Bias) -> Array:
-    """The bias of each claim's items, [claims, labels]; that of all items for a claim with fewer than `FEWEST`.
+    """The bias of each claim's items, [claims, labels]; that of all items for a claim with fewer than `OWN`.
 
     Args:
         claims: number of each item's claim, below `count`, [items].
@@ -69,7 +71,7 @@ def claim_biases(log_probs: Array, claims: NDArray[np.intp], count: int, bias: B
     found = np.tile(bias(log_probs), (count, 1))
     for claim in range(count if count > 1 else 0):
         held = log_probs[claims == claim]
-        if len(held) >= FEWEST:
+        if len(held) >= OWN:
             found[claim] = bias(held)
     return found
 

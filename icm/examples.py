@@ -18,7 +18,7 @@ from icm.files import fingerprint, fingerprint_of_rows
 TRUSTED = "trusted"
 """Key in the metadata of labelled examples whose label was given, not found."""
 CROSSED = 0.9
-"""Share of the questions that are asked a claim which all of them are asked."""
+"""Share of the questions that are asked a claim which all of them are said to be asked."""
 
 
 @dataclass(frozen=True)
@@ -131,26 +131,42 @@ def _switch(on: bool) -> None:
         gc.disable()
 
 
-def claim_of_each(examples: Sequence[ICMExample]) -> NDArray[np.intp]:
-    """Number of the claim that an example makes, [examples]: where all questions are asked the same claims ("The
-    reviewer is satisfied", "… dissatisfied"), one for each of these; else all are 0.
+def claim_of_each(examples: Sequence[ICMExample], beside: Container[str] = ()) -> NDArray[np.intp]:
+    """Number of the claim that an example makes, [examples]: where all questions are asked the same claims once each
+    ("The reviewer is satisfied", "… dissatisfied"), from 1 on; else, and for the few other claims, 0.
 
     Such claims are calibrated by themselves, because what a model thinks of a claim says nothing of the text that it is
-    about: the two sides of contrast pairs are normalised alike (Burns et al. 2022, arXiv 2212.03827, section 2.2). They
-    are told by the columns that have the same values in nearly all groups (`CROSSED`).
+    about: the two sides of contrast pairs are normalised alike (Burns et al. 2022, arXiv 2212.03827, section 2.2).
+
+    Args:
+        beside: ids of examples that may be here without the others of their question.
     """
-    columns = sorted(set.intersection(*(set(example.metadata) for example in examples)))
-    crossed = [column for column in columns if _crossed(column, examples)]
-    claims = [tuple(str(example.metadata[column]) for column in crossed) for example in examples]
-    return np.unique(claims, axis=0, return_inverse=True)[1].reshape(-1) if crossed else np.zeros(len(claims), np.intp)
-
-
-def _crossed(column: str, examples: Sequence[ICMExample]) -> bool:
-    groups: dict[str, set[str]] = {}
+    groups: dict[str, list[ICMExample]] = {}
     for example in examples:
-        groups.setdefault(str(example.metadata[column]), set()).add(example.group)
-    every = len(set[str]().union(*groups.values()))
-    return len(groups) > 1 < every and min(map(len, groups.values())) >= CROSSED * every
+        groups.setdefault(example.group, []).append(example)
+    whole = [members for members in groups.values() if any(member.id not in beside for member in members)]
+    most, columns = CROSSED * len(whole), set.intersection(*(set(example.metadata) for example in examples))
+    asked = sorted(column for column in columns if _shared(column, whole, most) > 1)
+    texts = sorted(columns.difference(asked))
+
+    def claim(example: ICMExample) -> tuple[str, ...]:
+        return tuple(str(example.metadata[column]) for column in asked)
+
+    def is_asked_once(members: Sequence[ICMExample]) -> bool:
+        about = {tuple(str(member.metadata[column]) for column in texts) for member in members}
+        return len(about) == 1 and len({claim(member) for member in members}) == len(members)
+
+    counts = Counter(claim(member) for members in whole for member in members)
+    claims = {name: place for place, name in enumerate(sorted(key for key in counts if counts[key] >= most), start=1)}
+    if not asked or len(whole) < 2 or sum(map(is_asked_once, whole)) < most:
+        claims = {}
+    return np.array([claims.get(claim(example), 0) for example in examples], dtype=np.intp)
+
+
+def _shared(column: str, groups: Sequence[Sequence[ICMExample]], most: float) -> int:
+    """How many values of a column at least so many groups have."""
+    counts = Counter(value for members in groups for value in {str(member.metadata[column]) for member in members})
+    return sum(count >= most for count in counts.values())
 
 
 def rank(group: str, seed: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from icm.calibration import BIASES, FEWEST
 from icm.config import SearchConfig
 from icm.errors import ConfigError
-from icm.examples import ICMDataset, ICMExample, garbage_collection
+from icm.examples import ICMDataset, ICMExample, claim_of_each, garbage_collection
 from icm.prompts import PromptEncoder, Tokenizer
 from icm.search.scoring import CONTENT_FREE
 from icm.search.trees import MOST_TRUSTED
@@ -135,17 +135,20 @@ def batched(dataset: ICMDataset, batches: Sequence[ICMDataset]) -> ICMDataset:
 
 
 def say_batches(batches: Sequence[ICMDataset], config: SearchConfig) -> None:
-    """Say why there are several, and whether one is too small for its calibration."""
+    """Say why there are several, how they are calibrated, and whether one is too small for that."""
     if len(batches) > 1:
         _log.warning(_why(batches, config))
-    few = min(map(len, batches))
+    claims = max(1, *(int(claim_of_each(batch.examples, batch.trusted).max()) for batch in batches))
+    if claims > 1 and config.calibration != "none" and config.algorithm != "random":
+        _log.info("all questions are asked the same %d claims, each of which is calibrated by itself", claims)
+    few = min(map(len, batches)) // claims
     if config.calibration in BIASES and config.algorithm != "random" and few < LEAST:
         _log.warning(
             "labels are calibrated over %d examples as if each label were about equally frequent among them; where "
             "that is not so give --calibration none, and see whether it leaves all of them with one label",
             few,
         )
-    asked = few - (0 if config.algorithm in ("zero-shot", "random") else config.shots or 0)
+    asked = few - (0 if config.algorithm in ("zero-shot", "random") else config.shots or 0) // claims
     if config.calibration == "prototypical" and asked < FEWEST * len(batches[0].label_space.labels):
         _log.warning(
             "%d answers are too few to tell groups apart: labels are calibrated as by --calibration batch", asked

@@ -11,7 +11,7 @@ import numpy as np
 from icm.config import SearchConfig
 from icm.consistency import LogicalConsistencyChecker
 from icm.engines.base import Engine
-from icm.examples import TRUSTED, ICMDataset, ICMExample
+from icm.examples import TRUSTED, ICMDataset, ICMExample, claim_of_each
 from icm.labelling.batches import say_batches, split_batches
 from icm.labelling.unit import Job, check_history, label_unit
 from icm.labelling.workers import Workers
@@ -101,8 +101,14 @@ def identity_settings(config: SearchConfig) -> dict[str, object]:
 
 
 def _scoring(dataset: ICMDataset, engine: Engine | Workers) -> dict[str, object]:
-    """What tells traces with labels of several tokens from those of versions that scored the first one alone."""
-    return {"scored": "whole labels"} if PromptEncoder(engine.tokenizer, dataset.label_space).labels.depth else {}
+    """What tells traces from those of versions that scored the first token of a label alone, or calibrated all claims
+    together."""
+    said: dict[str, object] = {}
+    if PromptEncoder(engine.tokenizer, dataset.label_space).labels.depth:
+        said["scored"] = "whole labels"
+    if claim_of_each(dataset.examples, dataset.trusted).any():
+        said["calibrated"] = "claim by claim"
+    return said
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ class LabeledExample:
     Attributes:
         example: the example.
         label: one of the label space.
-        log_odds: ln p/(1-p) of `label` against the other labels given other labelled examples, and that the rules hold
-            among those that are related, in nats; calibrated as the run was; None for labels that no model scored.
+        log_odds: ln p/(1-p) of `label` against the other labels given all other labelled examples, in nats; of two
+            examples of which one is True that of both together; calibrated as the run was; None for labels that no
+            model scored (random, gold).
     """
 
     example: ICMExample

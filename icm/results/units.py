@@ -32,8 +32,9 @@ from icm.results.trace import PLACE, UNFINISHED, Cost, End, FreshOrder, Row, Sea
 
 RUN = "run"
 """Field of the header with all settings, by section: for messages, and to resume with; it is not compared."""
-_UNSAID = {"scored": "first tokens of labels"}
-"""What headers leave unsaid: labels of one token each, and traces of versions that scored no further ones."""
+_UNSAID = {"scored": "first tokens of labels", "calibrated": "all claims together"}
+"""What headers leave unsaid: labels of one token each, examples that are not asked the same claims, and traces of
+versions that did no more."""
 
 
 def units_folder(trace: Path) -> Path:

@@ -10,7 +10,7 @@ from icm.calibration import Array
 from icm.config import SearchConfig
 from icm.consistency import ConsistencyIndex
 from icm.examples import LabelSpace
-from icm.search.ruled import given_rules, related
+from icm.search.opposites import opposites, together
 from icm.search.scoring import Labels, Scorer, Sweep
 from icm.search.trees import Order
 
@@ -44,7 +44,8 @@ class SearchOutcome:
     Attributes:
         labels: a label for every position.
         utility: U(D), averaged over orders that the search has not used; None for labels that no model scored.
-        log_odds: position → ln p/(1-p) of its label given others and the rules (`ruled`), nats, same orders.
+        log_odds: position → ln p/(1-p) of its label given others, of a pair those of both (`opposites`), nats, same
+            orders.
         iterations: iterations done.
     """
 
@@ -133,8 +134,8 @@ class Problem:
         """What labels are worth under orders that no search has used: utility is an expectation over orders."""
         orders = [self.scorer.draw(labels, self.rng(number, FINAL)) for number in range(self.config.final_orders)]
         states = [self.evaluate(labels, order) for order in orders]
-        tied = related(self.checks, self.label_space) if self.config.consistency else []
-        rows = [given_rules(state.sweep.by_position, tied) for state in states]
+        pairs = opposites(self.checks, self.label_space, self.trusted) if self.config.consistency else {}
+        rows = [together(state.sweep.by_position, pairs) for state in states]
         place = {p: self.label_space.index(label) for p, label in labels.items()}
         log_odds = {p: float(np.mean([_log_odds(row[p][place[p]]) for row in rows])) for p in labels}
         return SearchOutcome(labels, float(np.mean([s.utility for s in states])), log_odds, iterations)

@@ -111,7 +111,7 @@ class Scorer:
         self.encoder = PromptEncoder(engine.tokenizer, dataset.label_space)
         self.plain = plain or PlainCost()
         self.trusted: Labels = {p: dataset.trusted[e.id] for p, e in enumerate(dataset) if e.id in dataset.trusted}
-        self.claims = claim_of_each(dataset.examples)
+        self.claims = claim_of_each(dataset.examples, dataset.trusted)
         self._calibration = config.calibration
         self._shots, self._contexts = config.shots, config.contexts
         self._memory: dict[MemoryKey, tuple[Sweep, int]] = {}

@@ -12,10 +12,11 @@ from support.search_runs import FAST, groups, problem, reviews
 
 from eval.conditions.answers import Answer
 from eval.scores import ScoredRun
-from icm.calibration import FEWEST, calibrate, calibrate_claims, label_bias, over_labels
+from icm.calibration import OWN, calibrate, calibrate_claims, label_bias, over_labels
 from icm.config import EngineConfig, SearchConfig
 from icm.engines import create_engine
 from icm.engines.accounting import AccountingEngine
+from icm.errors import ResumeError
 from icm.examples import ICMDataset, ICMExample, Relations, claim_of_each
 from icm.labelling.session import run_labeling
 from icm.results.trust import judged
@@ -52,19 +53,27 @@ def numbers(*examples: ICMExample) -> list[int]:
 
 def test_claims_are_told_by_the_column_that_all_questions_share(tmp_path: Path) -> None:
     dataset = asked(tmp_path, 12)
-    assert [CLAIMS[1 - number] for number in claim_of_each(dataset.examples)] == [e.metadata["claim"] for e in dataset]
+    assert [CLAIMS[2 - number] for number in claim_of_each(dataset.examples)] == [e.metadata["claim"] for e in dataset]
 
 
 def test_two_columns_that_all_questions_share_make_four_claims() -> None:
     sides = [(who, tone) for who in ("buyer", "seller") for tone in ("glad", "sorry")]
     found = numbers(*(example(group, who=who, tone=tone, text=str(group)) for group in range(6) for who, tone in sides))
-    assert found == [*found[:4]] * 6 and sorted(found[:4]) == [0, 1, 2, 3]
+    assert found == [*found[:4]] * 6 and sorted(found[:4]) == [1, 2, 3, 4]
 
 
-def test_one_question_in_ten_may_lack_a_claim() -> None:
+def test_one_question_in_ten_may_be_asked_otherwise() -> None:
     rows = [example(group, claim=claim) for group in range(10) for claim in "ab"]
-    assert sorted(set(numbers(*rows[:-1]))) == [0, 1]
-    assert set(numbers(*rows[:-3:2], rows[1])) == {0}
+    assert numbers(*rows[:-1]) == [1, 2] * 9 + [1]
+    assert numbers(*rows[:-1], example(9, claim="b!")) == [1, 2] * 9 + [1, 0]
+    assert set(numbers(*rows[:-3], rows[-2])) == {0}
+
+
+def test_trusted_examples_that_stand_alone_in_a_batch_change_nothing() -> None:
+    rows = [example(group, claim=claim) for group in range(20) for claim in "ab"]
+    alone = [example(group, claim="a") for group in range(20, 50)]
+    assert set(numbers(*rows, *alone)) == {0}
+    assert claim_of_each([*rows, *alone], {one.id for one in alone}).tolist() == [1, 2] * 20 + [1] * 30
 
 
 @pytest.mark.parametrize(
@@ -74,10 +83,21 @@ def test_one_question_in_ten_may_lack_a_claim() -> None:
         groups(6, 4).examples,
         [example(group, answer=f"{group} {place}") for group in range(6) for place in range(3)],
         [example(group, kind="ab"[group % 2]) for group in range(12)],
+        [example(group, stars=str(n % 3), text=f"{group} {n}") for group in range(6) for n in range(9)],
+        [example(group, model=name, answer=f"{group} {name}") for group in range(12) for name in "abc"],
         [example(0, answer=str(place)) for place in range(12)],
         [example(0)],
     ],
-    ids=["one claim", "no columns", "answers of their own", "a kind of question", "one question", "one example"],
+    ids=[
+        "one claim",
+        "no columns",
+        "answers of their own",
+        "a kind of question",
+        "stars of many reviews",
+        "authors of answers",
+        "one question",
+        "one example",
+    ],
 )
 def test_other_examples_make_one_claim(examples: Any) -> None:
     assert set(numbers(*examples)) == {0}
@@ -85,7 +105,7 @@ def test_other_examples_make_one_claim(examples: Any) -> None:
 
 def test_each_claim_is_calibrated_by_itself_if_it_has_items_enough() -> None:
     rng = np.random.default_rng(0)
-    gold, claims = rng.integers(2, size=40), np.repeat([0, 1, 2], [20, 20 - FEWEST + 1, FEWEST - 1])
+    gold, claims = rng.integers(2, size=40), np.repeat([0, 1, 2], [20, 21 - OWN, OWN - 1])
     told = 2 * np.eye(2)[gold] + np.where(claims[:, None] == 1, [5, 0], [0, 5]) + rng.normal(scale=0.2, size=(40, 2))
     found, together = calibrate_claims(told, claims, label_bias), calibrate(told, label_bias(told))
     assert (found[claims < 2].argmax(axis=1) == gold[claims < 2]).all()
@@ -118,18 +138,37 @@ def test_every_answer_of_a_search_is_calibrated_within_its_claim(
     rows[list(sweep.positions)] = sweep.log_probs
     rows[rest] = scorer.proposals(labels, sweep, order, rest)
     for found in (rows, scorer.zero_shot(range(24))):
-        apart = np.diff([(found[scorer.claims == claim] @ [1, -1]).mean() for claim in (0, 1)])
+        apart = np.diff([(found[scorer.claims == claim] @ [1, -1]).mean() for claim in (1, 2)])
         assert (abs(apart) > 5) == (calibration == "none"), apart
 
 
+def test_a_run_says_so_and_resumes_no_trace_that_was_calibrated_otherwise(
+    tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = tmp_path / "run.trace.jsonl"
+    config = replace(FAST, algorithm="bootstrap", calibration="prototypical", shots=4)
+    with caplog.at_level("INFO"):
+        run_labeling(asked(tmp_path, 12), AccountingEngine(tokenizer), config, trace_path=trace)
+        assert "the same 2 claims" in caplog.text
+        assert "labels are calibrated over 12 examples" in caplog.text and "10 answers are too few" in caplog.text
+        caplog.clear()
+        run_labeling(reviews(24), AccountingEngine(tokenizer), config)
+        assert not caplog.text
+    header, rest = trace.read_text(encoding="utf-8").split("\n", 1)
+    old = {key: value for key, value in json.loads(header).items() if key != "calibrated"}
+    trace.write_text(json.dumps(old) + "\n" + rest, encoding="utf-8")
+    with pytest.raises(ResumeError, match="calibrated was 'all claims together' and is now 'claim by claim'"):
+        run_labeling(asked(tmp_path, 12), AccountingEngine(tokenizer), config, trace_path=trace, resume=True)
+
+
 def test_a_held_out_item_is_calibrated_among_those_of_its_claim() -> None:
-    claims = np.arange(24) % 2
-    log_probs = over_labels(np.random.default_rng(1).normal(size=(24, 2)) + 6.0 * np.outer(claims, [1, 0]))
+    claims = 1 + np.arange(24) % 2
+    log_probs = over_labels(np.random.default_rng(1).normal(size=(24, 2)) + 6.0 * np.outer(claims == 1, [1, 0]))
     answers = tuple(Answer(str(item), tuple(row)) for item, row in enumerate(log_probs))
     run: Any = SimpleNamespace(config=SimpleNamespace(kind="many-shot"))
     batch = ScoredRun(run, answers, {}, {}, ("True", "False"), claims).batch
     assert batch is not None
-    assert np.allclose([(batch[claims == claim] @ [1, -1]).mean() for claim in (0, 1)], 0)
+    assert np.allclose([(batch[claims == claim] @ [1, -1]).mean() for claim in (1, 2)], 0)
 
 
 def test_the_embedded_model_tells_reviews_apart_by_two_claims_each(tmp_path: Path) -> None:
