@@ -18,7 +18,7 @@ from icm.files import fingerprint, fingerprint_of_rows
 TRUSTED = "trusted"
 """Key in the metadata of labelled examples whose label was given, not found."""
 CROSSED = 0.9
-"""Share of the questions that are asked a claim which all of them are said to be asked."""
+"""Share of the questions that must have a claim for it to be one that all are asked."""
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from quality_table import RECIPE, cell_settings, difference
 from scipy.special import expit
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
-from icm.calibration import calibrate, label_bias
+from icm.calibration import Array, calibrate_claims, label_bias
 from icm.engines.transformers import pick_device
 from icm.errors import ICMError
-from icm.examples import TaskData
+from icm.examples import ICMExample, TaskData, claim_of_each
 from icm.models import resolve_model
 from icm.prompts import PromptEncoder, Segment
 from icm.results.format import ICMResult, read_result
@@ -135,11 +135,16 @@ def _worth(base: Any, task: Task, labels: ICMResult, target: str, recipe: dict[s
         right = np.array([space.index(gold[example.id]) for example in task.test.dataset])
         own = _log_probs(model, task, [item.example.input for item in task.gold.labeled_examples])
         true = np.array([space.index(item.label) for item in task.gold.labeled_examples])
-        found = [(calibrate(asked, label_bias(asked)), right), (asked, right), (calibrate(own, label_bias(own)), true)]
+        held_out, labelled = list(task.test.dataset), [item.example for item in task.gold.labeled_examples]
+        found = [(_calibrated(asked, held_out), right), (asked, right), (_calibrated(own, labelled), true)]
         calibrated, raw, self_trained = (float(np.mean(scores.argmax(axis=1) == gold)) for scores, gold in found)
         return calibrated, raw, self_trained
     finally:
         model.unload()
+
+
+def _calibrated(log_probs: Array, examples: Sequence[ICMExample]) -> Array:
+    return calibrate_claims(log_probs, claim_of_each(examples), label_bias)
 
 
 def _train(model: Any, task: Task, labels: ICMResult, target: str, recipe: dict[str, Any]) -> None:
